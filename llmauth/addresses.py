@@ -1,0 +1,111 @@
+"""Who the client is: behind trusted proxies, and as what it is counted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+UNKNOWN = "unknown"
+"""Stands for a peer without an address, such as a Unix socket's."""
+
+_CACHED_ADDRESSES = 4096
+
+
+def parse_network(value: str) -> Network:
+    """Parse ``10.0.0.0/8``, ``2001:db8::/32`` or a single address.
+
+    :raises ValueError: for anything else
+    """
+    network = ip_network(value.strip(), strict=False)
+    mapped = network.network_address
+    if isinstance(network, IPv6Network) and isinstance(mapped, IPv6Address) and mapped.ipv4_mapped:
+        return ip_network(f"{mapped.ipv4_mapped}/{max(0, network.prefixlen - 96)}")
+    return network
+
+
+@functools.lru_cache(_CACHED_ADDRESSES)
+def parse_address(value: str) -> Address | None:
+    """Parse an address as it stands in ``X-Forwarded-For`` or a socket's peer name.
+
+    Accepts a port and brackets, drops a zone, turns IPv4-mapped IPv6 into IPv4. Returns None for
+    anything else.
+    """
+    text = value.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+class Clients:
+    """Tells clients apart.
+
+    :param trusted_proxies: networks of the reverse proxies whose ``X-Forwarded-For`` is believed
+    :param trusted_ips: networks that are never locked out
+    :param ipv6_prefix: length of the network by which an IPv6 client is counted, in bits
+    """
+
+    def __init__(
+        self,
+        *,
+        trusted_proxies: Iterable[Network] = (),
+        trusted_ips: Iterable[Network] = (),
+        ipv6_prefix: int = 64,
+    ) -> None:
+        self._proxies = tuple(trusted_proxies)
+        self._exempt = tuple(trusted_ips)
+        self._prefix = ipv6_prefix
+        self.counted_as = functools.lru_cache(_CACHED_ADDRESSES)(self._counted_as)
+
+    def address(self, peer: str | None, forwarded_for: str | None) -> str:
+        """Return the client's address.
+
+        ``X-Forwarded-For`` counts only when the peer is a trusted proxy, and is read from the
+        right past trusted addresses: everything left of the first untrusted one is the client's
+        own invention. An entry that is no address ends the reading.
+        """
+        if peer is None:
+            return UNKNOWN
+        client = parse_address(peer)
+        if client is None:
+            return UNKNOWN
+        if forwarded_for and self._proxies:
+            for entry in reversed(forwarded_for.split(",")):
+                if not _within(client, self._proxies):
+                    break
+                hop = parse_address(entry)
+                if hop is None:
+                    break
+                client = hop
+        return str(client)
+
+    def forgot_to_trust(self, peer: str | None, forwarded_for: str | None) -> bool:
+        """True for a private peer that sends ``X-Forwarded-For`` while no proxy is trusted."""
+        if not forwarded_for or self._proxies or peer is None:
+            return False
+        address = parse_address(peer)
+        return address is not None and (address.is_private or address.is_loopback)
+
+    def _counted_as(self, client: str) -> str | None:
+        """Return the name under which failures are counted, None when they never are."""
+        address = parse_address(client)
+        if address is None:
+            return client
+        if _within(address, self._exempt):
+            return None
+        if isinstance(address, IPv6Address) and self._prefix < 128:
+            return str(ip_network((int(address), self._prefix), strict=False))
+        return str(address)
+
+
+def _within(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in network for network in networks)

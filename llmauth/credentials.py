@@ -1,0 +1,152 @@
+"""Which key a request carries, and whether it is one of ours.
+
+No Flask in here: a request is its header getter, its raw path and its raw query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from .exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
+
+MAX_TOKEN_BYTES = 4096
+"""A longer token is refused before anything looks at it (CVE-2026-42208: a key is hostile input)."""
+
+PROXY_KEY_HEADER = "x-proxy-api-key"
+"""Carries the proxy key for users whose other credentials belong to the provider."""
+
+KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+"""Headers whose whole value is the key: Anthropic's, Google's, Azure's."""
+
+CARRIERS = frozenset({"authorization", PROXY_KEY_HEADER, *KEY_HEADERS})
+"""Headers that may carry the proxy key; none of them reaches an upstream as it came."""
+
+GEMINI_PATH = re.compile(
+    r"^/gemini/|^/v\d+(?:alpha|beta)\d*/|^/v\d+/models(?:/|$)|:[a-zA-Z]*(?:Content|Contents|Tokens)$"
+)
+"""Paths of the Gemini API, where ``?key=`` is an accepted carrier."""
+
+
+@dataclass(frozen=True)
+class Presented:
+    """The key that a request carries.
+
+    :param token: as the client sent it; compare it, never log it
+    :param own_credentials: the client's other credentials belong to the provider
+    """
+
+    token: bytes = field(repr=False)
+    own_credentials: bool = False
+
+
+class Malformed(Exception):
+    """Credentials that cannot be checked.
+
+    :param refusal: the answer for the client
+    :param guesses: what it carried that may have been meant as a key; empty: not an attempt
+    """
+
+    def __init__(self, refusal: RequestRefused, *guesses: str) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.guesses = tuple(filter(None, guesses))
+
+
+def find_key(header: Callable[[str], str | None], path: str, query: str) -> Presented | None:
+    """Return the key that the request carries, None when it carries none.
+
+    :param header: returns a header's value by its lower-case name, None when it is absent
+    :param path: the raw path
+    :param query: the raw query
+    :raises Malformed: for credentials that cannot be checked
+    """
+    own = header(PROXY_KEY_HEADER)
+    if own is not None:
+        return Presented(_checked(own), own_credentials=True)
+    values = [value for name in KEY_HEADERS if (value := header(name)) is not None]
+    if query and "key=" in query and GEMINI_PATH.search(path):
+        values += query_keys(query)
+    authorization = header("authorization")
+    if authorization is not None and authorization.strip():
+        values.append(_bearer(authorization))
+    candidates = {value.strip() for value in values} - {""}
+    if len(candidates) > 1:
+        raise Malformed(
+            InvalidRequest(
+                "The request carries several different keys. Send one proxy key; "
+                f"a provider key of your own needs the proxy key in {PROXY_KEY_HEADER}."
+            ),
+            *candidates,
+        )
+    return Presented(_checked(candidates.pop())) if candidates else None
+
+
+def query_keys(query: str) -> list[str]:
+    """Return the decoded values of ``key=`` in a raw query."""
+    pairs = (part.partition("=") for part in query.split("&"))
+    return [unquote_to_bytes(value).decode("latin-1") for name, _, value in pairs if name == "key"]
+
+
+def _bearer(value: str) -> str:
+    scheme, _, token = value.strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer":
+        raise Malformed(
+            AuthenticationRequired(
+                "This server takes the proxy key as 'Authorization: Bearer <key>', "
+                "not with another scheme."
+            ),
+            token or scheme,
+        )
+    if not token:
+        raise Malformed(InvalidRequest("'Authorization: Bearer' came without a key."))
+    if any(c in token for c in " \t"):
+        raise Malformed(
+            InvalidRequest("'Authorization' holds more than one token; send one."), token
+        )
+    return token
+
+
+def _checked(value: str) -> bytes:
+    token = value.strip().encode("latin-1", "replace")
+    if not token:
+        raise Malformed(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Malformed(InvalidRequest(f"The key is over {MAX_TOKEN_BYTES} bytes long."), value)
+    return token
+
+
+class KeyRing:
+    """The proxy keys, as digests.
+
+    :param keys: pairs of a name, which may be logged, and the key
+    """
+
+    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
+        self._digests = [(name, _digest(key.encode())) for name, key in keys]
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(self.names)})"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the keys, in the order of the configuration."""
+        return [name for name, _ in self._digests]
+
+    def match(self, token: bytes) -> str | None:
+        """Return the name of the key that equals the token, None when there is none.
+
+        Digests of equal length are compared, each of them to its end, whatever the token.
+        """
+        digest = _digest(token)
+        found = [name for name, known in self._digests if hmac.compare_digest(known, digest)]
+        return found[0] if found else None
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,253 @@
+"""Every error of llmauth, and the one body in which clients see them.
+
+::
+
+    LLMAuthError
+    ├── ConfigurationError            refused at start: exit status 2
+    ├── ClientDisconnected            the client left; nobody is there to be answered
+    └── RequestRefused                an answer of our own, also a werkzeug HTTPException
+        ├── InvalidRequest            400
+        ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
+        ├── InvalidKey                401  ``error="invalid_token"``
+        ├── UnknownRoute              404
+        ├── MethodRefused             405
+        ├── BodyTooLarge              413
+        ├── AddressLockedOut          429
+        ├── NotSupported              501
+        ├── UpstreamUnreachable       502
+        ├── Unavailable               503
+        ├── UpstreamTimeout           504
+        └── LoopDetected              508
+
+The body is the union of the shapes that the SDKs of OpenAI, Anthropic and Google each classify,
+so that every one of them raises its own exception class and shows the message.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, ClassVar
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+REALM = "llmauth"
+
+
+class LLMAuthError(Exception):
+    """Root of all errors that llmauth raises."""
+
+
+class ConfigurationError(LLMAuthError):
+    """A setting that cannot be used; the message says which, from where, and what to do."""
+
+
+class ClientDisconnected(LLMAuthError):
+    """The client closed its connection while its request was being served."""
+
+
+def error_body(
+    message: str, *, type: str, status: str, code: str, request_id: str | None = None
+) -> bytes:
+    """Return the JSON body that OpenAI, Anthropic and Google clients all understand.
+
+    :param message: what went wrong and what the user can do about it
+    :param type: Anthropic's and OpenAI's ``error.type``
+    :param status: Google's ``error.status``
+    :param code: OpenAI's ``error.code``
+    """
+    body: dict[str, Any] = {
+        "type": "error",
+        "error": {
+            "message": message,
+            "type": type,
+            "param": None,
+            "code": code,
+            "status": status,
+        },
+    }
+    if request_id:
+        body["request_id"] = request_id
+    return json.dumps(body).encode("ascii")
+
+
+class RequestRefused(LLMAuthError, HTTPException):
+    """An error answer of llmauth itself.
+
+    A host application can restyle it with ``errorhandler``, as any werkzeug ``HTTPException``.
+
+    :param description: the message for the user; never contains a credential
+    :param headers: added to the answer
+    """
+
+    code: ClassVar[int] = 500  # type: ignore[misc]
+    type: ClassVar[str] = "api_error"
+    status: ClassVar[str] = "INTERNAL"
+    error_code: ClassVar[str] = "internal_error"
+
+    def __init__(self, description: str, headers: list[tuple[str, str]] | None = None) -> None:
+        HTTPException.__init__(self, description)
+        self.extra_headers = headers or []
+        self.request_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.error_code}: {self.description}"
+
+    def get_body(self, environ: Any = None, scope: Any = None) -> str:
+        return error_body(
+            self.description or "",
+            type=self.type,
+            status=self.status,
+            code=self.error_code,
+            request_id=self.request_id,
+        ).decode("ascii")
+
+    def get_headers(self, environ: Any = None, scope: Any = None) -> list[tuple[str, str]]:
+        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+        headers += self.extra_headers
+        if self.request_id:
+            headers.append(("x-request-id", self.request_id))
+        return headers
+
+    def get_response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(self.get_body(), self.code, self.get_headers())
+
+
+class InvalidRequest(RequestRefused):
+    """400: the credentials are malformed (RFC 6750 §3.1 ``invalid_request``)."""
+
+    code = 400
+    type = "invalid_request_error"
+    status = "INVALID_ARGUMENT"
+    error_code = "invalid_request"
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [challenge("invalid_request")])
+
+
+class _Unauthorized(RequestRefused):
+    code = 401
+    type = "authentication_error"
+    status = "UNAUTHENTICATED"
+    error_code = "invalid_api_key"
+
+
+class AuthenticationRequired(_Unauthorized):
+    """401: no credentials, or some that this server cannot check."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [challenge()])
+
+
+class InvalidKey(_Unauthorized):
+    """401: the key is not one of this server's keys."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [challenge("invalid_token")])
+
+
+class UnknownRoute(RequestRefused):
+    """404: no backend serves the path."""
+
+    code = 404
+    type = "not_found_error"
+    status = "NOT_FOUND"
+    error_code = "not_found"
+
+
+class MethodRefused(RequestRefused):
+    """405: a method that is never forwarded."""
+
+    code = 405
+    type = "invalid_request_error"
+    status = "INVALID_ARGUMENT"
+    error_code = "method_not_allowed"
+
+
+class BodyTooLarge(RequestRefused):
+    """413: the request body is over the configured limit."""
+
+    code = 413
+    type = "request_too_large"
+    status = "INVALID_ARGUMENT"
+    error_code = "request_too_large"
+
+
+class AddressLockedOut(RequestRefused):
+    """429: too many wrong keys from this address.
+
+    ``x-should-retry: false`` keeps the SDKs from sleeping through the block and trying again.
+
+    :param seconds: until the block ends; rounded up for ``Retry-After`` (RFC 9110 §10.2.3)
+    """
+
+    code = 429
+    type = "rate_limit_error"
+    status = "RESOURCE_EXHAUSTED"
+    error_code = "too_many_failed_attempts"
+
+    def __init__(self, seconds: float) -> None:
+        self.retry_after = max(1, math.ceil(seconds))
+        super().__init__(
+            "Too many requests with a wrong key from your address. "
+            f"Wait {self.retry_after} seconds, then check the key before you try again.",
+            [("Retry-After", str(self.retry_after)), ("x-should-retry", "false")],
+        )
+
+
+class NotSupported(RequestRefused):
+    """501: a protocol that this proxy does not speak."""
+
+    code = 501
+    type = "api_error"
+    status = "UNIMPLEMENTED"
+    error_code = "not_supported"
+
+
+class UpstreamUnreachable(RequestRefused):
+    """502: the backend could not be reached or answered with something that is not HTTP."""
+
+    code = 502
+    type = "api_error"
+    status = "UNAVAILABLE"
+    error_code = "upstream_unreachable"
+
+
+class Unavailable(RequestRefused):
+    """503: every stream slot is taken, or the server is shutting down.
+
+    :param retry_after: seconds
+    """
+
+    code = 503
+    type = "overloaded_error"
+    status = "UNAVAILABLE"
+    error_code = "overloaded"
+
+    def __init__(self, description: str, *, retry_after: int) -> None:
+        super().__init__(description, [("Retry-After", str(retry_after))])
+
+
+class UpstreamTimeout(RequestRefused):
+    """504: the backend did not answer in time."""
+
+    code = 504
+    type = "timeout_error"
+    status = "DEADLINE_EXCEEDED"
+    error_code = "upstream_timeout"
+
+
+class LoopDetected(RequestRefused):
+    """508: the request has been through this server before."""
+
+    code = 508
+    type = "api_error"
+    status = "INTERNAL"
+    error_code = "loop_detected"
+
+
+def challenge(error: str | None = None) -> tuple[str, str]:
+    """Return the ``WWW-Authenticate`` header of RFC 6750 §3."""
+    value = f'Bearer realm="{REALM}"'
+    return ("WWW-Authenticate", f'{value}, error="{error}"' if error else value)
