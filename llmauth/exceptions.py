@@ -81,7 +81,7 @@ class RequestRefused(LLMAuthError, HTTPException):
     :param headers: added to the answer
     """
 
-    code: ClassVar[int] = 500  # type: ignore[misc]
+    code = 500
     type: ClassVar[str] = "api_error"
     status: ClassVar[str] = "INTERNAL"
     error_code: ClassVar[str] = "internal_error"

@@ -14,7 +14,19 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from .addresses import Network, parse_network
+from .addresses import Network
+from .parsing import (
+    list_of,
+    number,
+    one_of,
+    parse_bool,
+    parse_bypass_path,
+    parse_one_network,
+    parse_optional_text,
+    parse_size,
+    parse_storage_uri,
+    parse_text,
+)
 
 DEFAULT_THREADS = 256
 """Requests forwarded at a time. A thread that waits for a model costs about 60 KiB of memory, so
@@ -27,10 +39,6 @@ DEFAULT_SHUTDOWN_TIMEOUT = 30.0
 """Seconds. Process managers commonly kill after 30 to 90 seconds."""
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-WINDOWED_STORES = re.compile(
-    r"^(?:async\+)?(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
-)
-"""Schemes of the ``limits`` stores that have a moving window; memcached has none."""
 
 
 @dataclass(frozen=True)
@@ -52,105 +60,6 @@ class Setting:
     list_of: str | None = None
     switch_off: str | None = None
     secret: bool = False
-
-
-def parse_bool(value: Any) -> bool:
-    """Parse a switch: true/false, yes/no, on/off, 1/0."""
-    text = str(value).strip().lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    if text in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("is neither true nor false")
-
-
-def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[Any], Any]:
-    """Return a parser for numbers from ``low`` to ``high``."""
-
-    def parse(value: Any) -> int | float:
-        try:
-            result = kind(str(value).strip().replace("_", ""))
-        except ValueError:
-            raise ValueError("is not a whole number" if kind is int else "is not a number") from None
-        if isinstance(value, bool) or not low <= result <= high:
-            raise ValueError(f"is not between {low} and {high}")
-        return result
-
-    return parse
-
-
-def parse_size(value: Any) -> int:
-    """Parse a size in bytes: 1048576, 512K, 256M, 1G (with or without a B, powers of 1024)."""
-    found = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
-    if not found or isinstance(value, bool):
-        raise ValueError("is not a size in bytes, such as 1048576, 512K or 256M")
-    size = int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
-    if not 1024 <= size <= 2**40:
-        raise ValueError("is not between 1K and 1024G")
-    return size
-
-
-def one_of(*choices: str) -> Callable[[Any], str]:
-    """Return a parser for one of some words, whatever their case."""
-
-    def parse(value: Any) -> str:
-        for choice in choices:
-            if str(value).strip().lower() == choice.lower():
-                return choice
-        raise ValueError(f"is none of {', '.join(choices)}")
-
-    return parse
-
-
-def parse_text(value: Any) -> str:
-    """Parse a text that must not be empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a text")
-    return value.strip()
-
-
-def parse_optional_text(value: Any) -> str | None:
-    """Parse a text; empty means none."""
-    return parse_text(value) if value not in (None, "") else None
-
-
-def parse_bypass_path(value: Any) -> str:
-    """Parse the exact path of a public page."""
-    text = parse_text(value)
-    if not text.startswith("/") or text == "/":
-        raise ValueError("is not the path of a page: it starts with a slash and names something")
-    if any(part in (".", "..") for part in text.split("/")) or re.search(r"[%\\?#\s\x00]|//", text):
-        raise ValueError("is not a plain path: no dots, doubled slashes, escapes, query or spaces")
-    return text
-
-
-def parse_storage_uri(value: Any) -> str:
-    """Parse the URI of a ``limits`` store that has a moving window."""
-    text = parse_text(value)
-    scheme = text.partition("://")[0]
-    if "://" not in text or not WINDOWED_STORES.match(scheme):
-        raise ValueError("is no store with a moving window: memory://, redis://, valkey://, …")
-    return text
-
-
-def list_of(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return a parser for lists; text is split at commas."""
-
-    def parse_list(value: Any) -> tuple[Any, ...]:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            raise ValueError("is not a list")
-        return tuple(parse(item) for item in items if str(item).strip())
-
-    return parse_list
-
-
-def parse_one_network(value: Any) -> Network:
-    """Parse an address or a network."""
-    try:
-        return parse_network(str(value))
-    except ValueError:
-        raise ValueError(f"holds '{value}', which is no address or network") from None
 
 
 def _setting(

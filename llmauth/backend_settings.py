@@ -1,0 +1,170 @@
+"""The backends of the configuration: built in, from the file, the environment and flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from .exceptions import ConfigurationError
+from .keys import provider_key
+from .parsing import number, one_of, parse_text
+from .settings import BackendSettings
+
+AUTH_STYLES = ("bearer", "x-api-key", "x-goog-api-key", "api-key", "none")
+
+BUILT_IN: Mapping[str, tuple[str, str]] = {
+    "openai": ("https://api.openai.com/v1", "bearer"),
+    "anthropic": ("https://api.anthropic.com/v1", "x-api-key"),
+    "gemini": ("https://generativelanguage.googleapis.com/v1beta", "x-goog-api-key"),
+    "openrouter": ("https://openrouter.ai/api/v1", "bearer"),
+    "ollama": ("http://127.0.0.1:11434", "bearer"),
+    "echo": ("echo:", "none"),
+}
+"""Base URL and key style of each built-in backend; its key is in ``<NAME>_API_KEY``."""
+
+BASE_URL_SUFFIX = "_API_BASE_URL"
+_NAME = re.compile(r"(?!v\d+(?:alpha|beta)?\d*$)[a-z0-9][a-z0-9_-]{0,31}")
+_RESERVED = ("health", "healthz", "readyz", "docs", "openapi.json")
+_TIMEOUT = number(float, 0.01, 86_400)
+
+
+def parse_base_url(value: Any) -> str:
+    """Parse the URL of an upstream."""
+    text = parse_text(value)
+    if text == "echo:":
+        return text
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f-\U0010ffff]", text):
+        raise ValueError("is not an http:// or https:// URL")
+    if parts.query or parts.fragment or "?" in text:
+        raise ValueError("is a URL with a query or fragment; give only its base")
+    return text.rstrip("/")
+
+
+FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "base_url": parse_base_url,
+    "auth": one_of(*AUTH_STYLES),
+    "api_key_env": parse_text,
+    "connect_timeout": _TIMEOUT,
+    "first_byte_timeout": _TIMEOUT,
+    "read_timeout": _TIMEOUT,
+}
+"""What can be said of a backend in the config file, and how it is parsed."""
+
+
+def variable_of(name: str) -> str:
+    """Return the stem of a backend's environment variables."""
+    return name.upper().replace("-", "_")
+
+
+def backends_in_yaml(content: Any, path: str) -> Mapping[str, Any]:
+    """Return the ``backends`` of a config file, refused when they hold a secret."""
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: backends is not a mapping of names to settings.")
+    for name, entry in content.items():
+        own = entry if isinstance(entry, dict) else {"base_url": entry}
+        variable = variable_of(str(name))
+        for secret in ("api_key", "key", "token", "password"):
+            if own.get(secret):
+                raise ConfigurationError(
+                    f"{path}: backends.{name}.{secret}: keys do not belong in the config file. "
+                    f"Set {variable}_API_KEY in the environment."
+                )
+        if "@" in urlsplit(str(own.get("base_url") or "")).netloc:
+            raise ConfigurationError(
+                f"{path}: backends.{name}.base_url holds a user or a password. "
+                f"Set the URL in {variable}{BASE_URL_SUFFIX} instead."
+            )
+    return content
+
+
+class BackendTable:
+    """Collects what each source says; what is said later takes precedence."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._entries: dict[str, dict[str, Any]] = {}
+        self.origins: dict[str, str] = {}
+        for name, (url, auth) in BUILT_IN.items():
+            self._entries[name] = {"base_url": url, "auth": auth}
+
+    def add_file(self, backends: Mapping[str, Any], path: str) -> None:
+        for name, entry in backends.items():
+            self._add_mapping(str(name), entry, f"{path}: backends.{name}")
+
+    def add_given(self, backends: Mapping[str, Any], kind: str) -> None:
+        for name, entry in backends.items():
+            what = "--backend" if kind == "flag" else "LLMAUTH_BACKENDS"
+            self._add_mapping(str(name), entry, f"{kind} {what} {name}")
+
+    def add_environment(self) -> None:
+        """Read ``<NAME>_API_BASE_URL``, which may make a backend, and ``<NAME>_TIMEOUT``."""
+        for variable, value in self._environ.items():
+            stem = variable.removesuffix(BASE_URL_SUFFIX)
+            if stem != variable and stem and value.strip():
+                name = next((n for n in self._entries if variable_of(n) == stem), None)
+                name = name or stem.lower().replace("_", "-")
+                self._set(name, "base_url", value, f"environment {variable}")
+        for name in self._entries:
+            variable = f"{variable_of(name)}_TIMEOUT"
+            if value := self._environ.get(variable, "").strip():
+                for attribute in ("first_byte_timeout", "read_timeout"):
+                    self._set(name, attribute, value, f"environment {variable}")
+
+    def finished(self) -> dict[str, BackendSettings]:
+        """Return the backends with their keys."""
+        return {name: self._backend(name, entry) for name, entry in self._entries.items()}
+
+    def _backend(self, name: str, entry: dict[str, Any]) -> BackendSettings:
+        if "base_url" not in entry:
+            raise ConfigurationError(
+                f"Backend '{name}' has no base_url. "
+                f"Set backends.{name}.base_url or {variable_of(name)}{BASE_URL_SUFFIX}."
+            )
+        variable = entry.pop("api_key_env", f"{variable_of(name)}_API_KEY")
+        key, origin = (None, None)
+        if entry.get("auth", "bearer") != "none":
+            key, origin = provider_key(variable, self._environ)
+        self.origins[f"backends.{name}.api_key"] = f"environment {origin}" if origin else "not set"
+        return BackendSettings(
+            name=name,
+            base_url=entry.pop("base_url"),
+            auth=entry.pop("auth", "bearer"),
+            api_key_env=variable,
+            api_key=key,
+            **entry,
+        )
+
+    def _add_mapping(self, name: str, entry: Any, origin: str) -> None:
+        mapping = {"base_url": entry} if isinstance(entry, str) else entry
+        if not isinstance(mapping, Mapping):
+            raise ConfigurationError(f"{origin}: is neither a URL nor a mapping of settings.")
+        for attribute, value in mapping.items():
+            if attribute not in FIELDS:
+                raise ConfigurationError(
+                    f"{origin}: '{attribute}' is no setting of a backend. "
+                    f"There are: {', '.join(FIELDS)}."
+                )
+            if value is not None:
+                self._set(name, attribute, value, origin)
+
+    def _set(self, name: str, attribute: str, value: Any, origin: str) -> None:
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            raise ConfigurationError(
+                f"{origin}: '{name}' cannot name a backend: lower-case letters, digits, - and _, "
+                "and neither a version such as v1 nor a public page."
+            )
+        try:
+            parsed = FIELDS[attribute](value)
+        except ValueError as exc:
+            raise ConfigurationError(f"{origin}: {attribute} {exc}.") from exc
+        self._entries.setdefault(name, {})[attribute] = parsed
+        self.origins[f"backends.{name}.{attribute}"] = origin

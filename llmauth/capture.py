@@ -1,0 +1,276 @@
+"""The wire capture: every exchange as JSON Lines, written by a thread of its own.
+
+A request thread only takes the time and queues what it has; decompression, redaction and writing
+happen on the writer thread. A failing disk or a full queue is counted and never fails a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from .capture_events import ExchangeLog
+from .capture_file import RotatingFile
+from .redactor import Redactor
+
+QUEUE_SIZE = 64 * 1024**2
+"""Bytes of requests and responses that may wait in memory to be written."""
+
+FULL_QUEUE_WAIT = 0.1
+"""Seconds a request waits for room in a full queue; after that, until there is room, none does."""
+
+RETRY_INTERVAL = 1.0
+"""Seconds between attempts to write to a failing disk."""
+
+_OVERHEAD = 1024
+"""Bytes an event takes beside its body."""
+
+AnyHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
+
+logger = logging.getLogger(__name__)
+
+
+class _Item(NamedTuple):
+    log: ExchangeLog
+    direction: str
+    at: float
+    size: int
+    render: Callable[[], list[str]]
+
+
+class WireCapture:
+    """Writes what crosses the proxy to a file. All methods may be called from any thread.
+
+    :param path: opened at once, mode 0600
+    :param max_bytes: size at which a file is rotated
+    :param max_files: files in all
+    :param queue_size: bytes that may wait in memory
+    :raises ConfigurationError: the file cannot be written
+    """
+
+    def __init__(
+        self,
+        path: str,
+        redactor: Redactor,
+        *,
+        max_bytes: int,
+        max_files: int,
+        queue_size: int = QUEUE_SIZE,
+    ) -> None:
+        self.failures = 0
+        """Failed writes, and events dropped or withheld."""
+
+        self._redactor = redactor
+        self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
+        self._queue_size = queue_size
+        self._items: deque[_Item] = deque()
+        self._held = self._dropped = 0
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._closing = self._write_fails = self._dropping = self._incomplete = False
+        self._deadline = float("inf")
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything is being written at the moment."""
+        return not (self._write_fails or self._dropping)
+
+    def exchange(
+        self, *, request_id: str, client: str, backend: str, key_name: str | None
+    ) -> Exchange:
+        """Return the recorder for one request and its response."""
+        ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
+        return Exchange(self, ExchangeLog(self._redactor, client=client, ids=ids))
+
+    def close(self, timeout: float) -> None:
+        """Write what is queued, for at most `timeout` seconds, and take no more."""
+        with self._lock:
+            first, self._closing = not self._closing, True
+            if first:
+                self._deadline = time.monotonic() + timeout
+            self._arrived.notify_all()
+            self._room.notify_all()
+            thread = self._thread
+        if thread is None:
+            self._file.close()
+            return
+        thread.join(timeout + 0.1)
+        if first and (self._incomplete or thread.is_alive()):
+            logger.error("The wire capture is incomplete: it could not be written in time.")
+
+    def put(self, item: _Item, *, always: bool) -> bool:
+        """Queue an event; False when there is no room for it.
+
+        :param always: needed to complete an exchange that is in the capture already
+        """
+        with self._lock:
+            if self._closing and not always:
+                return False
+            if not always and not self._make_room(item.size):
+                return False
+            self._held += item.size
+            self._items.append(item)
+            if self._thread is None:
+                # Not before it is needed: a server may fork after this was made.
+                self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+                self._thread.start()
+            self._arrived.notify()
+            return True
+
+    def _make_room(self, size: int) -> bool:
+        def has_room() -> bool:
+            # What is larger than the whole queue passes alone.
+            return self._held + size <= self._queue_size or not self._held
+
+        if not has_room() and not self._dropping:
+            self._room.wait_for(has_room, FULL_QUEUE_WAIT)
+        if has_room():
+            self._dropping = False
+            return True
+        self.failures += 1
+        self._dropped += 1
+        if not self._dropping:
+            self._dropping = True
+            logger.warning("The wire capture cannot keep up: events are being dropped.")
+        return False
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._items and not self._closing:
+                    self._arrived.wait()
+                batch, self._items = self._items, deque()
+                dropped, self._dropped = self._dropped, 0
+            if not batch:
+                break
+            if dropped:
+                self._write(batch[0].log.remark("stream_end", time.time(), dropped_events=dropped))
+            for item in batch:
+                held = item.log.held
+                for line in self._rendered(item):
+                    self._write(line)
+                with self._lock:
+                    self._held += item.log.held - held - item.size
+                    self._room.notify()
+        self._file.close()
+
+    def _rendered(self, item: _Item) -> list[str]:
+        try:
+            return item.render()
+        except Exception:
+            # Whatever could not be shown is not written, and the rest goes on.
+            self._count_failure()
+            logger.error("An event of the wire capture is withheld: it could not be redacted.")
+            note = "withheld: it could not be redacted"
+            return [item.log.remark(item.direction, item.at, note=note)]
+
+    def _write(self, line: str) -> None:
+        """Write a line, again and again until it succeeds or time is up."""
+        data = line.encode("utf-8", "replace") + b"\n"
+        while True:
+            try:
+                self._file.write(data)
+            except OSError as exc:
+                self._count_failure()
+                if not self._write_fails:
+                    self._write_fails = True
+                    reason = exc.strerror or type(exc).__name__
+                    logger.error("The wire capture cannot be written: %s. Trying again.", reason)
+            else:
+                if self._write_fails:
+                    self._write_fails = False
+                    logger.warning("The wire capture is being written again.")
+                return
+            if not self._pause():
+                self._incomplete = True
+                return
+
+    def _pause(self) -> bool:
+        """Wait before the next attempt, less when closing; False when time is up."""
+        with self._lock:
+            self._arrived.wait_for(lambda: self._closing, RETRY_INTERVAL)
+        if self._closing:
+            time.sleep(min(0.05, max(0.0, self._deadline - time.monotonic())))
+        return time.monotonic() < self._deadline
+
+    def _count_failure(self) -> None:
+        with self._lock:
+            self.failures += 1
+
+
+class Exchange:
+    """Records one request and its response, in the order in which things happen.
+
+    Headers are a mapping or pairs of names and values.
+    """
+
+    def __init__(self, capture: WireCapture, log: ExchangeLog) -> None:
+        self._capture = capture
+        self._log = log
+        self._begun = self._skipped = self._finished = False
+
+    def inbound_request(
+        self, method: str, target: str, headers: AnyHeaders, body: bytes | None
+    ) -> None:
+        """Record what the client sent."""
+        self._request("inbound_request", method, target, headers, body)
+
+    def outbound_request(
+        self, method: str, url: str, headers: AnyHeaders, body: bytes | None
+    ) -> None:
+        """Record what is sent to the backend."""
+        self._request("outbound_request", method, url, headers, body)
+
+    def inbound_response(self, status: int, headers: AnyHeaders) -> None:
+        """Record the head of the backend's response; its body follows in chunks."""
+        at, pairs = time.time(), _pairs(headers)
+        self._put("inbound_response", at, lambda: self._log.response(at, status, pairs))
+
+    def stream_chunk(self, data: bytes) -> None:
+        """Record a piece of the response's body, whether it is a stream of events or not."""
+        at = time.time()
+        self._put("stream_chunk", at, lambda: self._log.chunk(at, data), len(data))
+
+    def finished(self, error: str | None = None) -> None:
+        """Record the end, once.
+
+        :param error: what broke it off
+        """
+        if not self._finished:
+            self._finished = True
+            at = time.time()
+            self._put("outbound_response", at, lambda: self._log.finished(at, error))
+
+    def _request(
+        self, direction: str, method: str, url: str, headers: AnyHeaders, body: bytes | None
+    ) -> None:
+        at, pairs, data = time.time(), _pairs(headers), body or b""
+
+        def render() -> list[str]:
+            return self._log.request(direction, at, method, url, pairs, data)
+
+        self._put(direction, at, render, len(data))
+
+    def _put(
+        self, direction: str, at: float, render: Callable[[], list[str]], size: int | None = None
+    ) -> None:
+        """Queue an event; one without a size, of its own bytes, belongs to those before it.
+
+        An exchange whose first event found no room is left out as a whole.
+        """
+        if self._skipped:
+            return
+        item = _Item(self._log, direction, at, (size or 0) + _OVERHEAD, render)
+        queued = self._capture.put(item, always=self._begun and size is None)
+        self._skipped = not self._begun and not queued
+        self._begun = self._begun or queued
+
+
+def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:
+    return list(headers.items() if isinstance(headers, Mapping) else headers)

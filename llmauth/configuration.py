@@ -1,0 +1,236 @@
+"""Where settings come from: flag, then environment, then config file, then default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from .addresses import parse_address
+from .backend_settings import BackendTable, backends_in_yaml
+from .exceptions import ConfigurationError
+from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_keys
+from .settings import TABLE, Setting, Settings
+
+CONFIG_VARIABLE = "LLMAUTH_CONFIG"
+FLASK_PREFIX = "LLMAUTH_"
+_SECRET_NAME = re.compile(r"(?:^|[._])(?:api_?keys?|key|password|passwd|secret|token)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line, or the Flask configuration, says.
+
+    :param values: settings by attribute
+    :param backends: as in the config file: name to mapping
+    :param keys: pairs of a name and a key; they replace those of the environment
+    :param kind: how an origin is described
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    backends: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    kind: str = "flag"
+    config_file: str | None = None
+
+
+def load(given: Given | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the effective settings.
+
+    :param given: what takes precedence over everything else
+    :param environ: defaults to ``os.environ``
+    :raises ConfigurationError: naming the setting, where it came from and what is wrong
+    """
+    given = given or Given()
+    environ = os.environ if environ is None else environ
+    file = given.config_file or environ.get(CONFIG_VARIABLE, "").strip() or None
+    flat, in_file = _read_file(Path(file)) if file else ({}, {})
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in TABLE:
+        found = _find(setting, given, environ, flat, file)
+        if found is None:
+            origins[setting.attribute] = "default"
+            continue
+        raw, origin = found
+        values[setting.attribute] = _parsed(setting, raw, origin)
+        origins[setting.attribute] = origin
+    table = BackendTable(environ)
+    if in_file:
+        table.add_file(in_file, str(file))
+    table.add_environment()
+    table.add_given(given.backends, given.kind)
+    keys = given.keys or proxy_keys(environ)
+    settings = Settings(
+        **values,
+        keys=keys,
+        backends=MappingProxyType(table.finished()),
+        origins=MappingProxyType(origins | table.origins),
+    )
+    return _consistent(settings)
+
+
+def from_flask(config: Mapping[str, Any]) -> Settings:
+    """Return the settings of a Flask application: ``LLMAUTH_<ATTRIBUTE>`` in its configuration.
+
+    ``LLMAUTH_API_KEY`` is one key, ``LLMAUTH_API_KEYS`` a mapping of names to keys,
+    ``LLMAUTH_BACKENDS`` a mapping as in the config file, ``LLMAUTH_CONFIG`` the file's path. What
+    is not in there comes from the environment, as ever.
+    """
+    own = {k[len(FLASK_PREFIX) :]: v for k, v in config.items() if k.startswith(FLASK_PREFIX)}
+    backends = own.pop("BACKENDS", None) or {}
+    file = own.pop("CONFIG", None)
+    pairs = dict(own.pop("API_KEYS", None) or {})
+    if one := own.pop("API_KEY", None):
+        pairs.setdefault("default", one)
+    attributes = {setting.attribute.upper(): setting.attribute for setting in TABLE}
+    for name in own:
+        if name not in attributes:
+            known = [*attributes, "BACKENDS", "CONFIG", "API_KEY", "API_KEYS"]
+            raise ConfigurationError(
+                f"{FLASK_PREFIX}{name} in the Flask configuration is unknown."
+                f"{_nearest(FLASK_PREFIX + name, (FLASK_PREFIX + k for k in known))}"
+            )
+    keys = distinct([(n, checked_key(k, f"{FLASK_PREFIX}API_KEY")) for n, k in pairs.items()])
+    values = {attributes[name]: value for name, value in own.items() if value is not None}
+    return load(Given(values, backends, keys, "Flask configuration", file))
+
+
+def require_keys(settings: Settings) -> None:
+    """Refuse to go on without a key while authentication is on."""
+    if not settings.keys and not settings.disable_auth:
+        raise ConfigurationError(MISSING)
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine can reach the address."""
+    address = parse_address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    """Return a copy with some values replaced, checked like a loaded one."""
+    return _consistent(replace(settings, **changes))
+
+
+def _find(
+    setting: Setting,
+    given: Given,
+    environ: Mapping[str, str],
+    flat: Mapping[str, Any],
+    file: str | None,
+) -> tuple[Any, str] | None:
+    """Return the raw value and where it came from."""
+    if setting.attribute in given.values:
+        kind = given.kind
+        name = setting.flag if kind == "flag" else FLASK_PREFIX + setting.attribute.upper()
+        return given.values[setting.attribute], f"{kind} {name}"
+    if environ.get(setting.env, "").strip():
+        return environ[setting.env], f"environment {setting.env}"
+    if setting.name in flat:
+        return flat[setting.name], f"{file}: {setting.name}"
+    return None
+
+
+def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
+    try:
+        return setting.parse(raw)
+    except ValueError as exc:
+        shown = "" if setting.secret or setting.list_of else f" '{raw}'"
+        raise ConfigurationError(f"{setting.name} ({origin}):{shown} {exc}.") from exc
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the settings of a config file by their dotted names, and its backends."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from exc
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(exc, "problem", None) or "it is not YAML"
+        raise ConfigurationError(f"{path}{where}: {problem}.") from exc
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: the file holds no settings, but a {type(content).__name__}.")
+    backends = backends_in_yaml(content.pop("backends", None), str(path))
+    flat = dict(_flattened(content))
+    known = {setting.name: setting for setting in TABLE}
+    for name, value in flat.items():
+        if name not in known:
+            _refuse_name(name, path, known)
+        if name == "auth.brute_force_protection.storage_uri" and urlsplit(str(value)).password:
+            raise ConfigurationError(
+                f"{path}: {name} holds a password. Set the URI in {known[name].env} instead."
+            )
+    return flat, backends
+
+
+def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, f"{name}.")
+        elif value is not None:
+            yield name, value
+
+
+def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
+    if _SECRET_NAME.search(name):
+        raise ConfigurationError(
+            f"{path}: {name}: keys do not belong in the config file. "
+            f"Set {KEY_VARIABLE}, or {KEY_VARIABLE}_FILE to the path of a file that holds it."
+        )
+    raise ConfigurationError(
+        f"{path}: '{name}' is no setting.{_nearest(name, [*known, 'backends'])}"
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_last = {candidate.rpartition(".")[2]: candidate for candidate in known}
+    everything = {candidate: candidate for candidate in by_last.values()} | by_last
+    found = difflib.get_close_matches(name, everything, 1, 0.5) or difflib.get_close_matches(
+        name.rpartition(".")[2], everything, 1, 0.5
+    )
+    return f" Did you mean '{everything[found[0]]}'?" if found else ""
+
+
+def _consistent(settings: Settings) -> Settings:
+    """Refuse settings that contradict each other."""
+
+    def origin(attribute: str) -> str:
+        return settings.origins.get(attribute, "default")
+
+    if settings.max_block_seconds < settings.initial_block_seconds:
+        raise ConfigurationError(
+            f"max_block_seconds ({settings.max_block_seconds}, {origin('max_block_seconds')}) is "
+            f"shorter than initial_block_seconds ({settings.initial_block_seconds}, "
+            f"{origin('initial_block_seconds')})."
+        )
+    if settings.default_backend not in settings.backends:
+        raise ConfigurationError(
+            f"default_backend ({origin('default_backend')}): there is no backend "
+            f"'{settings.default_backend}'.{_nearest(settings.default_backend, settings.backends)} "
+            f"There are: {', '.join(settings.backends)}."
+        )
+    if (
+        settings.disable_auth
+        and not settings.allow_unauthenticated_network
+        and not is_loopback(settings.host)
+    ):
+        raise ConfigurationError(
+            f"disable_auth ({origin('disable_auth')}): others can reach {settings.host} "
+            f"({origin('host')}), and nobody would need a key. Listen on 127.0.0.1, "
+            "or add --allow-unauthenticated-network if this is what you want."
+        )
+    return settings

@@ -1,0 +1,138 @@
+"""What crosses in each direction: RFC 9110 §7.6 and what concerns nobody but us."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .credentials import CARRIERS, PROXY_KEY_HEADER
+
+Headers = list[tuple[str, str]]
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""RFC 9110 §7.6.1, and the two older names that it lists."""
+
+CLIENT_NETWORK = frozenset(
+    {
+        "cf-connecting-ip",
+        "client-ip",
+        "cookie",
+        "forwarded",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-real-ip",
+    }
+)
+"""Who the client is and what its browser keeps for us is none of the provider's business."""
+
+_REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
+_RESPONSE_DROPPED = HOP_BY_HOP | {
+    # They speak for the provider's host, not for ours.
+    "alt-svc",
+    "clear-site-data",
+    "public-key-pins",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+}
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FOLD = re.compile(r"[\r\n]+[ \t]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@functools.lru_cache(1024)
+def _from_environ(key: str) -> tuple[str, str] | None:
+    """Return a header's lower-case and usual name by its key in a WSGI environ, if it goes out."""
+    if key.startswith("HTTP_"):
+        name = key[5:].replace("_", "-").lower()
+    elif key == "CONTENT_TYPE":
+        name = "content-type"
+    else:
+        return None
+    if name in _REQUEST_DROPPED or name.startswith("x-forwarded-"):
+        return None
+    return name, name.title()
+
+
+def connection_names(value: str | None) -> frozenset[str]:
+    """Return the headers that a ``Connection`` header names, in lower case."""
+    if not value:
+        return frozenset()
+    return frozenset(name.strip().lower() for name in value.split(","))
+
+
+def request_headers(
+    environ: Mapping[str, Any], *, keep: Iterable[str] = (), via: str
+) -> dict[str, str]:
+    """Return the headers for the upstream, by their usual names and without credentials.
+
+    Content that nobody asked for in an encoding would have to be decoded again, so a client that
+    names none gets ``identity``.
+
+    :param keep: carriers, in lower case, whose value belongs to the provider
+    :param via: this server's entry in ``Via`` (RFC 9110 §7.6.3)
+    """
+    named = connection_names(environ.get("HTTP_CONNECTION"))
+    headers: dict[str, str] = {}
+    for key, value in environ.items():
+        names = _from_environ(key) if key[:5] == "HTTP_" or key == "CONTENT_TYPE" else None
+        if names is None or not value:
+            continue
+        lower, name = names
+        if lower in named or lower == PROXY_KEY_HEADER or (lower in CARRIERS and lower not in keep):
+            continue
+        headers[name] = value
+    headers.setdefault("Accept-Encoding", "identity")
+    headers["Via"] = f"{headers['Via']}, {via}" if "Via" in headers else via
+    return headers
+
+
+def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Headers:
+    """Return the headers for the client, made fit for any WSGI server.
+
+    :param stream: tell caches and reverse proxies to hand every byte on at once
+    """
+    received = [(name, name.lower(), value) for name, value in headers]
+    named: frozenset[str] = frozenset()
+    for _, lower, value in received:
+        if lower == "connection":
+            named |= connection_names(value)
+    kept: Headers = []
+    for name, lower, value in received:
+        if lower in _RESPONSE_DROPPED or lower in named or lower.startswith("access-control-"):
+            continue
+        if stream and lower == "x-accel-buffering":
+            continue
+        if _TOKEN.fullmatch(name):
+            kept.append((name, value if value.isprintable() else _one_line(value)))
+    if stream:
+        kept.append(("X-Accel-Buffering", "no"))
+        if not any(name.lower() == "cache-control" for name, _ in kept):
+            kept.append(("Cache-Control", "no-store"))
+    return kept
+
+
+def has(headers: Headers, *names: str) -> bool:
+    """True when one of the lower-case names is among the headers."""
+    return any(name.lower() in names for name, _ in headers)
+
+
+def _one_line(value: str) -> str:
+    """Unfold a header (RFC 9112 §5.2) and drop what could end it early."""
+    return _CONTROL.sub("", _FOLD.sub(" ", value))

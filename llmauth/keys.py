@@ -1,0 +1,128 @@
+"""Proxy keys and provider keys: where they may come from, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .credentials import MAX_TOKEN_BYTES
+from .exceptions import ConfigurationError
+
+KEY_VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
+DEFAULT_NAME = "default"
+MINIMUM_LENGTH = 16
+"""Characters; a shorter key is accepted with a warning. ``llmauth keygen`` makes 43 of them."""
+
+SAMPLES = ("change-me", "your-key", "your-proxy-key", "secret", "example")
+MISSING = (
+    f"API key not configured: set {KEY_VARIABLE}, "
+    "or start with --disable-auth for local development."
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+
+
+def proxy_keys(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a name and a key from the environment and the files it names.
+
+    ``LLM_INTERACTIVE_PROXY_API_KEY`` holds the key named ``default``, a suffix ``_ALICE`` makes it
+    one named ``alice``; with a further ``_FILE`` the variable names a file that holds keys.
+
+    :raises ConfigurationError: for a key that no client could send, or one name for two keys
+    """
+    found: list[tuple[str, str]] = []
+    for variable in sorted(environ):
+        if not variable.startswith(KEY_VARIABLE) or not environ[variable].strip():
+            continue
+        suffix = variable[len(KEY_VARIABLE) :]
+        in_file = suffix.endswith("_FILE")
+        name = suffix.removesuffix("_FILE").removeprefix("_").lower() or DEFAULT_NAME
+        if suffix and not suffix.startswith("_"):
+            continue
+        if in_file:
+            found += keys_in_file(Path(environ[variable].strip()), name, variable)
+        else:
+            found.append((name, checked_key(environ[variable], variable)))
+    return distinct(found)
+
+
+def distinct(keys: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the keys, refusing one name for two keys and two names for one."""
+    names: dict[str, str] = {}
+    by_key: dict[str, str] = {}
+    for name, key in keys:
+        if names.setdefault(name, key) != key:
+            raise ConfigurationError(f"There are two keys named '{name}'. Name them differently.")
+        if by_key.setdefault(key, name) != name:
+            raise ConfigurationError(f"'{by_key[key]}' and '{name}' name the same key.")
+    return tuple(names.items())
+
+
+def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
+    """Return the keys of a file: one a line, ``key`` or ``name: key``; ``#`` begins a comment.
+
+    :param name: for keys without a name of their own
+    :param variable: named in errors
+    """
+    found: list[tuple[str, str]] = []
+    for number, line in _lines(path, variable):
+        own, colon, key = line.partition(": ")
+        if not colon:
+            own, key = name if not found else f"{name}-{len(found) + 1}", line
+        where = f"{variable} ({path}, line {number})"
+        if not _NAME.fullmatch(own):
+            raise ConfigurationError(f"{where}: a key's name is made of letters, digits, . _ @ -")
+        found.append((own, checked_key(key, where)))
+    if not found:
+        raise ConfigurationError(f"{variable}: {path} holds no key.")
+    return found
+
+
+def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{variable}: cannot read {path}: {reason}.") from exc
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def checked_key(value: str, where: str) -> str:
+    """Return a key that can travel in a header.
+
+    :param where: the variable or file that holds it; the value itself is never named
+    """
+    key = value.strip()
+    if key[:1] in "\"'" or key[-1:] in "\"'":
+        raise ConfigurationError(f"{where}: the key has quotes around it; remove them.")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ConfigurationError(
+            f"{where}: the key holds a space, a control character or one that is not ASCII."
+        )
+    if len(key) > MAX_TOKEN_BYTES:
+        raise ConfigurationError(f"{where}: the key is over {MAX_TOKEN_BYTES} characters long.")
+    return key
+
+
+def weakness(key: str) -> str | None:
+    """Say what makes a key weak, None when nothing does."""
+    if len(key) < MINIMUM_LENGTH:
+        return f"shorter than {MINIMUM_LENGTH} characters"
+    if any(sample in key.lower() for sample in SAMPLES):
+        return "a sample from the documentation"
+    return None
+
+
+def provider_key(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return a provider's key and the variable that it came from, ``_FILE`` included."""
+    if environ.get(variable, "").strip():
+        return checked_key(environ[variable], variable), variable
+    in_file = f"{variable}_FILE"
+    if not environ.get(in_file, "").strip():
+        return None, None
+    lines = list(_lines(Path(environ[in_file].strip()), in_file))
+    if len(lines) != 1:
+        raise ConfigurationError(f"{in_file}: the file must hold one key on one line.")
+    return checked_key(lines[0][1], in_file), in_file

@@ -1,0 +1,190 @@
+"""Keeping secrets out of everything that is logged; `Redactor` does the masking.
+
+A record is redacted as a whole, message, arguments, extras and tracebacks, or it is withheld.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from .redactor import Redactor, StreamRedactor
+
+__all__ = ["WITHHELD", "RedactingFilter", "Redactor", "StreamRedactor", "install"]
+
+WITHHELD = "log record withheld: it could not be redacted"
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+# What `logging` itself puts in a record, and which the code that logs cannot choose.
+_OWN = frozenset({
+    "msg", "args", "exc_info", "exc_text", "stack_info", "levelname", "levelno", "pathname",
+    "filename", "module", "lineno", "funcName", "created", "msecs", "relativeCreated", "thread",
+    "process",
+})
+_NAMES = frozenset({"name", "threadName", "processName", "taskName"})
+
+
+class RedactingFilter(logging.Filter):
+    """Masks secrets in every part of a record; refuses none.
+
+    The message is rendered, stays on one line, and leaves no arguments behind. A traceback is
+    rendered into ``exc_text``, so that no formatter renders it again. When anything fails, the
+    record says so and nothing else.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Whatever goes wrong, in `__str__` of an argument too: the record must not pass as it is.
+        try:
+            self._redact(record)
+        except Exception:
+            _withhold(record)
+        return True
+
+    def _redact(self, record: logging.LogRecord) -> None:
+        text = self._redactor.text
+        self._redact_attributes(record)
+        message, exception = record.getMessage(), record.exc_text
+        if record.exc_info:
+            exception = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        record.msg = one_line(text(message))
+        record.args = ()
+        record.exc_info = None
+        record.exc_text = _visible(text(exception)) if exception else None
+        record.stack_info = _visible(text(record.stack_info)) if record.stack_info else None
+
+    def _redact_attributes(self, record: logging.LogRecord) -> None:
+        attributes = vars(record)
+        names = [name for name in attributes if name not in _OWN]
+        # Mostly the names of logger, thread and process: asking for them together is cheaper.
+        values = [attributes[name] for name in names if name in _NAMES]
+        together = "\n".join(value for value in values if isinstance(value, str))
+        if len(values) == len(names) and self._redactor.text(together) == together:
+            return
+        for name in names:
+            shown = self._redactor.mapping({name: attributes[name]})
+            del attributes[name]
+            for key, item in shown.items():
+                attributes[key] = one_line(item) if isinstance(item, str) else item
+
+
+def one_line(text: str) -> str:
+    r"""Make control characters visible, ``\n`` as ``\\n``: a message cannot forge a second line."""
+    return text if text.isprintable() else _CONTROLS.sub(_escape, text)
+
+
+def _visible(text: str) -> str:
+    return _CONTROLS_BUT_LINES.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")
+
+
+def _withhold(record: logging.LogRecord) -> None:
+    record.msg = WITHHELD
+    record.args = ()
+    record.exc_info = record.exc_text = record.stack_info = None
+    attributes = vars(record)
+    for name in [name for name in attributes if name not in _OWN and name != "name"]:
+        attributes[name] = "-" if name in _NAMES else WITHHELD
+    attributes.setdefault("name", "-")
+
+
+def install(redactor: Redactor) -> Callable[[], None]:
+    """Redact whatever this process logs, through any handler of any library, now or later.
+
+    Warnings and uncaught exceptions, in any thread, are logged instead of printed. It changes the
+    whole process: for a program, not for a library.
+
+    :return: undoes it
+    """
+    undo = [
+        _cover_handlers(RedactingFilter(redactor)),
+        _cover_warnings(),
+        _cover_hooks(logging.getLogger("llmauth")),
+    ]
+
+    def uninstall() -> None:
+        while undo:
+            undo.pop()()
+
+    return uninstall
+
+
+def _cover_handlers(redacting: RedactingFilter) -> Callable[[], None]:
+    # `Handler.handle` asks `filter` last, after which the record goes to `emit`: what the
+    # handler's own filters add is covered as well, and so is `logging.lastResort`.
+    inherited = logging.Handler.filter
+    overridden = "filter" in vars(logging.Handler)
+
+    def filter(handler: logging.Handler, record: logging.LogRecord) -> Any:
+        passed: Any = inherited(handler, record)
+        if passed:
+            redacting.filter(passed if isinstance(passed, logging.LogRecord) else record)
+        return passed
+
+    def uninstall() -> None:
+        if overridden:
+            logging.Handler.filter = inherited  # type: ignore[method-assign]
+        else:
+            del logging.Handler.filter
+
+    logging.Handler.filter = filter  # type: ignore[method-assign,assignment]
+    return uninstall
+
+
+def _cover_warnings() -> Callable[[], None]:
+    before = warnings.showwarning
+    logging.captureWarnings(True)
+    captured_before = warnings.showwarning is before
+
+    def uninstall() -> None:
+        if not captured_before:
+            logging.captureWarnings(False)
+
+    return uninstall
+
+
+def _cover_hooks(logger: logging.Logger) -> Callable[[], None]:
+    before = sys.excepthook, threading.excepthook, sys.unraisablehook
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        logger.critical("Uncaught exception", exc_info=(kind, error, trace))
+
+    def uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            where = args.thread.name if args.thread else "a thread"
+            error = args.exc_value or args.exc_type()
+            trace = args.exc_traceback
+            logger.critical("Uncaught in %s", where, exc_info=(args.exc_type, error, trace))
+
+    def unraisable(args: Any) -> None:
+        error = args.exc_value or args.exc_type()
+        logger.error(
+            "%s: %r",
+            args.err_msg or "Exception ignored in",
+            args.object,
+            exc_info=(args.exc_type, error, args.exc_traceback),
+        )
+
+    def uninstall() -> None:
+        sys.excepthook, threading.excepthook, sys.unraisablehook = before
+
+    sys.excepthook, threading.excepthook = uncaught, uncaught_in_thread
+    sys.unraisablehook = unraisable
+    return uninstall

@@ -1,0 +1,248 @@
+"""Masking secrets in text, bytes, nested data and streams."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .secret_forms import Form, FormIndex, TooCostly, forms, levels, unfinished_escape
+from .secret_shapes import MASK, Span, find_shapes, mask, unfinished_shape
+
+TEXT_WITHHELD = "(withheld: redacting it would have cost too much)"
+
+OBSERVED = 512
+"""Credentials seen in requests that are remembered; the oldest is forgotten first."""
+
+MAX_HELD = 64 * 1024
+"""Characters a stream holds back at most, waiting for the end of what may be a secret."""
+
+_CONTEXT = 16
+_MAX_DEPTH = 64
+
+SENSITIVE = frozenset({
+    "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "apikey",
+    "x-proxy-api-key", "cookie", "set-cookie", "password", "passwd", "client-secret",
+    "access-token", "refresh-token", "id-token", "secret-access-key", "x-amz-security-token",
+})
+"""Names, lower case with hyphens, whose values are masked whatever they are."""
+
+_PUBLIC_WORDS = frozenset({
+    "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
+    "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
+    "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
+    "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
+    "basic", "openai", "anthropic", "gemini", "openrouter", "ollama", "echo", "none", "null",
+    "undefined", "dummy", "test", "token",
+})
+# An address is no secret, and whoever sends his own as a key must not vanish from the log.
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")
+_SCHEME = re.compile(r"(?i)(bearer|basic|digest|negotiate|token)\s+(?=\S)")
+
+
+class Redactor:
+    """Masks secrets: those it was told, in every form, and what has the shape of a key.
+
+    Text that holds none comes back as it was. Secrets of fewer than four characters are masked
+    only as words of their own. All methods may be called from any thread.
+
+    :param secrets: keys and passwords of the process
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._index = FormIndex()
+        self._permanent: set[str] = set()
+        self._observed: OrderedDict[str, tuple[Form, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.add(*secrets)
+
+    def __repr__(self) -> str:
+        return f"<Redactor, {len(self._permanent)} secrets>"
+
+    def add(self, *secrets: str) -> None:
+        """Mask these from now on, for good."""
+        with self._lock:
+            for secret in filter(None, (secret.strip() for secret in secrets)):
+                if secret not in self._permanent:
+                    self._permanent.add(secret)
+                    for form in forms(secret, bounded=len(secret) < 4):
+                        self._index.add(form)
+
+    def observe(self, *credentials: str) -> None:
+        """Mask what a request carried as a credential, right or wrong, for as long as it matters.
+
+        Under eight characters it is masked only as a word of its own. Not remembered are fewer
+        than four characters, addresses, and the words our own log lines are made of: a client
+        could blank those out of the log by sending them as keys. The shapes still cover these in
+        their headers.
+        """
+        for credential in credentials:
+            if credential in self._permanent or not _is_telling(credential):
+                continue
+            with self._lock:
+                if credential in self._observed:
+                    self._observed.move_to_end(credential)
+                    continue
+                found = forms(credential, bounded=len(credential) < 8)
+                self._observed[credential] = found
+                for form in found:
+                    self._index.add(form)
+                if len(self._observed) > OBSERVED:
+                    for form in self._observed.popitem(last=False)[1]:
+                        self._index.discard(form)
+
+    def text(self, value: str) -> str:
+        """Return the text with its secrets masked."""
+        try:
+            spans = self.spans(value)
+        except TooCostly:
+            return TEXT_WITHHELD
+        return _masked(value, spans, 0, len(value)) if spans else value
+
+    def data(self, value: bytes) -> bytes:
+        """Return the bytes with the secrets masked; what is not UTF-8 stays as it is."""
+        text = value.decode("utf-8", "surrogateescape")
+        redacted = self.text(text)
+        return value if redacted is text else redacted.encode("utf-8", "surrogateescape")
+
+    def mapping(self, value: Any, _depth: int = 0) -> Any:
+        """Return a copy of nested data with the secrets masked, names included.
+
+        Values under the names of `SENSITIVE` headers are masked entirely. What is neither text,
+        a number nor a container becomes the redacted text that it prints as.
+        """
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self.data(bytes(value))
+        if isinstance(value, (int, float)):
+            shown = self.text(number := str(value))
+            return value if shown == number else shown
+        if _depth > _MAX_DEPTH:
+            return "(nested too deeply)"
+        if isinstance(value, Mapping):
+            return {self.mapping(k, _depth + 1): self._item(k, v, _depth) for k, v in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            items = [self.mapping(item, _depth + 1) for item in value]
+            if len(items) == 2 and isinstance(value, (list, tuple)):
+                items[1] = self._item(value[0], value[1], _depth)
+            return tuple(items) if isinstance(value, tuple) else items
+        return self.text(str(value))
+
+    def _item(self, name: Any, value: Any, depth: int) -> Any:
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        if isinstance(name, str) and isinstance(value, (str, bytes, int, float)):
+            plain = name.lower().replace("_", "-").removeprefix("http-")
+            if plain in SENSITIVE and not isinstance(value, bool):
+                return masked_entirely(value) if isinstance(value, (str, bytes)) else MASK
+        return self.mapping(value, depth + 1)
+
+    def stream(self) -> StreamRedactor:
+        """Return a redactor for bytes that come in pieces."""
+        return StreamRedactor(self)
+
+    def spans(self, text: str) -> list[Span]:
+        """Return what to mask in the text, in order, without overlaps."""
+        if "%" not in text and "\\" not in text:
+            found = [*self._index.find(text), *find_shapes(text)]
+            return _merged(found) if found else found
+        found = []
+        for level in levels(text):
+            here = [*self._index.find(level.text), *find_shapes(level.text)]
+            found += ((level.raw(start), level.raw(end), shown) for start, end, shown in here)
+        return _merged(found) if found else found
+
+    def unfinished(self, text: str) -> int:
+        """Return from where on more text could still make a secret of it."""
+        earliest = unfinished_shape(text)
+        for level in levels(text):
+            escape = unfinished_escape(level.text)
+            start = self._index.unfinished(level.text[:escape])
+            earliest = min(earliest, level.raw(start))
+        return earliest
+
+
+class StreamRedactor:
+    """Masks secrets in a stream, wherever it is cut, holding back only what may be one's start."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._text = ""
+        self._written = 0  # characters at the start of `_text` that are there for context only
+        self._withheld = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, return those that are now safe to write."""
+        return self._advance(self._decoder.decode(data), final=False)
+
+    def finish(self) -> bytes:
+        """Return what was held back."""
+        return self._advance(self._decoder.decode(b"", final=True), final=True)
+
+    def _advance(self, new: str, *, final: bool) -> bytes:
+        if self._withheld:
+            return b""
+        text = self._text + new
+        try:
+            spans = self._redactor.spans(text)
+        except TooCostly:
+            self._withheld = True
+            return TEXT_WITHHELD.encode("ascii")
+        end = len(text) if final else self._end(text, spans)
+        safe = _masked(text, spans, self._written, end)
+        kept = max(0, end - _CONTEXT)
+        while kept < end and text[kept] == "\\":
+            kept += 1  # half of an escaped backslash would change what follows
+        self._text, self._written = text[kept:], end - kept
+        return safe.encode("utf-8", "surrogateescape")
+
+    def _end(self, text: str, spans: list[Span]) -> int:
+        end = self._redactor.unfinished(text)
+        for start, stop, _ in reversed(spans):
+            if stop == len(text) or start < end < stop:
+                end = min(end, start)
+        return len(text) if len(text) - end > MAX_HELD else max(end, self._written)
+
+
+def _is_telling(credential: str) -> bool:
+    return (
+        len(credential) >= 4
+        and credential.lower() not in _PUBLIC_WORDS
+        and _ADDRESS.search(credential) is None
+    )
+
+
+def masked_entirely(value: str | bytes) -> str:
+    """Return what is shown of a header that is a secret: its scheme, and the key's prefix."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    scheme = _SCHEME.match(text)
+    kept = scheme.group() if scheme else ""
+    return kept + mask(text[len(kept) :])
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end, shown in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if merged and start < merged[-1][1]:
+            first, last, first_shown = merged[-1]
+            merged[-1] = first, max(last, end), first_shown
+        else:
+            merged.append((start, end, shown))
+    return merged
+
+
+def _masked(text: str, spans: list[Span], begin: int, end: int) -> str:
+    pieces: list[str] = []
+    at = begin
+    for start, stop, shown in spans:
+        if stop > at and start < end:
+            pieces += (text[at:start], shown)
+            at = stop
+    return "".join(pieces) + text[at:end]

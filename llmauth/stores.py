@@ -1,0 +1,193 @@
+"""Where failures are counted: a bounded store in memory, or any ``limits`` storage."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from importlib import import_module
+from typing import Any, Protocol
+
+import limits.errors
+from limits.storage import MovingWindowSupport, Storage, storage_from_string
+
+from .exceptions import ConfigurationError
+from .settings import masked_uri
+
+MAX_WINDOWS = 80_000
+"""Addresses whose failures are remembered; more than the 65,536 networks /64 of one IPv6 /48."""
+
+MAX_COUNTERS = 80_000
+"""Blocks and strikes that are remembered. They have a table of their own, so that addresses which
+fail once cannot push out one that is blocked."""
+
+CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.1, 0.15
+"""Seconds; together the quarter of a second that a hanging store may cost a request."""
+
+
+class CountingStore(Protocol):
+    """What the lockout needs of a ``limits`` storage."""
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...
+    def get(self, key: str) -> int: ...
+    def get_expiry(self, key: str) -> float: ...
+    def clear(self, key: str) -> None: ...
+    def check(self) -> bool: ...
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool: ...
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...
+
+
+class BoundedMemoryStorage(Storage, MovingWindowSupport):
+    """A ``limits`` storage whose memory is bounded, without timers and threads of its own.
+
+    The storage that comes with ``limits`` keeps an entry for every key it ever saw. Here the key
+    that was asked for least recently makes room: an attacker who is still at it is never it.
+    """
+
+    STORAGE_SCHEME: list[str] | None = []
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._lock = threading.Lock()
+        self._counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._windows: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return ValueError
+
+    def __len__(self) -> int:
+        return len(self._counters) + len(self._windows)
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        with self._lock:
+            now = time.time()
+            value, end = self._counters.get(key, (0, 0.0))
+            value, end = (value + amount, end) if end > now else (amount, now + expiry)
+            self._counters[key] = (value, end)
+            _touch(self._counters, key, MAX_COUNTERS)
+            return value
+
+    def get(self, key: str) -> int:
+        with self._lock:
+            value, end = self._counters.get(key, (0, 0.0))
+            if not value:
+                return 0
+            if end <= time.time():
+                del self._counters[key]
+                return 0
+            self._counters.move_to_end(key)
+            return value
+
+    def get_expiry(self, key: str) -> float:
+        with self._lock:
+            return self._counters.get(key, (0, time.time()))[1]
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._counters.pop(key, None)
+            self._windows.pop(key, None)
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        with self._lock:
+            now = time.time()
+            alive = tuple(at for at in self._windows.get(key, ()) if at > now - expiry)
+            acquired = len(alive) + amount <= limit
+            self._windows[key] = alive + (now,) * amount if acquired else alive
+            _touch(self._windows, key, MAX_WINDOWS)
+            return acquired
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        with self._lock:
+            now = time.time()
+            alive = [at for at in self._windows.get(key, ()) if at > now - expiry]
+            return (alive[0], len(alive)) if alive else (now, 0)
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int | None:
+        with self._lock:
+            count = len(self)
+            self._counters.clear()
+            self._windows.clear()
+            return count
+
+
+class Recent:
+    """The moments that were put in most recently, by address; safe to share between threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._moments: OrderedDict[str, float] = OrderedDict()
+
+    def get(self, address: str) -> float:
+        """Return the address's moment as a Unix time, 0 for none."""
+        return self._moments.get(address, 0.0)
+
+    def put(self, address: str, moment: float) -> None:
+        with self._lock:
+            self._moments[address] = moment
+            _touch(self._moments, address, self._limit)
+
+    def drop(self, address: str) -> None:
+        with self._lock:
+            self._moments.pop(address, None)
+
+
+def _touch(table: OrderedDict[str, Any], key: str, limit: int) -> None:
+    table.move_to_end(key)
+    if len(table) > limit:
+        table.popitem(last=False)
+
+
+def open_store(uri: str) -> CountingStore:
+    """Open the store of a URI, and make sure that it answers.
+
+    :raises ConfigurationError: saying what to install, or that the store cannot be reached
+    """
+    scheme = uri.partition("://")[0]
+    if scheme == "memory":
+        return BoundedMemoryStorage()
+    shown = masked_uri(uri)
+    try:
+        store = storage_from_string(uri, wrap_exceptions=True, **_options(scheme))
+    except (limits.errors.ConfigurationError, ImportError) as exc:
+        package = scheme.partition("+")[0].replace("rediss", "redis").replace("valkeys", "valkey")
+        package = "pymongo" if package == "mongodb" else package
+        raise ConfigurationError(
+            f"The store {shown} needs the package '{package}': pip install {package}."
+        ) from exc
+    except Exception as exc:  # each client library has errors of its own for a bad URI
+        raise ConfigurationError(f"The store {shown} cannot be used: {_reason(exc)}.") from exc
+    try:
+        store.get("llmauth/reachable")
+    except limits.errors.StorageError as exc:
+        raise ConfigurationError(
+            f"The store {shown} cannot be reached: {_reason(exc.storage_error)}."
+        ) from exc
+    return store  # type: ignore[return-value]
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Return the client library's options that keep a hanging store from holding requests."""
+    if scheme.startswith("mongodb"):
+        milliseconds = math.ceil((CONNECT_TIMEOUT + ANSWER_TIMEOUT) * 1000)
+        names = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
+        return dict.fromkeys(names, milliseconds)
+    options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+    if "+" in scheme and "unix" not in scheme:
+        return options
+    if scheme.startswith("valkey"):
+        backoff, retry = import_module("valkey.backoff"), import_module("valkey.retry")
+    else:
+        backoff, retry = import_module("redis.backoff"), import_module("redis.retry")
+    # The libraries try again three times by themselves, with pauses.
+    return options | {"retry": retry.Retry(backoff.NoBackoff(), 0)}
+
+
+def _reason(exc: Exception) -> str:
+    text = masked_uri(str(exc)).splitlines()
+    return (text[0] if text else type(exc).__name__).rstrip(".")[:200]

@@ -1,0 +1,433 @@
+"""The wire capture: what it holds, that it holds no secret, and what it does in trouble."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmauth.capture import Exchange, WireCapture
+from llmauth.exceptions import ConfigurationError
+from llmauth.redaction import Redactor
+
+SECRET = "Zk3vQ9Yw7Tt5Rq\"é/"
+NAMES = [
+    "timestamp_iso", "timestamp_unix", "direction", "source", "destination", "request_id",
+    "backend", "model", "key_name", "content_type", "content_length", "payload", "metadata",
+]  # fmt: skip
+JSON = {"Content-Type": "application/json"}
+EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
+BODY = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}'
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes and devices")
+
+
+class Recording:
+    """A capture in a temporary file, and what it wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.capture = self.open()
+
+    def open(self, **options: int) -> WireCapture:
+        options = {"max_bytes": 10**9, "max_files": 3, **options}
+        return WireCapture(str(self.path), Redactor([SECRET]), **options)
+
+    def exchange(self, **names: Any) -> Exchange:
+        names = {"client": "127.0.0.1", "backend": "openai", "key_name": "alice", **names}
+        return self.capture.exchange(request_id=names.pop("request_id", "r1"), **names)
+
+    def events(self) -> list[dict[str, Any]]:
+        self.capture.close(30)
+        text = self.path.read_text(encoding="utf-8")
+        assert SECRET not in text
+        assert json.dumps(SECRET)[1:-1] not in text
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Recording]:
+    recording = Recording(tmp_path / "capture.jsonl")
+    yield recording
+    recording.capture.close(30)
+
+
+def test_an_exchange_is_four_events_with_the_names_of_the_interactive_proxy(
+    recording: Recording,
+) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_request("POST", "/v1/chat/completions", JSON, BODY)
+    exchange.outbound_request("POST", "https://api/v1/chat/completions", JSON, BODY)
+    exchange.inbound_response(200, [("Content-Type", "application/json"), ("X", "1"), ("x", "2")])
+    exchange.stream_chunk(b'{"id"')
+    exchange.stream_chunk(b": 1}")
+    exchange.finished()
+    exchange.finished()
+    events = recording.events()
+    assert [event["direction"] for event in events] == [
+        "inbound_request", "outbound_request", "inbound_response", "outbound_response",
+    ]  # fmt: skip
+    assert all(list(event) == NAMES for event in events)
+    first, second, third, fourth = events
+    assert (first["source"], first["destination"]) == ("127.0.0.1", "llmauth")
+    assert (second["source"], second["destination"]) == ("llmauth", "openai")
+    assert (third["source"], third["destination"]) == ("openai", "llmauth")
+    assert (fourth["source"], fourth["destination"]) == ("llmauth", "127.0.0.1")
+    assert {event["model"] for event in events} == {"gpt-4o"}
+    assert {event["key_name"] for event in events} == {"alice"}
+    assert first["payload"] == json.loads(BODY)
+    assert first["content_length"] == len(BODY)
+    assert first["metadata"]["method"] == "POST"
+    assert third["payload"] == fourth["payload"] == {"id": 1}
+    assert third["metadata"] == {
+        "status": 200,
+        "headers": {"content-type": "application/json", "x": "1, 2"},
+    }
+    times = [event["timestamp_unix"] for event in events]
+    assert times == sorted(times)
+    assert first["timestamp_iso"].endswith("+00:00")
+
+
+def test_a_stream_is_written_chunk_by_chunk(recording: Recording) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_request("POST", "/v1/chat/completions", JSON, BODY)
+    exchange.inbound_response(200, EVENTS)
+    exchange.stream_chunk(b"data: one\n\n")
+    exchange.stream_chunk(b"data: two\n\n")
+    exchange.finished()
+    events = recording.events()[1:]
+    assert [event["direction"] for event in events] == [
+        "stream_start", "stream_chunk", "stream_chunk", "stream_end",
+    ]  # fmt: skip
+    assert all(list(event) == NAMES for event in events)
+    assert [event["payload"] for event in events] == [
+        None, "data: one\n\n", "data: two\n\n", None,
+    ]  # fmt: skip
+    assert events[0]["metadata"]["status"] == 200
+    assert events[3]["metadata"] == {"status": 200, "chunks": 2}
+    assert events[3]["content_length"] == 22
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "model"),
+    [
+        ("/v1/messages", b'{"model": "claude-x"}', "claude-x"),
+        ("/v1beta/models/gemini-2.5-pro:streamGenerateContent", b"{}", "gemini-2.5-pro"),
+        ("/v1/models", None, None),
+        ("/v1/x", b"[1]", None),
+        ("/v1/x", b'{"model": 5}', None),
+    ],
+    ids=["body", "gemini path", "none", "list", "not a name"],
+)
+def test_the_model_is_found(
+    recording: Recording, target: str, body: bytes | None, model: str | None
+) -> None:
+    recording.exchange().inbound_request("POST", target, JSON, body)
+    assert recording.events()[0]["model"] == model
+
+
+PLACES: dict[str, Callable[[Exchange], None]] = {
+    "header": lambda e: e.inbound_request("GET", "/", {"X-Api-Key": "unknown"}, None),
+    "other header": lambda e: e.inbound_request("GET", "/", {"X-Other": f"<{SECRET}>"}, None),
+    "url": lambda e: e.outbound_request("GET", f"https://u:{SECRET}@api/?key=unknown", {}, None),
+    "json": lambda e: e.inbound_request("POST", "/", JSON, json.dumps({"a": [SECRET]}).encode()),
+    "json key": lambda e: e.inbound_request("POST", "/", JSON, json.dumps({SECRET: 1}).encode()),
+    "text": lambda e: e.inbound_request("POST", "/", {}, f"a {SECRET} b".encode()),
+    "model": lambda e: e.inbound_request("POST", "/", {}, json.dumps({"model": SECRET}).encode()),
+    "error": lambda e: e.finished(f"could not reach {SECRET}"),
+    "content type": lambda e: e.inbound_request("POST", "/", {"Content-Type": SECRET}, b"x"),
+    "gzip": lambda e: e.inbound_request(
+        "POST", "/", {"Content-Encoding": "gzip"}, gzip.compress(SECRET.encode())
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_no_secret_is_written_wherever_it_came(
+    recording: Recording, place: Callable[[Exchange], None]
+) -> None:
+    place(recording.exchange(key_name=SECRET, client=SECRET, backend=SECRET, request_id=SECRET))
+    (event,) = recording.events()
+    assert "unknown" not in json.dumps(event)
+    assert event["request_id"] == "****"
+
+
+@pytest.mark.parametrize("secret", ["n123456", "u00e9abc", "12345678", "payload", "direction"])
+def test_masking_never_breaks_the_json(tmp_path: Path, secret: str) -> None:
+    path = tmp_path / "capture.jsonl"
+    capture = WireCapture(str(path), Redactor([secret]), max_bytes=0, max_files=1)
+    exchange = capture.exchange(request_id="r", client="c", backend="b", key_name=None)
+    body = json.dumps({"a": "\n123456 é\x00abc \\u00e9abc", "n": 12345678, secret: secret})
+    exchange.inbound_request("POST", "/", JSON, body.encode())
+    capture.close(30)
+    event = json.loads(path.read_text())
+    assert list(event) == NAMES
+    assert secret not in json.dumps(event["payload"], ensure_ascii=False).replace("\\n123456", "")
+
+
+@given(cuts=st.lists(st.integers(0, 120), max_size=12), coding=st.sampled_from(["", "gzip"]))
+@settings(max_examples=40, deadline=None)
+def test_a_secret_cut_by_chunks_is_masked(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], coding: str
+) -> None:
+    recording = Recording(tmp_path_factory.mktemp("cut") / "capture.jsonl")
+    text = f"data: {SECRET}\n\ndata: sk-proj-{'a1B2' * 8}\n\ndata: {json.dumps(SECRET)}\n\n".encode()
+    data = gzip.compress(text) if coding else text
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS | {"Content-Encoding": coding})
+    edges = [0, *sorted(cuts), len(data)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        exchange.stream_chunk(data[start:end])
+    exchange.finished()
+    payloads = [event["payload"] or "" for event in recording.events()]
+    assert "".join(payloads) == 'data: ****\n\ndata: sk-proj-****\n\ndata: "****"\n\n'
+
+
+def brotli(data: bytes) -> bytes:
+    return bytes(pytest.importorskip("brotli").compress(data))
+
+
+def zstd(data: bytes) -> bytes:
+    if sys.version_info >= (3, 14):
+        from compression.zstd import compress
+
+        return compress(data)
+    return bytes(pytest.importorskip("zstandard").compress(data))
+
+
+def raw_deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "gzip": ("gzip", gzip.compress),
+    "x-gzip": ("X-GZip", gzip.compress),
+    "deflate": ("deflate", zlib.compress),
+    "raw deflate": ("deflate", raw_deflate),
+    "br": ("br", brotli),
+    "zstd": ("zstd", zstd),
+    "two": ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+    "identity": ("identity", bytes),
+}
+
+
+@pytest.mark.parametrize(("coding", "compress"), CODINGS.values(), ids=CODINGS)
+def test_compressed_bodies_are_decoded(
+    recording: Recording, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    data = compress(b'{"hello": "world"}')
+    exchange = recording.exchange()
+    exchange.inbound_response(200, JSON | {"Content-Encoding": coding})
+    for start in range(0, len(data), 5):
+        exchange.stream_chunk(data[start : start + 5])
+    exchange.finished()
+    for event in recording.events():
+        assert event["payload"] == {"hello": "world"}
+        assert event["content_length"] == len(data)
+
+
+@pytest.mark.parametrize(("coding", "compress"), CODINGS.values(), ids=CODINGS)
+def test_a_decompression_bomb_is_cut(
+    recording: Recording, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    headers = {"Content-Encoding": coding}
+    recording.exchange().inbound_request("POST", "/", headers, compress(b" " * 20_000_000))
+    (event,) = recording.events()
+    assert len(event["payload"]) == 8 * 1024**2
+    assert "cut after 8388608 bytes" in event["metadata"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "note"),
+    [
+        ({"Content-Encoding": "compress"}, b"abc", "'compress' cannot be decoded"),
+        ({"Content-Encoding": "gzip"}, b"not gzip", "cannot be decoded"),
+        ({"Content-Type": "image/png"}, b"\x89PNG\xff\xfe" * 10, "not text: 60 bytes image/png"),
+        ({}, b"\xff", "not text: 1 bytes of no stated type"),
+    ],
+    ids=["unknown coding", "broken", "image", "binary"],
+)
+def test_a_body_that_cannot_be_shown_is_withheld_with_a_note(
+    recording: Recording, headers: dict[str, str], body: bytes, note: str
+) -> None:
+    recording.exchange().inbound_request("POST", "/", headers, body)
+    (event,) = recording.events()
+    assert event["payload"] is None
+    assert note in event["metadata"]["note"]
+    assert event["content_length"] == len(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{not json", b"[" * 100_000, b'{"a": NaN}', b'{"n": ' + b"1" * 5000 + b"}", b"\xc3\xa9"],
+    ids=["broken", "deep", "NaN", "huge number", "text"],
+)
+def test_odd_json_is_still_one_valid_line(recording: Recording, body: bytes) -> None:
+    recording.exchange().inbound_request("POST", "/", JSON, body)
+    (event,) = recording.events()
+    assert event["payload"]
+
+
+def test_an_exchange_that_broke_off_says_so(recording: Recording) -> None:
+    early, late = recording.exchange(), recording.exchange(request_id="r2")
+    early.inbound_request("GET", "/", {}, None)
+    early.finished("upstream unreachable")
+    late.inbound_response(200, EVENTS)
+    late.finished("client left")
+    events = {(e["request_id"], e["direction"]): e["metadata"] for e in recording.events()}
+    assert events["r1", "outbound_response"] == {"error": "upstream unreachable"}
+    assert events["r2", "stream_end"] == {"error": "client left", "status": 200, "chunks": 0}
+
+
+def test_it_is_complete_after_close_with_many_threads(recording: Recording) -> None:
+    def work(number: int) -> None:
+        for count in range(25):
+            exchange = recording.exchange(request_id=f"{number}-{count}")
+            exchange.inbound_request("POST", "/", JSON, BODY)
+            exchange.inbound_response(200, EVENTS)
+            for chunk in range(4):
+                exchange.stream_chunk(f"data: {chunk}\n\n".encode())
+            exchange.finished()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = recording.events()
+    assert len(events) == 8 * 25 * 7
+    by_request: dict[str, str] = {}
+    for event in events:
+        text = by_request.setdefault(event["request_id"], "")
+        by_request[event["request_id"]] = text + str(event["payload"] or "")
+    assert all(text.endswith("data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n")
+               for text in by_request.values())
+    assert recording.capture.healthy
+    assert recording.capture.failures == 0
+
+
+def test_after_close_nothing_is_taken_and_closing_again_is_harmless(recording: Recording) -> None:
+    recording.capture.close(30)
+    recording.exchange().inbound_request("GET", "/", {}, None)
+    recording.capture.close(30)
+    assert recording.events() == []
+
+
+@posix
+@pytest.mark.parametrize("existing", [False, True])
+def test_only_the_owner_may_read_it(tmp_path: Path, existing: bool) -> None:
+    path = tmp_path / "capture.jsonl"
+    if existing:
+        path.write_text("")
+        path.chmod(0o644)
+    recording = Recording(path)
+    recording.capture.close(30)
+    recording.capture = recording.open(max_bytes=600)
+    for _ in range(5):
+        recording.exchange().inbound_request("POST", "/", JSON, BODY)
+    recording.capture.close(30)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [
+        "capture.jsonl", "capture.jsonl.1", "capture.jsonl.2",
+    ]  # fmt: skip
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_rotation_keeps_the_newest_files_and_whole_lines(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "capture.jsonl")
+    recording.capture.close(30)
+    recording.capture = recording.open(max_bytes=2000, max_files=4)
+    for number in range(60):
+        recording.exchange(request_id=f"{number}").inbound_request("GET", "/", {}, None)
+    recording.capture.close(30)
+    names = [f"capture.jsonl.{n}" for n in (3, 2, 1)] + ["capture.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    lines = [line for name in names for line in (tmp_path / name).read_text().splitlines()]
+    ids = [int(json.loads(line)["request_id"]) for line in lines]
+    assert ids == list(range(60))[-len(ids) :]
+    assert all((tmp_path / name).stat().st_size <= 2000 for name in names)
+
+
+@pytest.mark.parametrize("where", ["missing/capture.jsonl", "."])
+def test_a_file_that_cannot_be_written_is_refused_at_start(tmp_path: Path, where: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        WireCapture(str(tmp_path / where), Redactor(), max_bytes=0, max_files=1)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_fails_no_request_and_nothing_is_lost_when_it_has_room_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "capture.jsonl"
+    path.symlink_to("/dev/full")
+    recording = Recording(path)
+    for number in range(10):
+        recording.exchange(request_id=f"{number}").inbound_request("GET", "/", {}, None)
+    wait_until(lambda: recording.capture.failures > 0)
+    assert not recording.capture.healthy
+    path.unlink()
+    wait_until(lambda: recording.capture.healthy)
+    assert [event["request_id"] for event in recording.events()] == [str(n) for n in range(10)]
+    failed = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(failed) == 1
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_queue_drops_and_counts_and_says_so_but_fails_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "capture.jsonl"
+    path.symlink_to("/dev/full")
+    recording = Recording(path)
+    recording.capture.close(30)
+    recording.capture = recording.open(queue_size=20_000)
+    for number in range(50):
+        exchange = recording.exchange(request_id=f"{number}")
+        exchange.inbound_request("GET", "/", {}, b"x" * 3000)
+        exchange.finished()
+    assert not recording.capture.healthy
+    assert recording.capture.failures >= 40
+    path.unlink()
+    wait_until(lambda: path.exists())
+    events = recording.events()
+    assert sum(event["metadata"].get("dropped_events", 0) for event in events) >= 40
+    written = [e["request_id"] for e in events if e["direction"] == "inbound_request"]
+    assert written == [e["request_id"] for e in events if e["direction"] == "outbound_response"]
+    assert "events are being dropped" in caplog.text
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_closing_gives_up_on_a_full_disk_in_time_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "capture.jsonl"
+    path.symlink_to("/dev/full")
+    capture = Recording(path).capture
+    exchange = capture.exchange(request_id="r", client="c", backend="b", key_name=None)
+    exchange.inbound_request("GET", "/", {}, None)
+    capture.close(0.2)
+    assert "incomplete" in caplog.text

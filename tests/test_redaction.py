@@ -1,0 +1,335 @@
+"""Masking text, bytes, nested data and streams."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from llmauth.redaction import Redactor
+
+KEY = "sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q\"é\\n"
+OPAQUE = "Zk3vQ9Yw7Tt5Rq"
+
+
+def percent_all(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def lower_hex(text: str) -> str:
+    return "".join(f"%{b:02x}" if chr(b) not in "abcXYZ019" else chr(b) for b in text.encode())
+
+
+def json_text(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def json_u(text: str) -> str:
+    units = text.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02X}" for i in range(0, len(units), 2))
+
+
+def base64_of(text: str, encode: Callable[[bytes], bytes] = base64.b64encode) -> str:
+    return encode(text.encode()).decode()
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "plain": lambda s: s,
+    "quoted": lambda s: quote(s, safe=""),
+    "quoted, slashes kept": quote,
+    "quote_plus": quote_plus,
+    "quoted in lower case": lower_hex,
+    "every byte quoted": percent_all,
+    "quoted twice": lambda s: quote(quote(s, safe=""), safe=""),
+    "json": json_text,
+    "json, not ascii": lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+    "json with \\/": lambda s: json_text(s).replace("/", "\\/"),
+    "json, all \\u": json_u,
+    "json in json": lambda s: json_text(json.dumps(s)[1:-1]),
+    "quoted in json": lambda s: json_text(quote(s, safe="")),
+    "json quoted": lambda s: quote(json_text(s), safe=""),
+    "repr": lambda s: repr(s)[1:-1],
+    "repr of bytes": lambda s: repr(s.encode())[2:-1],
+    "latin-1 of utf-8": lambda s: s.encode().decode("latin-1"),
+    "base64": base64_of,
+    "base64, no padding": lambda s: base64_of(s).rstrip("="),
+    "base64 url": lambda s: base64_of(s, base64.urlsafe_b64encode),
+    "base64 of :key": lambda s: base64_of(f":{s}"),
+    "base64 of u:key": lambda s: base64_of(f"u:{s}"),
+    "base64 of me:key": lambda s: base64_of(f"me:{s}"),
+    "base64 of user:key:more": lambda s: base64_of(f"user:{s}:more"),
+    "base64 url of user:key": lambda s: base64_of(f"user:{s}", base64.urlsafe_b64encode),
+    "base64 quoted": lambda s: quote(base64_of(f"user:{s}"), safe=""),
+}
+
+EVERY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=60)
+passwords = st.text(
+    st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=4, max_size=30
+)
+secrets = (keys | passwords).filter(lambda s: s.strip("*.") == s and "**" not in s)
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("teach", ["add", "observe"])
+def test_a_known_secret_is_masked_in_each_form(form: Callable[[str], str], teach: str) -> None:
+    redactor = Redactor()
+    getattr(redactor, teach)(KEY)
+    shown = redactor.text(f"<a> {form(KEY)} <b>")
+    assert form(KEY) not in shown
+    assert shown.startswith("<a> ")
+    assert shown.endswith(" <b>")
+    assert "****" in shown
+
+
+def test_what_is_shown_keeps_the_recognisable_prefix() -> None:
+    assert Redactor([KEY]).text(f"key {KEY}!") == "key sk-proj-****!"
+    assert Redactor([OPAQUE]).text(f"key {OPAQUE}!") == "key ****!"
+
+
+@given(secret=secrets, before=texts, after=texts, form=st.sampled_from(list(FORMS.values())))
+@settings(max_examples=1500, deadline=None)
+@example(secret="%4%4", before="%", after="", form=percent_all)
+@example(secret="a\\nb", before="\\", after="\\", form=json_text)
+def test_no_form_of_any_secret_survives_in_any_text(
+    secret: str, before: str, after: str, form: Callable[[str], str]
+) -> None:
+    shown = Redactor([secret]).text(before + form(secret) + after)
+    assume(secret not in "sk-proj-****")
+    assert form(secret) not in shown
+    assert secret not in shown
+
+
+@given(
+    secret=secrets,
+    before=texts,
+    after=texts,
+    form=st.sampled_from(list(FORMS.values())),
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=20),
+)
+@settings(max_examples=800, deadline=None)
+def test_no_form_survives_in_a_stream_however_it_is_cut(
+    secret: str, before: str, after: str, form: Callable[[str], str], sizes: list[int]
+) -> None:
+    stream = Redactor([secret]).stream()
+    data = (before + form(secret) + after).encode()
+    shown = b""
+    while data:
+        size = sizes[len(data) % len(sizes)]
+        shown += stream.feed(data[:size])
+        data = data[size:]
+    shown += stream.finish()
+    assert form(secret).encode() not in shown
+    assert secret.encode() not in shown
+
+
+SHAPES = [
+    ("sk-" + "a1B2" * 12, "sk-****"),
+    ("sk-proj-" + "a1_-" * 12, "sk-proj-****"),
+    ("sk-svcacct-" + "a1B2" * 5, "sk-svcacct-****"),
+    ("sk-admin-" + "a1B2" * 5, "sk-admin-****"),
+    ("sk-ant-api03-" + "a1B2" * 23 + "AA", "sk-ant-api03-****"),
+    ("sk-or-v1-" + "0af9" * 16, "sk-or-v1-****"),
+    ("AIzaSy" + "a1B2-_" * 6, "AIza****"),
+    ("gsk_" + "a1B2" * 13, "gsk_****"),
+    ("xai-" + "a1B2" * 20, "xai-****"),
+    ("hf_" + "aBcD" * 9, "hf_****"),
+    ("AKIAIOSFODNN7EXAMPLE", "AKIA****"),
+    ("ASIAIOSFODNN7EXAMPLE", "ASIA****"),
+    ("ghp_" + "a1B2" * 9, "ghp_****"),
+    ("github_pat_11" + "a1B2_" * 12, "github_pat_****"),
+    ("Authorization: Bearer opaque", "Authorization: Bearer ****"),
+    ("'Authorization': 'Bearer opaque'", "'Authorization': 'Bearer ****'"),
+    ("Bearer d41d8cd98f", "Bearer ****"),
+    ("Basic dXNlcjpwYXNz", "Basic ****"),
+    ("authorization: Basic dXNlcjpwYXNz", "authorization: Basic ****"),
+    ("x-api-key: abc", "x-api-key: ****"),
+    ("X-Goog-Api-Key: abc", "X-Goog-Api-Key: ****"),
+    ("api-key: 0123456789abcdef", "api-key: ****"),
+    ("('x-api-key', 'abc')", "('x-api-key', '****')"),
+    ("[b'x-api-key', b'abc']", "[b'x-api-key', b'****']"),
+    ('{"api_key": "two words", "n": 1}', '{"api_key": "****", "n": 1}'),
+    ('{\\"api_key\\": \\"abc\\"}', '{\\"api_key\\": \\"****\\"}'),
+    ("MISTRAL_API_KEY=abcdEFGH", "MISTRAL_API_KEY=****"),
+    ("AZURE_OPENAI_API_KEY=0a0a", "AZURE_OPENAI_API_KEY=****"),
+    ("aws_secret_access_key = wJalrXUtnFEMI/K7+bPx", "aws_secret_access_key = ****"),
+    ('"secretAccessKey":"wJalrXUtnFEMI"', '"secretAccessKey":"****"'),
+    ("GET /v1beta/models?key=abc&alt=sse", "GET /v1beta/models?key=****&alt=sse"),
+    ("/x?alt=sse&key=abc HTTP/1.1", "/x?alt=sse&key=**** HTTP/1.1"),
+    ("key=1234abcd5678", "key=****"),
+    ("password=hunter2", "password=****"),
+    ("password: hunter2", "password: ****"),
+    ("/login?token=abc", "/login?token=****"),
+    ("access_token=abc", "access_token=****"),
+    ("redis://user:pass@host:6379/0", "redis://user:****@host:6379/0"),
+    ("redis://:pass@host/0", "redis://****@host/0"),
+    ("Cookie: session=abc; b=c", "Cookie: ****"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SHAPES, ids=[shown for _, shown in SHAPES])
+def test_an_unknown_secret_is_recognised_by_its_shape(text: str, shown: str) -> None:
+    redactor = Redactor()
+    assert redactor.text(f"a {text} b") == f"a {shown} b"
+    assert redactor.text(f"a {shown} b") == f"a {shown} b"
+
+
+@pytest.mark.parametrize(("text", "shown"), SHAPES, ids=[shown for _, shown in SHAPES])
+def test_a_shape_is_recognised_in_a_stream_of_single_bytes(text: str, shown: str) -> None:
+    stream = Redactor().stream()
+    written = b"".join(stream.feed(bytes([byte])) for byte in f"a {text} b".encode())
+    assert (written + stream.finish()).decode() == f"a {shown} b"
+
+
+PIXELS = base64.b64encode(bytes(range(256)) * 40).decode()
+ORDINARY = [
+    "Explain quantum computing in simple terms, as if I were five; keep it under 100 words.",
+    "sk-learn and scikit-learn; risk-free, task-driven; sk-learn-is-a-fine-library-to-use",
+    "sorted(xs, key=len); max(ys, key=lambda y: y.size); sorted(zs, key=str.lower, reverse=True)",
+    "def connect(host: str, password: str | None = None, api_key: str = '') -> None:",
+    "client = OpenAI(api_key=os.environ['OPENAI_API_KEY'])",
+    "client = Client(api_key=settings.api_key, token=token, password=password)",
+    "if token == expected: token = next(tokens)",
+    "The bearer of this letter; Bearer authentication and Basic authentication compared.",
+    'WWW-Authenticate: Bearer realm="llmauth", error="invalid_token"',
+    "d41d8cd98f00b204e9800998ecf8427e e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b",
+    "123e4567-e89b-12d3-a456-426614174000 01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    f"data:image/png;base64,{PIXELS}",
+    '{"max_tokens": 100, "logprobs": [{"token": "Hello", "logprob": -0.3, "bytes": [72]}]}',
+    '{"usage": {"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46}}',
+    '{"key": "value", "keys": ["a", "b"], "monkey": "business"}',
+    "Passwords: choose a long one. The password: never share it. Secret: none.",
+    "https://example.com/a//b?page=2&keyword=cats#frag and mailto:someone@example.com",
+    "git@github.com:owner/repo.git ssh://git@github.com/owner/repo  // see foo@bar",
+    "100% sure \\ a backslash, C:\\new\\table, \\d+\\.\\w*, %20 and %zz",
+    "The turkey=bird, donkey=animal, primary_key=True, foreign_key=user.id",
+    "hf_hub_download(repo_id='x'); xai-api; gsk_ prefix; AIza prefix; ghp_ prefix",
+    "ключ=значение, clé=valeur, 鍵=値, naïve İstanbul ﬀ 🔑",
+    "2024-05-01 12:00:00 INFO access: 127.0.0.1 POST /v1/chat/completions 200 0.5s key_name=alice",
+    "SELECT id FROM keys WHERE secret_id = 5 ORDER BY token_count DESC",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY, ids=[text[:30] for text in ORDINARY])
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    redactor = Redactor([KEY, OPAQUE])
+    redactor.observe("another-wrong-key-1", "short12")
+    assert redactor.text(text) is text
+    assert redactor.data(text.encode()) == text.encode()
+    for size in (1, 3, 50):
+        stream, data = redactor.stream(), text.encode()
+        parts = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
+        assert b"".join([*parts, stream.finish()]) == data
+
+
+def test_bytes_that_are_not_text_stay_as_they_are_around_a_masked_secret() -> None:
+    redactor = Redactor([OPAQUE])
+    junk = bytes(range(128, 256))
+    assert redactor.data(junk + OPAQUE.encode() + junk) == junk + b"****" + junk
+    stream = redactor.stream()
+    assert stream.feed(junk) + stream.feed(OPAQUE.encode()) + stream.feed(junk) + (
+        stream.finish()
+    ) == junk + b"****" + junk
+
+
+def test_short_secrets_are_masked_and_the_shortest_only_as_words() -> None:
+    redactor = Redactor(["pa55", "abc"])
+    assert redactor.text("xpa55x and abc, but abcd") == "x****x and ****, but abcd"
+    observing = Redactor()
+    observing.observe("pa55w")
+    assert observing.text("key 'pa55w', not xpa55wx") == "key '****', not xpa55wx"
+
+
+@pytest.mark.parametrize("guess", ["203.0.113.9", "x203.0.113.9x", "2001:db8::1", "POST", "ab", ""])
+def test_a_client_cannot_blank_words_out_of_the_log_by_sending_them_as_keys(guess: str) -> None:
+    redactor = Redactor()
+    redactor.observe(guess)
+    line = f"blocked 203.0.113.9 2001:db8::1 after 5 attempts: POST ab {guess}"
+    assert redactor.text(line) == line
+
+
+def test_only_so_many_observed_credentials_are_remembered_but_all_permanent_ones() -> None:
+    redactor = Redactor([OPAQUE])
+    redactor.observe("the-first-of-them-1", "the-second-of-them-2")
+    for number in range(510):
+        redactor.observe(f"wrong-key-number-{number}")
+    redactor.observe("the-first-of-them-1", "one-too-many-by-now")
+    assert redactor.text("the-first-of-them-1") == "****"
+    assert redactor.text("the-second-of-them-2") == "the-second-of-them-2"
+    assert redactor.text("one-too-many-by-now") == "****"
+    assert redactor.text(OPAQUE) == "****"
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_very_long_credential_is_masked_to_its_end(size: int) -> None:
+    secret = "".join(f"{number:04x}" for number in range(1000))
+    redactor = Redactor()
+    redactor.observe(secret)
+    assert redactor.text(f"a {secret} b") == "a **** b"
+    stream, data = redactor.stream(), f"a {secret} b".encode()
+    parts = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
+    assert b"".join([*parts, stream.finish()]) == b"a **** b"
+
+
+def test_text_built_to_be_expensive_is_withheld_rather_than_searched_for_ever() -> None:
+    redactor = Redactor()
+    redactor.observe(*("a" * (20 + number) for number in range(500)))
+    text = "a" * 100_000
+    assert text not in redactor.text(text)
+    stream = redactor.stream()
+    assert "aaaa" not in (stream.feed(text.encode()) + stream.finish()).decode()
+
+
+def test_a_stream_holds_nothing_back_that_cannot_be_the_start_of_a_secret() -> None:
+    stream = Redactor([OPAQUE]).stream()
+    event = b'data: {"choices":[{"delta":{"content":" Hello"}}]}\n\n'
+    assert stream.feed(event) == event
+    assert stream.feed(b"xyz Zk3") == b"xyz "
+    assert stream.feed(b"! ") == b"Zk3! "
+
+
+def test_a_stream_does_not_hold_back_without_end() -> None:
+    stream = Redactor().stream()
+    written = sum(len(stream.feed(b"password=" + b"a" * 10_000)) for _ in range(20))
+    assert written > 0
+
+
+def test_nested_data_is_masked_by_name_and_by_value() -> None:
+    redactor = Redactor([OPAQUE, "12345678"])
+    assert redactor.mapping(
+        {
+            "Authorization": "Bearer abc",
+            "HTTP_X_API_KEY": "abc",
+            "Cookie": b"a=b",
+            OPAQUE: [OPAQUE, OPAQUE.encode(), {"deep": (f"<{OPAQUE}>", 1, 1.5, None, True)}],
+            "number": 12345678,
+            "headers": [("x-goog-api-key", "abc"), (b"api-key", b"abc"), ("accept", "abc")],
+            "password": {"type": "string"},
+        }
+    ) == {
+        "Authorization": "Bearer ****",
+        "HTTP_X_API_KEY": "****",
+        "Cookie": "****",
+        "****": ["****", b"****", {"deep": ("<****>", 1, 1.5, None, True)}],
+        "number": "****",
+        "headers": [("x-goog-api-key", "****"), (b"api-key", "****"), ("accept", "abc")],
+        "password": {"type": "string"},
+    }
+
+
+def test_data_nested_without_end_does_not_break_it() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    assert "nested too deeply" in str(Redactor().mapping(loop))
+
+
+def test_it_does_not_show_its_secrets_itself() -> None:
+    assert OPAQUE not in repr(vars(Redactor([OPAQUE]).stream()))
+    assert OPAQUE not in repr(Redactor([OPAQUE]))
