@@ -23,6 +23,7 @@ class RotatingFile:
         self._max_files = max(1, max_files)
         self._descriptor = -1
         self._rest = b""
+        self._identity: tuple[int, int] | None = None
         try:
             self._open()
         except OSError as exc:
@@ -69,10 +70,11 @@ class RotatingFile:
             os.close(descriptor)
             raise
         identity = (status.st_dev, status.st_ino)
-        if self._rest and identity != getattr(self, "_identity", identity):
+        if self._rest and identity != self._identity:
             self._rest = b""  # the line was begun in another file: write it whole into this one
         self._identity = identity
         self._size = status.st_size if regular else 0
+        self._descriptor = descriptor
 
     def _rotate(self) -> None:
         self.close()

@@ -150,3 +150,24 @@ class KeyRing:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def strip_query_keys(
+    query: str, keys: KeyRing, *, keep: bool, any_value: bool
+) -> tuple[str, bool]:
+    """Remove ``key=`` from a raw query.
+
+    :param keep: the query's key may belong to the provider, unless it is one of ours
+    :param any_value: on a path where ``key=`` carries a key; elsewhere only our own is removed
+    :returns: the query, and whether a key of the provider stays in it
+    """
+    kept, provider_key = [], False
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "key":
+            ours = keys.match(unquote_to_bytes(value).strip()) is not None
+            if ours or (any_value and not keep):
+                continue
+            provider_key = provider_key or any_value
+        kept.append(part)
+    return "&".join(kept), provider_key

@@ -251,7 +251,7 @@ def message_events(answer: Answer) -> Iterator[Json]:
     usage = {"input_tokens": answer.asked, "output_tokens": 1}
     begun = whole | {"content": [], "stop_reason": None, "usage": usage}
     yield {"type": "message_start", "message": begun}
-    empty = {"input": {}} if answer.tool else {"text": ""}
+    empty: Json = {"input": {}} if answer.tool else {"text": ""}
     block = whole["content"][0] | empty
     yield {"type": "content_block_start", "index": 0, "content_block": block}
     yield {"type": "ping"}

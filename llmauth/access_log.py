@@ -1,0 +1,113 @@
+"""The line for each request, and the entry through which requests reach the application."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .exceptions import AddressLockedOut
+from .extension import State
+from .guard import RequestInfo, refusal_headers
+
+logger = logging.getLogger("llmauth.access")
+
+
+class Entry:
+    """The outermost WSGI layer of the stand-alone application.
+
+    It parses the request's path once, so that routing and guard see the same one; it answers
+    addresses that are locked out before anything else is done for them; it gives every response
+    a request id and every request a line in the log.
+
+    :param application: the WSGI application behind it
+    :param state: of the same application
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], state: State) -> None:
+        self._application = application
+        self._guard = state.guard
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        info = self._guard.info(environ)
+        environ["PATH_INFO"] = info.path
+        answer = _Answer(info, environ, start_response)
+        try:
+            if not self._guard.is_public(info, environ, pages=True):
+                self._guard.check_lockout(info)
+        except AddressLockedOut as refusal:
+            refusal_headers(refusal, info)
+            body = refusal.get_body().encode("ascii")
+            headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
+            answer.start("429 Too Many Requests", headers)
+            answer.body = [body]
+            return answer
+        answer.body = self._application(environ, answer.start)
+        return answer
+
+
+class _Answer:
+    """A response on its way out: counted, timed, and logged when it ends."""
+
+    def __init__(self, info: RequestInfo, environ: dict[str, Any], start_response: Any) -> None:
+        self.body: Iterable[bytes] = ()
+        self._info = info
+        self._environ = environ
+        self._start_response = start_response
+        self._status = "-"
+        self._sent = 0
+        self._first: float | None = None
+        self._iterator: Iterator[bytes] | None = None
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        self._status = status[:3]
+        if not any(name.lower() in ("x-request-id", "request-id") for name, _ in headers):
+            headers = [*headers, ("x-request-id", self._info.id)]
+        write: Callable[[bytes], object] = self._start_response(status, headers, exc_info)
+        return write
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._iterator = iter(self.body)
+        return self
+
+    def __next__(self) -> bytes:
+        assert self._iterator is not None
+        chunk = next(self._iterator)
+        if self._first is None:
+            self._first = time.perf_counter()
+        self._sent += len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        try:
+            if close := getattr(self.body, "close", None):
+                close()
+        finally:
+            self._log()
+
+    def _log(self) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        info, now = self._info, time.perf_counter()
+        fields = {
+            "client": info.client,
+            "key": info.key_name or "-",
+            "method": self._environ["REQUEST_METHOD"],
+            "path": info.path,
+            "backend": info.backend or "-",
+            "status": self._status,
+            "bytes": self._sent,
+            "first_byte_ms": round(((self._first or now) - info.started) * 1000, 1),
+            "total_ms": round((now - info.started) * 1000, 1),
+            "request_id": info.id,
+            "error": info.error or "-",
+        }
+        logger.info(
+            '%(client)s %(key)s "%(method)s %(path)s" %(backend)s %(status)s %(bytes)dB '
+            "first=%(first_byte_ms)sms total=%(total_ms)sms %(request_id)s error=%(error)s",
+            fields,
+            extra={"access": fields},
+        )

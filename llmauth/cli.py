@@ -1,0 +1,165 @@
+"""The command line; the options of ``serve`` and ``check`` come from the settings table."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import console
+from .check import run_checks
+from .configuration import Given, load, require_keys, with_changes
+from .exceptions import ConfigurationError
+from .factory import create_app
+from .keys import DEFAULT_NAME
+from .logs import configure
+from .server import PortTakenError, Server
+from .settings import TABLE, Setting, Settings
+from .version import __version__
+
+KEY_BYTES = 32
+"""Entropy of a key that ``keygen`` makes: 256 bits, 43 characters."""
+
+
+class _ServeByDefault(click.Group):
+    """Takes ``llmauth --port 9000`` for ``llmauth serve --port 9000``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version", "-h")):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PortTakenError as exc:
+            click.echo(str(exc), err=True)
+            ctx.exit(1)
+        except ConfigurationError as exc:
+            click.echo(str(exc), err=True)
+            ctx.exit(2)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each setting of the table, and ``--backend``, ``--config``."""
+    for setting in reversed(TABLE):
+        command = _option(setting)(command)
+    command = click.option(
+        "--backend",
+        "backend",
+        multiple=True,
+        metavar="NAME=URL",
+        help="Backend and its base URL; repeatable. Its key: <NAME>_API_KEY in the environment.",
+    )(command)
+    return click.option(
+        "--config", metavar="FILE", help="Config file (YAML).  [env LLMAUTH_CONFIG]"
+    )(command)
+
+
+def _option(setting: Setting) -> Callable[..., Any]:
+    help = f"{setting.help}  [env {setting.env}; default {_shown(setting)}]"
+    if isinstance(setting.default, bool):
+        names = f"{setting.flag}/{setting.switch_off}" if setting.switch_off else setting.flag
+        flag = click.option(names, setting.attribute, is_flag=True, default=None, help=help)
+        return flag
+    multiple = setting.list_of is not None
+    metavar = (setting.list_of or setting.attribute.rpartition("_")[2]).upper()
+    if multiple:
+        help = f"{help[:-1]}; repeatable]"
+    return click.option(
+        setting.flag, setting.attribute, multiple=multiple, metavar=metavar, help=help
+    )
+
+
+def _shown(setting: Setting) -> str:
+    value = setting.default
+    if value is None or value == ():
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    config = options.pop("config")
+    backends: dict[str, Any] = {}
+    for pair in options.pop("backend"):
+        name, equals, url = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"flag --backend: '{pair}' is not NAME=URL.")
+        backends[name.strip()] = url
+    values = {name: value for name, value in options.items() if value not in (None, ())}
+    return load(Given(values, backends, config_file=config))
+
+
+@click.group(
+    cls=_ServeByDefault,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, package_name="llmauth", message="llmauth %(version)s")
+def main() -> None:
+    """An authenticating proxy for LLM APIs. Without a command: serve."""
+
+
+@main.command()
+@settings_options
+def serve(**options: Any) -> None:
+    """Start the proxy. The key comes from LLM_INTERACTIVE_PROXY_API_KEY."""
+    settings = _settings(options)
+    require_keys(settings)
+    _serve(settings, console.banner)
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True, help="Port; another if it is taken.")
+def demo(port: int) -> None:
+    """Try it: a throw-away key, an echo for a model, and snippets to paste."""
+    key = "demo-" + secrets.token_urlsafe(KEY_BYTES)
+    settings = with_changes(
+        load(environ={}),
+        keys=((DEFAULT_NAME, key),),
+        default_backend="echo",
+        port=port,
+        shutdown_timeout=2.0,
+    )
+    settings = with_changes(settings, backends={"echo": settings.backends["echo"]})
+    try:
+        _serve(settings, lambda server: console.demo(server, key))
+    except PortTakenError:
+        _serve(with_changes(settings, port=0), lambda server: console.demo(server, key))
+
+
+def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
+    app = create_app(settings)
+    state = app.extensions["llmauth"]
+    undo = configure(settings, state.redactor)
+    try:
+        server = Server(app)
+        click.echo(announce(server), err=True)
+        console.warn(settings)
+        server.run()
+    finally:
+        undo()
+
+
+@main.command()
+def keygen() -> None:
+    """Print a strong key."""
+    click.echo(secrets.token_urlsafe(KEY_BYTES))
+
+
+@main.command()
+@settings_options
+def check(**options: Any) -> None:
+    """Validate the configuration, show where it comes from, try the backends and the store."""
+    settings = _settings(options)
+    for line in console.origins(settings):
+        click.echo(line)
+    require_keys(settings)
+    click.echo()
+    sys.exit(0 if run_checks(settings, click.echo) else 1)
+
+
+if __name__ == "__main__":
+    main()

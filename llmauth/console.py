@@ -1,0 +1,130 @@
+"""What the command line prints: the banner, the snippets of the demo, the origins of settings."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+from collections.abc import Iterator
+
+from .guard import PUBLIC_PATHS
+from .keys import weakness
+from .server import Server
+from .settings import TABLE, Settings, masked_uri, shown_value
+from .version import __version__
+
+logger = logging.getLogger("llmauth")
+
+_WIDTH = 80
+
+
+def address(server: Server) -> str:
+    """Return the URL of the server, with a name that a client on this machine can use."""
+    host = server.state.settings.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"http://{host}:{server.port}"
+
+
+def banner(server: Server) -> str:
+    """Return the start-up banner: plain ASCII, without secrets."""
+    settings = server.state.settings
+    names = ", ".join(name for name, _ in settings.keys)
+    keys = "off" if settings.disable_auth else f"on, {len(settings.keys)} key(s): {names}"
+    rows = [
+        ("listening on", address(server)),
+        ("authentication", keys),
+        ("backends", _backends(settings)),
+        ("wrong keys", _brute_force(settings)),
+        ("counted in", masked_uri(settings.storage_uri)),
+        ("capture", settings.capture_file or "off"),
+        ("public", " ".join([*sorted(PUBLIC_PATHS), *settings.bypass_paths])),
+    ]
+    lines = [f"llmauth {__version__}"]
+    for name, value in rows:
+        lines += textwrap.wrap(
+            f"  {name + ':':16}{value}",
+            _WIDTH,
+            subsequent_indent=" " * 18,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    return "\n".join(lines).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _backends(settings: Settings) -> str:
+    shown = []
+    for name, backend in settings.backends.items():
+        note = "default" if name == settings.default_backend else ""
+        key = "key set" if backend.api_key else ""
+        notes = ", ".join(filter(None, (note, key)))
+        shown.append(f"{name} ({notes})" if notes else name)
+    return ", ".join(shown)
+
+
+def _brute_force(settings: Settings) -> str:
+    if settings.disable_auth or not settings.brute_force_enabled:
+        return "not counted"
+    return (
+        f"{settings.max_failed_attempts} within {settings.ttl_seconds} s block an address for "
+        f"{settings.initial_block_seconds} s, then x{settings.block_multiplier:g} "
+        f"up to {settings.max_block_seconds} s"
+    )
+
+
+def warn(settings: Settings) -> None:
+    """Log what the operator should know at every start."""
+    if settings.disable_auth:
+        logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
+    for name, key in settings.keys:
+        if reason := weakness(key):
+            logger.warning(
+                "the key '%s' is weak (%s): make a strong one with 'llmauth keygen'", name, reason
+            )
+
+
+def origins(settings: Settings) -> Iterator[str]:
+    """Yield a line for each effective value and where it came from, secrets masked."""
+    rows = [
+        (s.name, shown_value(s, getattr(settings, s.attribute)), settings.origins[s.attribute])
+        for s in TABLE
+    ]
+    rows += [("proxy key", f"{name}: ****", "environment") for name, _ in settings.keys]
+    for name, backend in settings.backends.items():
+        url = settings.origins.get(f"backends.{name}.base_url", "default")
+        rows.append((f"backends.{name}", masked_uri(backend.base_url), url))
+        key = settings.origins.get(f"backends.{name}.api_key", "not set")
+        rows.append((f"backends.{name} key", "****" if backend.api_key else "none", key))
+    for name, value, origin in rows:
+        yield f"{name:48} {value}  [{origin}]"
+
+
+def demo(server: Server, key: str) -> str:
+    """Return snippets that work when pasted."""
+    url = address(server)
+    return f"""llmauth {__version__} demo: an echo answers, and this key is good until you stop it.
+
+curl:
+
+curl -N {url}/v1/chat/completions \\
+  -H "Authorization: Bearer {key}" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"model": "echo-1", "stream": true, "messages": [{{"role": "user", "content": "Hello, how are you?"}}]}}'
+
+Python (pip install openai):
+
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+messages = [{{"role": "user", "content": "Hello, how are you?"}}]
+for chunk in client.chat.completions.create(model="echo-1", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+JavaScript (npm install openai; save as demo.mjs, run with node):
+
+import OpenAI from "openai";
+const client = new OpenAI({{ baseURL: "{url}/v1", apiKey: "{key}" }});
+const messages = [{{ role: "user", content: "Hello, how are you?" }}];
+const stream = await client.chat.completions.create({{ model: "echo-1", messages, stream: true }});
+for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.delta?.content ?? "");
+
+Press Ctrl-C to stop."""

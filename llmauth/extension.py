@@ -1,0 +1,135 @@
+"""The guard on a Flask application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Blueprint, Flask, current_app, request
+
+from .backends import Backend, Router
+from .capture import WireCapture
+from .configuration import from_flask, require_keys
+from .exceptions import RequestRefused
+from .guard import Guard, refusal_headers
+from .lifecycle import Lifecycle
+from .redaction import Redactor
+from .settings import Settings
+from .upstream import Upstream, open_upstream
+
+EXTENSION = "llmauth"
+_EXEMPT = "_llmauth_exempt"
+_View = TypeVar("_View", bound=Callable[..., Any])
+
+
+class State:
+    """What one application has of llmauth; kept in ``app.extensions["llmauth"]``."""
+
+    def __init__(self, settings: Settings) -> None:
+        require_keys(settings)
+        self.settings = settings
+        self.redactor = Redactor(settings.secrets)
+        self.guard = Guard(settings)
+        self.backends = {name: Backend(own) for name, own in settings.backends.items()}
+        self.router = Router(self.backends, settings.default_backend)
+        self.lifecycle = Lifecycle(settings.threads)
+        self.serves_pages = False
+        self.capture: WireCapture | None = None
+        if settings.capture_file:
+            self.capture = WireCapture(
+                settings.capture_file,
+                self.redactor,
+                max_bytes=settings.capture_max_bytes,
+                max_files=settings.capture_max_files,
+            )
+        self._upstreams: dict[str, Upstream] = {}
+
+    def upstream(self, backend: Backend) -> Upstream:
+        """Return the backend's upstream, opened when it is used for the first time."""
+        found = self._upstreams.get(backend.name)
+        if found is None:
+            opened = open_upstream(backend, self.settings.threads)
+            found = self._upstreams.setdefault(backend.name, opened)
+        return found
+
+    def close(self) -> None:
+        """Close idle connections and write out the capture."""
+        for upstream in self._upstreams.values():
+            upstream.close()
+        if self.capture:
+            self.capture.close(5.0)
+
+
+class LLMAuth:
+    """Lets in only requests that carry one of the proxy keys.
+
+    ::
+
+        auth = LLMAuth()
+        auth.init_app(app)         # every request to app, unknown paths included
+        LLMAuth(blueprint=api)     # or one blueprint only, which init_app then guards
+
+    Settings come from ``app.config["LLMAUTH_…"]`` and the environment; see
+    :func:`llmauth.configuration.from_flask`.
+
+    :param app: guarded at once
+    :param settings: instead of those of the application
+    :param blueprint: guard this one only
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        settings: Settings | None = None,
+        blueprint: Blueprint | None = None,
+    ) -> None:
+        self._settings = settings
+        self._blueprint = blueprint.name if blueprint else None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Guard an application.
+
+        :raises ConfigurationError: for settings that cannot be used
+        :raises RuntimeError: when the application is guarded already
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError("LLMAuth guards this application already.")
+        app.extensions[EXTENSION] = State(self._settings or from_flask(app.config))
+        app.before_request(self._guard)
+
+    def exempt(self, view: _View) -> _View:
+        """Let requests to this view in without a key."""
+        setattr(view, _EXEMPT, True)
+        return view
+
+    def _guard(self) -> None:
+        if self._blueprint is not None and self._blueprint not in request.blueprints:
+            return
+        state = current_state()
+        guard, environ = state.guard, request.environ
+        info = guard.info(environ)
+        if guard.is_public(info, environ, state.serves_pages) or self._is_exempt():
+            info.public = True
+            return
+        try:
+            guard.check(info, environ, state.redactor.observe)
+        except RequestRefused as refusal:
+            raise refusal_headers(refusal, info) from None
+
+    def _is_exempt(self) -> bool:
+        view = current_app.view_functions.get(request.endpoint or "")
+        return getattr(view, _EXEMPT, False)
+
+
+def current_state() -> State:
+    """Return the state of the current application.
+
+    :raises RuntimeError: when it is not guarded
+    """
+    state: State | None = current_app.extensions.get(EXTENSION)
+    if state is None:
+        raise RuntimeError("Call LLMAuth().init_app(app) before the first request.")
+    return state

@@ -1,0 +1,327 @@
+"""The blueprint that forwards requests and streams the answers."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
+
+from .backends import Backend
+from .capture import Exchange
+from .credentials import CARRIERS, GEMINI_PATH, KEY_HEADERS, PROXY_KEY_HEADER, strip_query_keys
+from .exceptions import (
+    BodyTooLarge,
+    ClientDisconnected,
+    LoopDetected,
+    RequestRefused,
+    Unavailable,
+    UnknownRoute,
+    error_body,
+)
+from .extension import State, current_state
+from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
+from .headers import has, request_headers, response_headers
+from .upstream import Incoming, Outgoing, UpstreamBroke
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+IN_MEMORY = 64 * 1024
+"""Bytes; a larger request body is sent from the server's file without being read at once."""
+
+_INSTANCE = secrets.token_hex(8)
+VIA = f"1.1 llmauth-{_INSTANCE}"
+_MAX_HOPS = 5
+
+proxy_blueprint = Blueprint("llmauth_proxy", __name__)
+
+
+class _AnyPath(BaseConverter):
+    """The rest of the path, slashes and all."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+def _register_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["llmauth_path"] = _AnyPath
+
+
+proxy_blueprint.record(_register_converter)
+
+
+class UpstreamReply(Response):
+    """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
+
+    def __init__(self, relay: Relay, headers: list[tuple[str, str]]) -> None:
+        incoming = relay.incoming
+        super().__init__(relay, incoming.status, headers, direct_passthrough=True)
+        self._line = f"{incoming.status} {incoming.reason}".rstrip()
+        self.is_stream = not has(headers, "content-length")
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        write = start_response(self._line, list(self.headers))
+        if self.is_stream and environ.get("SERVER_SOFTWARE") == "waitress":
+            # waitress sends the headers with the first bytes, which may be minutes away.
+            write(b"")
+        return self.response
+
+
+class Relay:
+    """The body of an upstream's answer on its way to the client.
+
+    Owns what the exchange holds: the upstream's connection and the slot. A generator would not
+    give them back when nobody ever iterates it.
+    """
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        *,
+        name: str,
+        info: RequestInfo,
+        release: Callable[[], None],
+        exchange: Exchange | None,
+    ) -> None:
+        self.incoming = incoming
+        self._chunks = incoming.chunks()
+        self._name = name
+        self._info = info
+        self._release: Callable[[], None] | None = release
+        self._exchange = exchange
+        self._tail = b""
+        self._broken = False
+        plain = not has(incoming.headers, "content-encoding", "content-length")
+        kind = next((v for n, v in incoming.headers if n.lower() == "content-type"), "")
+        self._events = plain and kind.lower().startswith("text/event-stream")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._broken:
+            raise UpstreamBroke(f"the backend '{self._name}' broke off")
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            raise
+        except ClientDisconnected:
+            self._info.error = "client_disconnected"
+            raise
+        except UpstreamBroke as exc:
+            return self._break_off(exc)
+        if self._events:
+            self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
+        if self._exchange:
+            self._exchange.stream_chunk(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Give everything back; called by the server when the answer has ended, however it did."""
+        release, self._release = self._release, None
+        if release is None:
+            return
+        try:
+            self.incoming.close()
+            if self._exchange:
+                self._exchange.finished(self._info.error)
+        finally:
+            release()
+
+    def _break_off(self, exc: UpstreamBroke) -> bytes:
+        """Tell the client of an event stream, then end in a way that does not look complete."""
+        self._info.error = "upstream_broke"
+        logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, exc)
+        self._broken = True
+        if not self._events or (self._tail and not self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))):
+            return self.__next__()
+        body = error_body(
+            f"The backend '{self._name}' broke off in the middle of its answer.",
+            type="api_error",
+            status="UNAVAILABLE",
+            code="upstream_broke",
+            request_id=self._info.id,
+        )
+        return b"event: error\ndata: " + body + b"\n\n"
+
+
+@proxy_blueprint.route("/", defaults={"path": ""}, methods=METHODS, provide_automatic_options=False)
+@proxy_blueprint.route(
+    "/<llmauth_path:path>",
+    methods=METHODS,
+    provide_automatic_options=False,
+    merge_slashes=False,
+)
+def forward(path: str) -> Response:
+    """Forward the request to its backend and answer with what comes back."""
+    state = current_state()
+    environ = request.environ
+    info = state.guard.info(environ)
+    try:
+        return _forward(state, info, environ)
+    except RequestRefused as refusal:
+        if refusal.__cause__ is not None:
+            logger.warning("%s (%s)", refusal.description, refusal.__cause__)
+        raise refusal_headers(refusal, info) from None
+
+
+def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Response:
+    # What is asked, of whom
+    _refuse_loop(environ.get("HTTP_VIA"))
+    backend, path = state.router.find(
+        _own_path(info.path), info.query, header_getter(environ)
+    )
+    info.backend = backend.name
+    outgoing = _outgoing(state, info, environ, backend, path)
+    exchange = _captured(state, info, environ, backend, outgoing)
+
+    # Ask, while the client waits
+    lifecycle = state.lifecycle
+    lifecycle.enter()
+    try:
+        disconnected = environ.get("waitress.client_disconnected") or _never
+        incoming = state.upstream(backend).send(
+            outgoing, lambda: lifecycle.cut or disconnected()
+        )
+    except BaseException as exc:
+        lifecycle.leave()
+        if exchange:
+            exchange.finished(type(exc).__name__)
+        if isinstance(exc, ClientDisconnected):
+            info.error = "client_disconnected"
+            raise Unavailable("The request was cut off.", retry_after=5) from None
+        raise
+
+    # Hand the answer on
+    if exchange:
+        exchange.inbound_response(incoming.status, incoming.headers)
+    relay = Relay(
+        incoming, name=backend.name, info=info, release=lifecycle.leave, exchange=exchange
+    )
+    stream = not has(incoming.headers, "content-length") and _may_have_body(incoming.status)
+    headers = response_headers(incoming.headers, stream=stream)
+    if not has(headers, "x-request-id", "request-id"):
+        headers.append(("x-request-id", info.id))
+    return UpstreamReply(relay, headers)
+
+
+def _own_path(path: str) -> str:
+    """Return the path below the blueprint's ``url_prefix``."""
+    rule = request.url_rule
+    prefix = rule.rule.partition("<")[0].rstrip("/") if rule else ""
+    if not prefix:
+        return path
+    if not path.startswith(prefix):
+        raise UnknownRoute(f"Write the path to this proxy plainly: {prefix}/…")
+    return path[len(prefix) :] or "/"
+
+
+def _outgoing(
+    state: State, info: RequestInfo, environ: dict[str, Any], backend: Backend, path: str
+) -> Outgoing:
+    keep = _providers_own(state, environ) if info.own_credentials else ()
+    if _OBSERVED_HEADERS & environ.keys():
+        state.redactor.observe(*credentials_in(environ, keep), *credentials_in(environ, ("cookie",)))
+    headers = request_headers(environ, keep=keep, via=VIA)
+    query = info.query
+    own_in_query = False
+    if "key=" in query:
+        gemini = backend.name == "gemini" or GEMINI_PATH.search(path) is not None
+        query, own_in_query = strip_query_keys(
+            query, state.guard.keys, keep=info.own_credentials, any_value=gemini
+        )
+    if not keep and not own_in_query:
+        backend.add_key(headers)
+    target = backend.target(path)
+    body, length = _body(environ, state.settings.max_request_body)
+    return Outgoing(
+        environ["REQUEST_METHOD"],
+        f"{target}?{query}" if query else target + ("?" if _bare_query(environ) else ""),
+        headers,
+        body,
+        length,
+    )
+
+
+_OBSERVED_HEADERS = {"HTTP_X_PROXY_API_KEY", "HTTP_COOKIE"}
+
+
+def _bare_query(environ: dict[str, Any]) -> bool:
+    return str(environ.get("REQUEST_URI", "")).endswith("?")
+
+
+def _providers_own(state: State, environ: dict[str, Any]) -> tuple[str, ...]:
+    """Return the carriers whose value belongs to the provider: all but our own key."""
+    get, match = header_getter(environ), state.guard.keys.match
+    kept = []
+    for name in CARRIERS - {PROXY_KEY_HEADER}:
+        value = get(name)
+        token = value.strip() if value and name in KEY_HEADERS else (value or "").partition(" ")[2]
+        if value and match(token.strip().encode("latin-1", "replace")) is None:
+            kept.append(name)
+    return tuple(kept)
+
+
+def _body(environ: dict[str, Any], limit: int) -> tuple[bytes | IO[bytes] | None, int]:
+    """Return the request's body and its length; a large one stays where the server put it."""
+    text = environ.get("CONTENT_LENGTH")
+    length = int(text) if text and text.isdigit() else 0
+    if length > limit:
+        raise BodyTooLarge(f"The request body is over the limit of {limit} bytes.")
+    stream: IO[bytes] = environ["wsgi.input"]
+    if length > IN_MEMORY:
+        return stream, length
+    if length:
+        return stream.read(length), length
+    if environ.get("wsgi.input_terminated") and "HTTP_TRANSFER_ENCODING" in environ:
+        data = stream.read(limit + 1)  # a server that does not count chunked bodies for us
+        if len(data) > limit:
+            raise BodyTooLarge(f"The request body is over the limit of {limit} bytes.")
+        return data, len(data)
+    return (b"" if text or environ["REQUEST_METHOD"] in ("POST", "PUT", "PATCH") else None), 0
+
+
+def _refuse_loop(via: str | None) -> None:
+    if via and (_INSTANCE in via or via.count("llmauth-") > _MAX_HOPS):
+        raise LoopDetected(
+            "This request has been here before: a backend's base_url leads back to this server."
+        )
+
+
+def _captured(
+    state: State,
+    info: RequestInfo,
+    environ: dict[str, Any],
+    backend: Backend,
+    outgoing: Outgoing,
+) -> Exchange | None:
+    if state.capture is None:
+        return None
+    exchange = state.capture.exchange(
+        request_id=info.id, client=info.client, backend=backend.name, key_name=info.key_name
+    )
+    body = outgoing.body if isinstance(outgoing.body, bytes) else None
+    target = f"{info.path}?{info.query}" if info.query else info.path
+    received = {
+        key[5:].replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
+    }
+    received["content-type"] = environ.get("CONTENT_TYPE", "")
+    exchange.inbound_request(outgoing.method, target, received, body)
+    url = backend.origin + outgoing.target
+    exchange.outbound_request(outgoing.method, url, outgoing.headers, body)
+    return exchange
+
+
+def _may_have_body(status: int) -> bool:
+    return status not in (204, 304)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,122 @@
+"""Waiting for an upstream without losing sight of the client.
+
+A thread that waits for a socket wakes up every :data:`TICK` and looks whether the client is still
+there, whether the server is being stopped, and whether the upstream has had its time. That needs
+no further thread, no ``shutdown`` of a socket that another thread reads (which does not wake it
+on Windows), and costs nothing while data flows.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .exceptions import ClientDisconnected
+
+TICK = 0.25
+"""Seconds. The upstream of a client that left is closed within this time."""
+
+_SEND_AT_ONCE = 256 * 1024
+
+
+class Watch:
+    """What one exchange with an upstream looks out for.
+
+    :param gone: true once nobody waits for the answer any more
+    :param first_byte_timeout: seconds from the end of the request to the end of the headers
+    :param read_timeout: seconds between two reads of the body
+    """
+
+    def __init__(
+        self, gone: Callable[[], bool], *, first_byte_timeout: float, read_timeout: float
+    ) -> None:
+        self._gone = gone
+        self._first_byte_timeout = first_byte_timeout
+        self._read_timeout = read_timeout
+        self._headers_due: float | None = None
+        self.reused = False
+
+    def request_sent(self) -> None:
+        """The upstream's time to answer begins."""
+        self._headers_due = time.monotonic() + self._first_byte_timeout
+
+    def headers_received(self) -> None:
+        """From now on the gap between two reads counts."""
+        self._headers_due = None
+
+    def receive(self, sock: socket.socket, buffer: Any) -> int:
+        """Read into the buffer, as ``recv_into`` does.
+
+        :raises ClientDisconnected: when nobody waits for it any more
+        :raises TimeoutError: when the upstream took too long
+        """
+        try:
+            return sock.recv_into(buffer)
+        except TimeoutError:
+            # The first tick has passed; only now is a clock needed.
+            due = self._headers_due or time.monotonic() - TICK + self._read_timeout
+        while True:
+            self.check()
+            if time.monotonic() >= due:
+                raise TimeoutError("the upstream took too long")
+            try:
+                return sock.recv_into(buffer)
+            except TimeoutError:
+                continue
+
+    def send(self, sock: socket.socket, data: Any) -> None:
+        """Send all the data, as ``sendall`` does; raises as :meth:`receive` does."""
+        sock.settimeout(TICK)
+        view = memoryview(data).cast("B")
+        due = 0.0
+        while view:
+            try:
+                # One call for a large body would not return before all of it is sent over TLS.
+                sent = sock.send(view[:_SEND_AT_ONCE])
+            except TimeoutError:
+                self.check()
+                now = time.monotonic()
+                due = due or now + self._read_timeout
+                if now >= due:
+                    raise TimeoutError("the upstream took too long to read the request") from None
+                continue
+            view = view[sent:]
+            due = 0.0
+
+    def check(self) -> None:
+        """Raise ClientDisconnected when nobody waits for the answer any more."""
+        if self._gone():
+            raise ClientDisconnected("the client left")
+
+
+class WatchedSocket:
+    """Gives ``http.client`` a file to read from that keeps watch."""
+
+    def __init__(self, sock: socket.socket, watch: Watch) -> None:
+        self._sock = sock
+        self._watch = watch
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_WatchedReader(self._sock, self._watch), io.DEFAULT_BUFFER_SIZE)
+
+
+class _WatchedReader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, watch: Watch) -> None:
+        self._sock = sock
+        self._watch = watch
+        # Keeps the socket open until this file is closed, as http.client expects of a file.
+        self._hold = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._watch.receive(self._sock, buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._hold.close()
+        super().close()
