@@ -43,7 +43,11 @@ class Entry:
             answer.start("429 Too Many Requests", headers)
             answer.body = [body]
             return answer
-        answer.body = self._application(environ, answer.start)
+        try:
+            answer.body = self._application(environ, answer.start)
+        except BaseException:
+            answer.close()
+            raise
         return answer
 
 

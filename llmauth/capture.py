@@ -143,20 +143,22 @@ class WireCapture:
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._items and not self._closing:
+                while not (self._items or self._dropped or self._closing):
                     self._arrived.wait()
                 batch, self._items = self._items, deque()
                 dropped, self._dropped = self._dropped, 0
-            if not batch:
+            if not batch and not dropped:
                 break
             if dropped:
-                self._write(batch[0].log.remark("stream_end", time.time(), dropped_events=dropped))
+                nobody = ExchangeLog(self._redactor, client="client", ids={})
+                self._write(nobody.remark("stream_end", time.time(), dropped_events=dropped))
             for item in batch:
                 held = item.log.held
                 for line in self._rendered(item):
                     self._write(line)
                 with self._lock:
                     self._held += item.log.held - held - item.size
+                    self._dropping = self._dropping and self._held > self._queue_size // 2
                     self._room.notify()
         self._file.close()
 

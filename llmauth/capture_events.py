@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -11,6 +12,8 @@ from .capture_payloads import LIMIT, BodyDecoder, model_of, payload_of
 from .redactor import SENSITIVE, Redactor, masked_entirely
 
 PROXY = "llmauth"
+
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -95,9 +98,8 @@ class ExchangeLog:
 
     def remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        return ExchangeLog(
-            self._redactor, client="client", ids=dict.fromkeys(self._ids)
-        )._line(direction, at, {}, None, "null", metadata)
+        nobody = ExchangeLog(self._redactor, client="client", ids={})
+        return nobody._line(direction, at, {}, None, "null", metadata)
 
     def _line(
         self,
@@ -121,7 +123,7 @@ class ExchangeLog:
     def _parties(self, direction: str) -> str:
         key = f"{direction} {self._model}"
         if key not in self._known:
-            backend = self._ids["backend"] or "backend"
+            backend = self._ids.get("backend") or "backend"
             source, destination = {
                 "inbound_request": (self._client, PROXY),
                 "outbound_request": (PROXY, backend),
@@ -130,10 +132,10 @@ class ExchangeLog:
             parties = {
                 "source": source,
                 "destination": destination,
-                "request_id": self._ids["request_id"],
-                "backend": self._ids["backend"],
+                "request_id": self._ids.get("request_id"),
+                "backend": self._ids.get("backend"),
                 "model": self._model,
-                "key_name": self._ids["key_name"],
+                "key_name": self._ids.get("key_name"),
             }
             self._known[key] = ",".join(f'"{k}":{self._safe(v)}' for k, v in parties.items())
         return self._known[key]
@@ -155,7 +157,13 @@ class ExchangeLog:
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    # What JSON allows as it is, but terminals obey and str.splitlines() splits at.
+    return line if line.isprintable() else _CONTROLS.sub(_escape, line)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match.group()):04x}"
 
 
 def _note(note: str | None) -> dict[str, str]:

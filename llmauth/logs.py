@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .exceptions import ClientDisconnected, ConfigurationError
+from .exceptions import ConfigurationError
 from .redaction import Redactor, install
 from .settings import Settings
-from .upstream import UpstreamBroke
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -65,22 +64,16 @@ def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:
     before = root.level
     root.setLevel(settings.log_level)
     root.addHandler(handler)
-    waitress = logging.getLogger("waitress")
-    waitress.addFilter(_is_news)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no cause for alarm
+    if settings.log_level != "DEBUG":
+        # Clients that leave are in the access log, and a queue is no cause for alarm.
+        logging.getLogger("waitress").setLevel(logging.WARNING)
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     uninstall = install(redactor)
 
     def undo() -> None:
         uninstall()
-        waitress.removeFilter(_is_news)
         root.setLevel(before)
         root.removeHandler(handler)
         handler.close()
 
     return undo
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for tracebacks of streams that broke: the access log has told of them."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, (ClientDisconnected, UpstreamBroke))

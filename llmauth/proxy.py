@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+import waitress.channel
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
@@ -55,21 +56,33 @@ def _register_converter(state: BlueprintSetupState) -> None:
 proxy_blueprint.record(_register_converter)
 
 
+class BrokenOffError(waitress.channel.ClientDisconnected):
+    """Ends an answer so that it does not look complete.
+
+    Any exception makes a WSGI server close the connection; of this one waitress logs no traceback.
+    """
+
+
 class UpstreamReply(Response):
     """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
 
     def __init__(self, relay: Relay, headers: list[tuple[str, str]]) -> None:
+        self._relay = relay
         incoming = relay.incoming
         super().__init__(relay, incoming.status, headers, direct_passthrough=True)
         self._line = f"{incoming.status} {incoming.reason}".rstrip()
         self.is_stream = not has(headers, "content-length")
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
-        write = start_response(self._line, list(self.headers))
-        if self.is_stream and environ.get("SERVER_SOFTWARE") == "waitress":
-            # waitress sends the headers with the first bytes, which may be minutes away.
-            write(b"")
-        return self.response
+        try:
+            write = start_response(self._line, list(self.headers))
+            if self.is_stream and "waitress.client_disconnected" in environ:
+                # waitress sends the headers with the first bytes, which may be minutes away.
+                write(b"")
+        except BaseException:
+            self._relay.close()  # the server closes only what it was given
+            raise
+        return self._relay
 
 
 class Relay:
@@ -105,14 +118,12 @@ class Relay:
 
     def __next__(self) -> bytes:
         if self._broken:
-            raise UpstreamBroke(f"the backend '{self._name}' broke off")
+            raise BrokenOffError
         try:
             chunk = next(self._chunks)
-        except StopIteration:
-            raise
         except ClientDisconnected:
             self._info.error = "client_disconnected"
-            raise
+            raise BrokenOffError from None
         except UpstreamBroke as exc:
             return self._break_off(exc)
         if self._events:
@@ -133,13 +144,16 @@ class Relay:
         finally:
             release()
 
+    def __del__(self) -> None:
+        self.close()  # for an answer that the host application replaced by another
+
     def _break_off(self, exc: UpstreamBroke) -> bytes:
         """Tell the client of an event stream, then end in a way that does not look complete."""
         self._info.error = "upstream_broke"
         logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, exc)
         self._broken = True
         if not self._events or (self._tail and not self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))):
-            return self.__next__()
+            raise BrokenOffError
         body = error_body(
             f"The backend '{self._name}' broke off in the middle of its answer.",
             type="api_error",

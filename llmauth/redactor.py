@@ -17,7 +17,7 @@ TEXT_WITHHELD = "(withheld: redacting it would have cost too much)"
 OBSERVED = 512
 """Credentials seen in requests that are remembered; the oldest is forgotten first."""
 
-MAX_HELD = 64 * 1024
+MAX_HELD = 16 * 1024
 """Characters a stream holds back at most, waiting for the end of what may be a secret."""
 
 _CONTEXT = 16
@@ -176,6 +176,7 @@ class StreamRedactor:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = ""
         self._written = 0  # characters at the start of `_text` that are there for context only
+        self._enough = 0  # characters that are worth looking at again
         self._withheld = False
 
     def feed(self, data: bytes) -> bytes:
@@ -190,6 +191,9 @@ class StreamRedactor:
         if self._withheld:
             return b""
         text = self._text + new
+        if len(text) < self._enough and not final:
+            self._text = text
+            return b""
         try:
             spans = self._redactor.spans(text)
         except TooCostly:
@@ -201,6 +205,9 @@ class StreamRedactor:
         while kept < end and text[kept] == "\\":
             kept += 1  # half of an escaped backslash would change what follows
         self._text, self._written = text[kept:], end - kept
+        # A long tail is not searched again for every byte that is added to it.
+        held = len(text) - end
+        self._enough = len(self._text) + held // 2 if held > 512 else 0
         return safe.encode("utf-8", "surrogateescape")
 
     def _end(self, text: str, spans: list[Span]) -> int:

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 MASK = "****"
 
+MAX_SHAPE = 4096
+"""Characters of an unfinished secret of unknown value that a stream waits for."""
+
 Span = tuple[int, int, str]
 """Start, end, and the text to show instead."""
 
@@ -33,6 +36,8 @@ _SEPARATOR = (
     r"""(?:[bru]?\\{0,4}(?P<quote>["']))?"""
 )
 _VALUE = r"""(?P<secret>(?(quote)[^"'\\\r\n]{1,4096}|[^\s"'\\,;&<>(){}\[\]|`]{1,4096}))"""
+# Where the name alone says little, most values are refused: they must not be long to read.
+_WEAK_VALUE = _VALUE.replace("|`]{1,4096}))", "|`=]{1,4096}={0,2}))")
 _SCHEME = r"(?:(?P<scheme>bearer|basic|token|apikey|negotiate)(?:\s|%20|\+){1,4})?"
 _OPEN_VALUE = (
     r"""[\w-]{0,24}(?:[\\"'\s:=,%+]|3[AaDd]?|2(?:0|\Z)){0,24}(?:(?i:bearer|basic|token)\s{1,4})?"""
@@ -89,7 +94,7 @@ def find_shapes(text: str) -> list[Span]:
 
 def unfinished_shape(text: str) -> int:
     """Return where a shape begins that more text could complete; the text's length if none does."""
-    window = max(0, len(text) - 8192)
+    window = max(0, len(text) - MAX_SHAPE)
     lowered = _lower(text)
     earliest = len(text)
     for shape in SHAPES:
@@ -104,7 +109,7 @@ def unfinished_shape(text: str) -> int:
     # The word before the stem belongs to it: `access_` in `access_token`.
     while 0 < earliest < len(text) and (text[earliest - 1].isalnum() or text[earliest - 1] in "_-"):
         earliest -= 1
-        if len(text) - earliest > 8192:
+        if len(text) - earliest > 2 * MAX_SHAPE:
             break
     return earliest
 
@@ -190,16 +195,21 @@ def _prefixed(stem: str, secret: str) -> Shape:
     return Shape(
         stem,
         re.compile(rf"{_EDGE}(?P<secret>{secret})"),
-        re.compile(rf"{_EDGE}(?i:{re.escape(stem)}){_BODY}{{0,4096}}\Z"),
+        re.compile(rf"{_EDGE}(?i:{re.escape(stem)}){_BODY}{{0,4200}}\Z"),
     )
 
 
 def _named_shape(
-    stem: str, name: str, accept: Callable[[re.Match[str]], bool], scheme: str = ""
+    stem: str,
+    name: str,
+    accept: Callable[[re.Match[str]], bool],
+    *,
+    scheme: str = "",
+    value: str = _VALUE,
 ) -> Shape:
     return Shape(
         stem,
-        re.compile(rf"(?i)(?P<name>{name}){_SEPARATOR}{scheme}{_VALUE}"),
+        re.compile(rf"(?i)(?P<name>{name}){_SEPARATOR}{scheme}{value}"),
         re.compile(rf"(?i:{re.escape(stem)}){_OPEN_VALUE}"),
         accept,
     )
@@ -224,24 +234,24 @@ SHAPES: tuple[Shape, ...] = (
     Shape(
         "bearer",
         re.compile(rf"{_EDGE}(?i:bearer)(?:\s|%20|\+){{1,4}}(?P<secret>[\w.~+/*-]{{3,}}=*)"),
-        re.compile(r"(?i:bearer)(?:\s|%20?|\+){0,4}[\w.~+/=*-]{0,4096}\Z"),
+        re.compile(r"(?i:bearer)(?:\s|%20?|\+){0,4}[\w.~+/=*-]{0,4200}\Z"),
         _bearer,
     ),
     Shape(
         "basic",
         re.compile(rf"{_EDGE}(?i:basic)(?:\s|%20|\+){{1,4}}(?P<secret>[\w+/-]{{4,}}=*)"),
-        re.compile(r"(?i:basic)(?:\s|%20?|\+){0,4}[\w+/=-]{0,4096}\Z"),
+        re.compile(r"(?i:basic)(?:\s|%20?|\+){0,4}[\w+/=-]{0,4200}\Z"),
         _basic,
     ),
-    _named_shape("authorization", "authorization", _authorization, _SCHEME),
+    _named_shape("authorization", "authorization", _authorization, scheme=_SCHEME),
     *(_named_shape(stem, stem, _named) for stem in ("api-key", "api_key", "apikey")),
     *(_named_shape(stem, stem, _named) for stem in ("access_key", "access-key", "accesskey")),
     _named_shape("secret", r"secret(?:[-_]?(?:access[-_]?)?key)?", _named),
     _named_shape("passw", r"passw(?:or)?d", _named),
     _named_shape("pwd", "pwd", _named),
-    _named_shape("token", "token", _token),
-    _named_shape("key=", r"key", _weak),
-    _named_shape("key%3d", r"key", _weak),
+    _named_shape("token", "token", _token, value=_WEAK_VALUE),
+    _named_shape("key=", r"(?<![A-Za-z0-9_.-])key", _weak, value=_WEAK_VALUE),
+    _named_shape("key%3d", r"(?<![A-Za-z0-9_.-])key", _weak, value=_WEAK_VALUE),
     Shape(
         "cookie",
         re.compile(
@@ -249,7 +259,7 @@ SHAPES: tuple[Shape, ...] = (
             r"""(?P<secret>[^\s=;,"']{1,256}=[^\s;,"'\\]{0,4096}"""
             r"""(?:; ?[^\s=;,"']{1,256}=[^\s;,"'\\]{0,4096})*)"""
         ),
-        re.compile(rf"(?i:cookie){_GAP}:?[^\r\n\"'\\]{{0,4096}}\Z"),
+        re.compile(rf"(?i:cookie){_GAP}:?[^\r\n\"'\\]{{0,4200}}\Z"),
     ),
     Shape(
         "//",

@@ -62,7 +62,7 @@ class Server:
         _raise_file_limit()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
-        self._server: Any = create_server(
+        create_server(
             app.wsgi_app,
             map=self._map,
             sockets=self.sockets,
@@ -75,6 +75,7 @@ class Server:
             backlog=BACKLOG,
             ident=None,
         )
+        self._trigger = next(o for o in self._map.values() if isinstance(o, trigger))
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
 
@@ -127,17 +128,21 @@ class Server:
                         one.socket.close()
             done.set()
 
-        next(o for o in list(self._map.values()) if isinstance(o, trigger)).pull_trigger(close)
+        self._trigger.pull_trigger(close)
         done.wait(_FLUSH_SECONDS)
 
     def _flush(self) -> None:
-        """Wait until what has been answered is sent."""
+        """Wait until what has been answered is sent, and close the connections."""
         until = time.monotonic() + _FLUSH_SECONDS
-        while time.monotonic() < until:
-            channels = [o for o in list(self._map.values()) if isinstance(o, HTTPChannel)]
-            if not any(channel.total_outbufs_len for channel in channels):
-                return
+        while (channels := self._channels()) and time.monotonic() < until:
+            for channel in channels:
+                if not channel.requests:
+                    channel.close_when_flushed = True
+            self._trigger.pull_trigger()
             time.sleep(0.01)
+
+    def _channels(self) -> list[HTTPChannel]:
+        return [one for one in list(self._map.values()) if isinstance(one, HTTPChannel)]
 
 
 def _signals() -> list[signal.Signals]:

@@ -184,7 +184,8 @@ def test_a_secret_cut_by_chunks_is_masked(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], coding: str
 ) -> None:
     recording = Recording(tmp_path_factory.mktemp("cut") / "capture.jsonl")
-    text = f"data: {SECRET}\n\ndata: sk-proj-{'a1B2' * 8}\n\ndata: {json.dumps(SECRET)}\n\n".encode()
+    unknown = f"sk-proj-{'a1B2' * 8}"
+    text = f"data: {SECRET}\n\ndata: {unknown}\n\ndata: {json.dumps(SECRET)}\n\n".encode()
     data = gzip.compress(text) if coding else text
     exchange = recording.exchange()
     exchange.inbound_response(200, EVENTS | {"Content-Encoding": coding})

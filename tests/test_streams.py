@@ -1,0 +1,255 @@
+"""Streams: every byte at once, cancelled at once, never quietly cut."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+from servers import TIMEOUT, read_all, request_bytes, running_proxy, whole
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENT = b"data: {}\n\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def read_until(sock: socket.socket, marker: bytes) -> bytes:
+    data = b""
+    while marker not in data:
+        received = sock.recv(65536)
+        assert received, data
+        data += received
+    return data
+
+
+class Held:
+    """An upstream's answer that goes on when the test says so."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+        self.go_on = threading.Semaphore(0)
+        self.reached = threading.Semaphore(0)
+
+    def __call__(self, request) -> None:
+        for part in self.parts:
+            if part:
+                request.sock.sendall(part)
+            self.reached.release()
+            assert self.go_on.acquire(timeout=TIMEOUT)
+
+    def wait(self) -> None:
+        assert self.reached.acquire(timeout=TIMEOUT)
+
+
+def test_each_chunk_arrives_before_the_next_is_sent(proxy, upstream):
+    upstream.answer = Held(HEAD + chunk(b"one"), chunk(b"two"), b"0\r\n\r\n")
+    with proxy.open(request_bytes("/v1/x")) as sock:
+        head = read_until(sock, b"one")
+        assert b"X-Accel-Buffering: no" in head
+        assert b"Cache-Control: no-store" in head
+        upstream.answer.go_on.release()
+        assert b"two" in read_until(sock, b"two")
+        upstream.answer.go_on.release()
+        upstream.answer.go_on.release()
+        assert read_all(sock).endswith(b"0\r\n\r\n")
+
+
+def test_the_headers_of_a_stream_arrive_before_its_first_byte(proxy, upstream):
+    upstream.answer = Held(HEAD, chunk(b"one") + b"0\r\n\r\n")
+    with proxy.open(request_bytes("/v1/x")) as sock:
+        read_until(sock, b"\r\n\r\n")
+        upstream.answer.go_on.release()
+        upstream.answer.go_on.release()
+        read_until(sock, b"one")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Held(b""),
+        Held(HEAD),
+        Held(HEAD + chunk(EVENT)),
+        Held(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"),
+    ],
+    ids=["no headers yet", "no body yet", "silent in mid-stream", "silent with a length"],
+)
+def test_when_the_client_leaves_the_upstream_is_closed(proxy, upstream, answer):
+    upstream.answer = answer
+    with proxy.open(request_bytes("/v1/x")) as sock:
+        answer.wait()
+        time.sleep(0.05)
+        sock.close()
+        left = time.monotonic()
+        (request,) = upstream.requests
+        request.sock.settimeout(TIMEOUT)
+        with contextlib.suppress(ConnectionResetError):
+            assert request.sock.recv(1) == b""
+        assert time.monotonic() - left < 5 * 0.5  # the aim is 0.5 s; machines are noisy
+    answer.go_on.release()
+
+
+def test_a_streaming_upstream_is_closed_when_the_client_leaves(proxy, upstream):
+    stopped = threading.Event()
+
+    def endless(request) -> None:
+        try:
+            request.sock.sendall(HEAD)
+            while True:
+                request.sock.sendall(chunk(EVENT))
+                time.sleep(0.01)
+        except OSError:
+            stopped.set()
+
+    upstream.answer = endless
+    with proxy.open(request_bytes("/v1/x")) as sock:
+        read_until(sock, EVENT)
+    assert stopped.wait(TIMEOUT)
+
+
+def test_cancelled_requests_leave_nothing_behind(upstream):
+    with running_proxy(upstream, threads=32) as proxy:
+        upstream.answer = whole()
+        proxy.request("GET", "/v1/x")
+        threads = {thread.name for thread in threading.enumerate() if "waitress" in thread.name}
+        lifecycle = proxy.server.state.lifecycle
+        for number in range(300):
+            while lifecycle.used > 16:
+                time.sleep(0.01)
+            upstream.answer = Held(b"" if number % 2 else HEAD + chunk(EVENT))
+            with proxy.open(request_bytes("/v1/x")) as sock:
+                upstream.answer.wait()
+                if number % 3:
+                    sock.settimeout(0.01)
+                    with contextlib.suppress(TimeoutError):
+                        sock.recv(10)
+            upstream.answer.go_on.release()
+        until = time.monotonic() + TIMEOUT
+        while lifecycle.used and time.monotonic() < until:
+            time.sleep(0.01)
+        assert lifecycle.used == 0
+        after = {thread.name for thread in threading.enumerate() if "waitress" in thread.name}
+        assert after == threads
+        upstream.answer = whole()
+        assert proxy.request("GET", "/v1/x").status == 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + chunk(EVENT),
+        HEAD + chunk(EVENT) + b"zz\r\n",
+        HEAD + b"ff\r\nabc",
+        HEAD + chunk(b"data: {"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"{"),
+    ],
+    ids=["no end", "bad chunking", "short chunk", "mid-event", "too few bytes", "json"],
+)
+def test_a_stream_that_breaks_upstream_never_looks_complete(proxy, upstream, answer):
+    def broken(request) -> None:
+        request.sock.sendall(answer)
+        request.sock.shutdown(socket.SHUT_RDWR)
+
+    upstream.answer = broken
+    received = proxy.exchange(request_bytes("/v1/x"))
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert not received.endswith(b"0\r\n\r\n")
+    if b"Content-Length: 99" in received:
+        assert received.endswith(b"\r\n\r\nabc")
+    whole_events = answer.endswith((EVENT + b"\r\n", b"zz\r\n"))
+    assert (b'event: error\ndata: {"type": "error"' in received) == whole_events
+    assert proxy.server.state.lifecycle.used == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answer", "status"),
+    [
+        ("first_byte_timeout", Held(b""), b"504"),
+        ("read_timeout", Held(HEAD + chunk(EVENT)), b"200"),
+    ],
+)
+def test_timeouts(upstream, tmp_path, seconds, answer, status):
+    file = tmp_path / "llmauth.yaml"
+    file.write_text(f"backends: {{openai: {{{seconds}: 0.4}}}}")
+    upstream.answer = answer
+    with running_proxy(upstream, {"LLMAUTH_CONFIG": str(file)}) as proxy:
+        received = proxy.exchange(request_bytes("/v1/x", "Connection: close"))
+        assert received.startswith(b"HTTP/1.1 " + status)
+        assert not received.endswith(b"0\r\n\r\n")
+    answer.go_on.release()
+
+
+def test_health_answers_and_further_requests_get_503_while_every_slot_streams(upstream):
+    upstream.answer = Held(HEAD + chunk(EVENT))
+    with running_proxy(upstream, threads=4) as proxy, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            sock = stack.enter_context(proxy.open(request_bytes("/v1/x")))
+            read_until(sock, EVENT)
+        assert proxy.request("GET", "/health", key=None).status == 200
+        assert proxy.request("GET", "/v1/x", key="wrong-key-123").status == 401
+        refused = proxy.request("POST", "/v1/x", body=b"{}")
+        assert (refused.status, refused.header("retry-after")) == (503, "1")
+        assert refused.error["type"] == "overloaded_error"
+        for _ in range(4):
+            upstream.answer.go_on.release()
+
+
+def test_200_streams_at_once_are_all_complete(upstream):
+    def stream(request) -> None:
+        request.sock.sendall(HEAD)
+        for number in range(20):
+            request.sock.sendall(chunk(b"data: %d\n\n" % number))
+            time.sleep(0.02)
+        request.sock.sendall(b"0\r\n\r\n")
+
+    upstream.answer = stream
+    bodies: list[bytes] = []
+    with running_proxy(upstream, threads=256) as proxy:
+
+        def client() -> None:
+            bodies.append(proxy.request("POST", "/v1/x", body=b"{}").body)
+
+        clients = [threading.Thread(target=client) for _ in range(200)]
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join()
+    assert bodies == [b"".join(b"data: %d\n\n" % n for n in range(20))] * 200
+
+
+def test_a_shutdown_lets_streams_finish(upstream):
+    upstream.answer = Held(HEAD + chunk(b"one"), chunk(b"two") + b"0\r\n\r\n", b"")
+    with running_proxy(upstream, shutdown_timeout=TIMEOUT) as proxy:
+        with proxy.open(request_bytes("/v1/x")) as sock:
+            read_until(sock, b"one")
+            stopping = threading.Thread(target=proxy.server.stop)
+            stopping.start()
+            until = time.monotonic() + TIMEOUT
+            while not proxy.server.state.lifecycle.draining and time.monotonic() < until:
+                time.sleep(0.01)
+            with pytest.raises(ConnectionRefusedError):
+                proxy.open(b"")
+            upstream.answer.go_on.release()
+            upstream.answer.go_on.release()
+            assert read_all(sock).endswith(b"two\r\n0\r\n\r\n")
+            stopping.join(TIMEOUT)
+        upstream.answer.go_on.release()
+
+
+def test_a_shutdown_cuts_streams_after_its_time(upstream):
+    upstream.answer = Held(HEAD + chunk(b"one"))
+    with running_proxy(upstream, shutdown_timeout=0.3) as proxy:
+        with proxy.open(request_bytes("/v1/x")) as sock:
+            read_until(sock, b"one")
+            assert proxy.server.stop() == 1
+            assert not read_all(sock).endswith(b"0\r\n\r\n")
+        upstream.requests[0].sock.settimeout(TIMEOUT)
+        with contextlib.suppress(ConnectionResetError):
+            assert upstream.requests[0].sock.recv(1) == b""
+    upstream.answer.go_on.release()
