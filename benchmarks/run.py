@@ -114,7 +114,8 @@ def _upstream() -> Iterator[Running]:
     process = subprocess.Popen(
         [sys.executable, str(HERE / "upstream.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         yield Running(SERVERS[0], int(process.stdout.readline()), [process.pid])
     finally:

@@ -111,8 +111,31 @@ class Router:
 
 
 _KNOWN_ROOTS = frozenset(
-    "api assistants audio batches chat completions containers conversations embeddings files "
-    "fine_tuning images messages models moderations organization realtime rerank responses "
-    "threads tokenize uploads vector_stores videos".split()
+    [
+        "api",
+        "assistants",
+        "audio",
+        "batches",
+        "chat",
+        "completions",
+        "containers",
+        "conversations",
+        "embeddings",
+        "files",
+        "fine_tuning",
+        "images",
+        "messages",
+        "models",
+        "moderations",
+        "organization",
+        "realtime",
+        "rerank",
+        "responses",
+        "threads",
+        "tokenize",
+        "uploads",
+        "vector_stores",
+        "videos",
+    ]
 )
 """First segments of provider APIs, for clients whose base URL lacks the version."""

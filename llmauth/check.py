@@ -45,7 +45,7 @@ def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
 
 def _check_backend(settings: BackendSettings, wanted: bool) -> tuple[bool, str]:
     """Ask for the list of models, which costs nothing."""
-    if not wanted and not settings.base_url == "echo:":
+    if not wanted and settings.base_url != "echo:":
         return True, "not configured"
     backend = Backend(settings)
     headers = {"Accept": "application/json"}

@@ -63,8 +63,7 @@ def _option(setting: Setting) -> Callable[..., Any]:
     help = f"{setting.help}  [env {setting.env}; default {_shown(setting)}]"
     if isinstance(setting.default, bool):
         names = f"{setting.flag}/{setting.switch_off}" if setting.switch_off else setting.flag
-        flag = click.option(names, setting.attribute, is_flag=True, default=None, help=help)
-        return flag
+        return click.option(names, setting.attribute, is_flag=True, default=None, help=help)
     multiple = setting.list_of is not None
     metavar = (setting.list_of or setting.attribute.rpartition("_")[2]).upper()
     if multiple:

@@ -22,7 +22,7 @@ from .settings import TABLE, Setting, Settings
 
 CONFIG_VARIABLE = "LLMAUTH_CONFIG"
 FLASK_PREFIX = "LLMAUTH_"
-_SECRET_NAME = re.compile(r"(?:^|[._])(?:api_?keys?|key|password|passwd|secret|token)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(?i)(?:^|[._])(?:api_?keys?|key|password|passwd|secret|token)$")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
         raise ConfigurationError(f"{path}{where}: {problem}.") from exc
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: the file holds no settings, but a {type(content).__name__}.")
+        raise ConfigurationError(f"{path}: the file holds {type(content).__name__}, not settings.")
     backends = backends_in_yaml(content.pop("backends", None), str(path))
     flat = dict(_flattened(content))
     known = {setting.name: setting for setting in TABLE}

@@ -109,7 +109,8 @@ curl:
 curl -N {url}/v1/chat/completions \\
   -H "Authorization: Bearer {key}" \\
   -H "Content-Type: application/json" \\
-  -d '{{"model": "echo-1", "stream": true, "messages": [{{"role": "user", "content": "Hello, how are you?"}}]}}'
+  -d '{{"model": "echo-1", "stream": true,
+       "messages": [{{"role": "user", "content": "Hello, how are you?"}}]}}'
 
 Python (pip install openai):
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from .exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
 
 MAX_TOKEN_BYTES = 4096
-"""A longer token is refused before anything looks at it (CVE-2026-42208: a key is hostile input)."""
+"""A longer token is refused unseen: a key is hostile input (CVE-2026-42208)."""
 
 PROXY_KEY_HEADER = "x-proxy-api-key"
 """Carries the proxy key for users whose other credentials belong to the provider."""

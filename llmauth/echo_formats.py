@@ -47,12 +47,9 @@ class Answer:
     def said(self) -> int:
         return len(self.pieces)
 
-    @property
-    def call_id(self) -> str:
-        return f"call_{self.id}"
-
 
 # OpenAI, chat completions
+
 
 def _openai_usage(answer: Answer) -> Json:
     return {
@@ -64,7 +61,7 @@ def _openai_usage(answer: Answer) -> Json:
 
 def _chat_call(answer: Answer, arguments: str) -> Json:
     function = {"name": answer.tool, "arguments": arguments}
-    return {"id": answer.call_id, "type": "function", "function": function}
+    return {"id": f"call_{answer.id}", "type": "function", "function": function}
 
 
 def chat_whole(answer: Answer) -> Json:
@@ -120,6 +117,7 @@ def chat_events(answer: Answer, *, include_usage: bool) -> Iterator[Json]:
 
 # OpenAI, completions
 
+
 def _completion(answer: Answer, text: str, reason: str | None) -> Json:
     return {
         "id": f"cmpl-{answer.id}",
@@ -143,6 +141,7 @@ def completion_events(answer: Answer, *, include_usage: bool) -> Iterator[Json]:
 
 
 # OpenAI, responses
+
 
 def _response(answer: Answer, status: str, output: list[Json]) -> Json:
     usage = {
@@ -180,7 +179,7 @@ def _output_item(answer: Answer, *, done: bool) -> Json:
     status = "completed" if done else "in_progress"
     if answer.tool:
         arguments = json.dumps(answer.arguments) if done else ""
-        call = {"call_id": answer.call_id, "name": answer.tool, "arguments": arguments}
+        call = {"call_id": f"call_{answer.id}", "name": answer.tool, "arguments": arguments}
         return {"id": f"fc_{answer.id}", "type": "function_call", "status": status} | call
     content = [_output_text(answer.text)] if done else []
     message = {"role": "assistant", "content": content}
@@ -229,6 +228,7 @@ def response_events(answer: Answer) -> Iterator[Json]:
 
 # Anthropic, messages
 
+
 def message_whole(answer: Answer) -> Json:
     block: Json = {"type": "text", "text": answer.text}
     if answer.tool:
@@ -266,6 +266,7 @@ def message_events(answer: Answer) -> Iterator[Json]:
 
 # Gemini
 
+
 def _generated(answer: Answer, part: Json, *, last: bool) -> Json:
     candidate: Json = {"content": {"parts": [part], "role": "model"}, "index": 0}
     said = {"modelVersion": answer.model, "responseId": answer.id}
@@ -280,7 +281,9 @@ def _generated(answer: Answer, part: Json, *, last: bool) -> Json:
 
 
 def _gemini_call(answer: Answer) -> Json:
-    return {"functionCall": {"id": answer.call_id, "name": answer.tool, "args": answer.arguments}}
+    return {
+        "functionCall": {"id": f"call_{answer.id}", "name": answer.tool, "args": answer.arguments}
+    }
 
 
 def generate_whole(answer: Answer) -> Json:

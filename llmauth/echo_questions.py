@@ -14,7 +14,11 @@ def asked_text(messages: list[Any]) -> str:
     for message in reversed(messages):
         if isinstance(message, str):
             return message
-        if isinstance(message, dict) and message.get("role") not in ("assistant", "model", "system"):
+        if isinstance(message, dict) and message.get("role") not in (
+            "assistant",
+            "model",
+            "system",
+        ):
             return _text(message)
     return ""
 

@@ -21,7 +21,8 @@ class _TextFormatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         at = time.localtime(record.created)
-        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', at)}.{int(record.msecs):03d}{time.strftime('%z', at)}"
+        seconds, offset = time.strftime("%Y-%m-%dT%H:%M:%S", at), time.strftime("%z", at)
+        return f"{seconds}.{int(record.msecs):03d}{offset}"
 
 
 class JSONFormatter(_TextFormatter):

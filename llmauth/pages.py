@@ -68,7 +68,8 @@ DOCS = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>llmauth</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>:root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;
-margin:2rem auto;padding:0 1rem}pre{overflow:auto;padding:1rem;border:1px solid #8888}</style></head>
+margin:2rem auto;padding:0 1rem}pre{overflow:auto;padding:1rem;border:1px solid #8888}
+</style></head>
 <body><h1>llmauth</h1>
 <p>This server stands in front of LLM APIs and lets in those who hold its key. Send the key as
 <code>Authorization: Bearer KEY</code>; SDKs take it as their <code>api_key</code>, and this

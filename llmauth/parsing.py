@@ -34,7 +34,9 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
         try:
             result = kind(str(value).strip().replace("_", ""))
         except ValueError:
-            raise ValueError("is not a whole number" if kind is int else "is not a number") from None
+            raise ValueError(
+                "is not a whole number" if kind is int else "is not a number"
+            ) from None
         if isinstance(value, bool) or not low <= result <= high:
             raise ValueError(f"is not between {low} and {high}")
         return result

@@ -63,7 +63,13 @@ class Setting:
 
 
 def _setting(
-    name: str, env: str, flag: str, default: Any, parse: Callable[[Any], Any], help: str, **more: Any
+    name: str,
+    env: str,
+    flag: str,
+    default: Any,
+    parse: Callable[[Any], Any],
+    help: str,
+    **more: Any,
 ) -> Any:
     meta = {"name": name, "env": env, "flag": flag, "parse": parse, "help": help, **more}
     return field(default=default, metadata=meta)
@@ -131,7 +137,8 @@ class Settings:
         number(int, 1, 30 * _DAY), "Length of the moving window in seconds.")
     initial_block_seconds: int = _setting(
         f"{_BRUTE}.initial_block_seconds", "BRUTE_FORCE_INITIAL_BLOCK_SECONDS",
-        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY), "Length of the first block in seconds.")
+        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY),
+        "Length of the first block in seconds.")
     block_multiplier: float = _setting(
         f"{_BRUTE}.block_multiplier", "BRUTE_FORCE_BLOCK_MULTIPLIER", f"{_FLAG}-multiplier", 2.0,
         number(float, 1, 1000), "Each further block is this many times longer.")
@@ -207,7 +214,9 @@ class Settings:
 
 
 TABLE: tuple[Setting, ...] = tuple(
-    Setting(attribute=f.name, default=f.default, **f.metadata) for f in fields(Settings) if f.metadata
+    Setting(attribute=one.name, default=one.default, **one.metadata)
+    for one in fields(Settings)
+    if one.metadata
 )
 """All settings in the order of the documentation."""
 
@@ -223,4 +232,5 @@ def shown_value(setting: Setting, value: Any) -> str:
         return ", ".join(map(str, value)) or "none"
     if value is None:
         return "none"
-    return masked_uri(str(value)) if setting.secret else str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return masked_uri(text) if setting.secret else text

@@ -75,6 +75,8 @@ class Upstream:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._sock.close()
 
     def _accept(self) -> None:

@@ -23,7 +23,7 @@ from llmauth.capture import Exchange, WireCapture
 from llmauth.exceptions import ConfigurationError
 from llmauth.redaction import Redactor
 
-SECRET = "Zk3vQ9Yw7Tt5Rq\"é/"
+SECRET = 'Zk3vQ9Yw7Tt5Rq"é/'
 NAMES = [
     "timestamp_iso", "timestamp_unix", "direction", "source", "destination", "request_id",
     "backend", "model", "key_name", "content_type", "content_length", "payload", "metadata",
@@ -315,8 +315,10 @@ def test_it_is_complete_after_close_with_many_threads(recording: Recording) -> N
     for event in events:
         text = by_request.setdefault(event["request_id"], "")
         by_request[event["request_id"]] = text + str(event["payload"] or "")
-    assert all(text.endswith("data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n")
-               for text in by_request.values())
+    assert all(
+        text.endswith("data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n")
+        for text in by_request.values()
+    )
     assert recording.capture.healthy
     assert recording.capture.failures == 0
 

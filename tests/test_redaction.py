@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmauth.redaction import Redactor
 
-KEY = "sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q\"é\\n"
+KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
 OPAQUE = "Zk3vQ9Yw7Tt5Rq"
 
 
@@ -234,9 +234,10 @@ def test_bytes_that_are_not_text_stay_as_they_are_around_a_masked_secret() -> No
     junk = bytes(range(128, 256))
     assert redactor.data(junk + OPAQUE.encode() + junk) == junk + b"****" + junk
     stream = redactor.stream()
-    assert stream.feed(junk) + stream.feed(OPAQUE.encode()) + stream.feed(junk) + (
-        stream.finish()
-    ) == junk + b"****" + junk
+    assert (
+        stream.feed(junk) + stream.feed(OPAQUE.encode()) + stream.feed(junk) + (stream.finish())
+        == junk + b"****" + junk
+    )
 
 
 def test_short_secrets_are_masked_and_the_shortest_only_as_words() -> None:

@@ -1,0 +1,247 @@
+"""The program as people start it, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from servers import TIMEOUT, Upstream
+
+ROOT = Path(__file__).parent.parent
+KEY = "key-of-the-command-line-0123456789"
+SECRET = "sk-proj-provider-key-of-the-command-line"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmauth", *arguments],
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def started(*command: str, port: int, **environ: str):
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(**environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + TIMEOUT
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError):
+                get(port, "/health")
+                break
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def get(port: int, path: str, key: str | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def test_without_a_key_it_refuses_to_start_and_says_why():
+    done = run()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "API key not configured: set LLM_INTERACTIVE_PROXY_API_KEY, "
+        "or start with --disable-auth for local development.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["--disable-auth", "--host", "0.0.0.0"], {}, "--allow-unauthenticated-network"),
+        (["--default-backend", "opnai"], {}, "openai"),
+        (["--port", "99999"], {}, "server.port (flag --port): '99999'"),
+        ([], {"APP_PORT": "x"}, "server.port (environment APP_PORT): 'x'"),
+        (["--capture-file", "/nonexistent/x"], {}, "/nonexistent/x"),
+        (["--log", "/nonexistent/x"], {}, "/nonexistent/x"),
+        (["--auth-brute-force-storage", "redis://:pw-secret@127.0.0.1:1"], {}, "reached"),
+        (["--auth-brute-force-storage", "memcached://x"], {}, "moving window"),
+        (["--config", "/nonexistent.yaml"], {}, "/nonexistent.yaml"),
+        (["--backend", "x"], {}, "NAME=URL"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_line(arguments, environ, said):
+    done = run(*arguments, LLM_INTERACTIVE_PROXY_API_KEY=KEY, **environ)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "pw-secret" not in done.stderr
+    assert KEY not in done.stderr
+
+
+def test_a_taken_port_is_one_clear_line():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = str(sock.getsockname()[1])
+        done = run("--port", port, LLM_INTERACTIVE_PROXY_API_KEY=KEY)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"Cannot listen on 127\.0\.0\.1, port {port}: .*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "llmauth"],
+        ["-m", "llmauth", "serve"],
+        ["app.py"],
+        ["-m", "flask", "--app", "app", "run"],
+        ["-m", "waitress", "--listen=127.0.0.1:PORT", "wsgi:application"],
+    ],
+    ids=["module", "serve", "app.py", "flask run", "waitress-serve"],
+)
+def test_every_way_to_start_it(command):
+    port = free_port()
+    command = [part.replace("PORT", str(port)) for part in command]
+    if "waitress" not in command:
+        command += ["--port", str(port)]
+    environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLM_BACKEND": "echo"}
+    with started(*command, port=port, **environ):
+        assert get(port, "/v1/models")[0] == 401
+        assert get(port, "/v1/models", KEY)[0] == 200
+
+
+def test_keygen_prints_a_strong_key():
+    one, two = run("keygen").stdout.strip(), run("keygen").stdout.strip()
+    assert one != two
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", one)
+
+
+def test_demo_prints_snippets_that_work_when_pasted(tmp_path):
+    port = free_port()
+    with started("-m", "llmauth", "demo", "--port", str(port), port=port) as process:
+        os.kill(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+    with started("-m", "llmauth", "demo", "--port", str(port), port=port) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        text = "".join(lines)
+        curl, python, javascript = (
+            re.search(pattern, text, re.DOTALL)[1]
+            for pattern in (
+                r"curl:\n\n(.*?)\n\nPython",
+                r"pip install openai\):\n\n(.*?)\n\nJava",
+                r"node\):\n\n(.*?)\n\nPress",
+            )
+        )
+        done = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True)
+        assert done.stdout.count("data: ") > 5
+        assert done.stdout.endswith("data: [DONE]\n\n")
+        done = subprocess.run(
+            [sys.executable, "-c", python], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "echo: Hello, how are you?"
+        (tmp_path / "demo.mjs").write_text(javascript)
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai"]
+        subprocess.run(install, cwd=tmp_path, check=True, timeout=120)
+        done = subprocess.run(
+            ["node", "demo.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "echo: Hello, how are you?"
+        assert output
+
+
+def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):
+    upstream = Upstream()
+    file = tmp_path / "llmauth.yaml"
+    file.write_text("server: {port: 8765}\nlogging: {level: debug}\n")
+    done = run(
+        "check",
+        "--log-level",
+        "warning",
+        "--config",
+        str(file),
+        LLM_INTERACTIVE_PROXY_API_KEY=KEY,
+        OPENAI_API_KEY=SECRET,
+        OPENAI_API_BASE_URL=upstream.url,
+        OLLAMA_API_BASE_URL="http://user:pass-secret@127.0.0.1:1",
+    )
+    upstream.stop()
+    assert done.returncode == 1
+    assert re.search(r"server\.port +8765  \[.*llmauth\.yaml: server\.port\]", done.stdout)
+    assert re.search(r"logging\.level +WARNING  \[flag --log-level\]", done.stdout)
+    assert "backend openai: ok" in done.stdout
+    assert "backend ollama: The backend 'ollama' could not be reached" in done.stdout
+    output = done.stdout + done.stderr
+    assert not [secret for secret in (KEY, SECRET, "pass-secret") if secret in output]
+
+
+def test_help_names_every_setting():
+    from llmauth.settings import TABLE
+
+    text = re.sub(r"\s+", " ", run("serve", "--help").stdout)
+    for setting in TABLE:
+        assert setting.flag in text
+        assert setting.env in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_banner_the_log_and_a_clean_end_without_a_secret(tmp_path, number):
+    upstream, port, log = Upstream(), free_port(), tmp_path / "log.jsonl"
+    environ = {
+        "LLM_INTERACTIVE_PROXY_API_KEY_ALICE": KEY,
+        "OPENAI_API_KEY": SECRET,
+        "OPENAI_API_BASE_URL": upstream.url,
+        "LOG_LEVEL": "DEBUG",
+        "LOG_FILE": str(log),
+        "LOG_FORMAT": "json",
+    }
+    command = ["-m", "llmauth", "--port", str(port)]
+    with started(*command, port=port, **environ) as process:
+        assert get(port, f"/v1/y?key={KEY}", KEY)[0] == 200
+        assert get(port, f"/v1/x/{KEY}", "wrong-" + KEY)[0] == 401
+        os.kill(process.pid, number)
+        output, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+    upstream.stop()
+    assert "alice" in output
+    assert output.isascii()
+    assert all(len(line) <= 80 for line in output.splitlines())
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    access = [entry for entry in entries if entry["logger"] == "llmauth.access"]
+    line = next(entry for entry in access if entry["path"] == "/v1/y")
+    assert (line["key"], line["backend"], line["status"]) == ("alice", "openai", "200")
+    assert {"client", "method", "bytes", "first_byte_ms", "total_ms", "request_id"} <= line.keys()
+    assert KEY not in log.read_text() + output
+    assert SECRET not in log.read_text() + output
