@@ -1,0 +1,207 @@
+"""Flag, then environment, then config file, then default; and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from llmauth.configuration import Given, from_flask, load, require_keys
+from llmauth.exceptions import ConfigurationError
+from llmauth.settings import TABLE
+
+KEY = "key-of-the-configuration-0123456789"
+SECRET = "value-that-must-never-be-shown"
+
+# Three different, valid texts for each setting: of the flag, the environment and the file.
+EXAMPLES = {
+    "trusted_ips": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+    "trusted_proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+    "bypass_paths": ("/a", "/b", "/c"),
+    "storage_uri": ("redis://a", "redis://b", "redis://c"),
+    "default_backend": ("gemini", "ollama", "echo"),
+    "log_level": ("DEBUG", "ERROR", "WARNING"),
+    "log_format": ("json", "text", "json"),
+    "max_block_seconds": ("4001", "4002", "4003"),
+    "initial_block_seconds": ("11", "12", "13"),
+    "max_request_body": ("1M", "2M", "3M"),
+    "capture_max_bytes": ("1M", "2M", "3M"),
+    "ipv6_prefix": ("48", "56", "60"),
+}
+
+
+def examples(setting):
+    if isinstance(setting.default, bool):
+        return ("true", "false", "true")
+    if isinstance(setting.default, (int, float)):
+        return EXAMPLES.get(setting.attribute, ("21", "22", "23"))
+    return EXAMPLES.get(setting.attribute, ("one", "two", "three"))
+
+
+def yaml_of(name: str, value: str) -> str:
+    *parents, last = name.split(".")
+    lines = [f"{'  ' * depth}{part}:" for depth, part in enumerate(parents)]
+    return "\n".join([*lines, f"{'  ' * len(parents)}{last}: {value}", ""])
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda setting: setting.attribute)
+def test_precedence(setting, tmp_path):
+    flag, variable, text = examples(setting)
+    file = tmp_path / "llmauth.yaml"
+    file.write_text(yaml_of(setting.name, text))
+    environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}
+
+    def value(given=None, **more):
+        settings = load(Given(given or {}), environ | more)
+        return getattr(settings, setting.attribute), settings.origins[setting.attribute]
+
+    in_file = {"LLMAUTH_CONFIG": str(file)}
+    in_environ = in_file | {setting.env: variable}
+    assert value() == (setting.default, "default")
+    assert value(**{setting.env: " "}) == (setting.default, "default")
+    assert value(**in_file) == (setting.parse(text), f"{file}: {setting.name}")
+    assert value(**in_environ) == (setting.parse(variable), f"environment {setting.env}")
+    given = {setting.attribute: flag}
+    assert value(given, **in_environ) == (setting.parse(flag), f"flag {setting.flag}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("server: {prot: 1}", "'server.prot' is no setting. Did you mean 'server.port'?"),
+        ("auth: {max_failed_attempts: 3}", "brute_force_protection.max_failed_attempts"),
+        ("auth: {api_key: SECRET}", "LLM_INTERACTIVE_PROXY_API_KEY"),
+        ("backends: {openai: {api_key: SECRET}}", "OPENAI_API_KEY"),
+        ("backends: {openai: {base_url: 'https://u:SECRET@x'}}", "OPENAI_API_BASE_URL"),
+        (
+            "auth: {brute_force_protection: {storage_uri: 'redis://:SECRET@x'}}",
+            "BRUTE_FORCE_STORAGE_URI",
+        ),
+        ("backends: {openai: {bse_url: x}}", "base_url"),
+        ("backends: {openai: {base_url: 'ftp://x'}}", "http:// or https://"),
+        ("backends: {openai: {base_url: 'https://x?q=1'}}", "query"),
+        ("backends: {'v1': {base_url: 'https://x'}}", "cannot name a backend"),
+        ("backends: {mine: {auth: bearer}}", "has no base_url"),
+        ("server: {port: true}", "server.port"),
+        ("server: {port: 70000}", "0 and 65535"),
+        ("auth: {bypass_paths: ['/']}", "bypass_paths"),
+        ("auth: {bypass_paths: ['/a/../b']}", "dots"),
+        ("auth: {trusted_ips: ['x']}", "no address"),
+        ("- a list", "not settings"),
+        ("a: [", "line"),
+        ("\tx", "line"),
+    ],
+)
+def test_what_a_file_must_not_say(tmp_path, text, said):
+    file = tmp_path / "llmauth.yaml"
+    file.write_text(text.replace("SECRET", SECRET))
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        load(environ={"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLMAUTH_CONFIG": str(file)})
+    assert SECRET not in str(caught.value)
+    assert str(file) in str(caught.value) or "mine" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"max_block_seconds": 5}, "shorter than initial_block_seconds"),
+        ({"default_backend": "nothing"}, "there is no backend 'nothing'"),
+        ({"disable_auth": True, "host": "::"}, "--allow-unauthenticated-network"),
+    ],
+)
+def test_contradictions(values, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load(Given(values), {"LLM_INTERACTIVE_PROXY_API_KEY": KEY})
+
+
+def test_an_open_network_without_keys_has_to_be_wanted():
+    values = {"disable_auth": True, "host": "0.0.0.0", "allow_unauthenticated_network": True}
+    require_keys(load(Given(values), {}))
+
+
+def test_keys_of_the_environment_and_of_files(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("# comment\nalice: alice-key-0123456789\n\nbob: bob-key-0123456789\n")
+    one = tmp_path / "one"
+    one.write_text("key-in-a-file-0123456789\r\n")
+    environ = {
+        "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
+        "LLM_INTERACTIVE_PROXY_API_KEY_FILE": str(file),
+        "LLM_INTERACTIVE_PROXY_API_KEY_CAROL_FILE": str(one),
+        "LLM_INTERACTIVE_PROXY_API_KEY_DAVE": " dave-key-0123456789\n",
+        "LLM_INTERACTIVE_PROXY_API_KEYS": "not one of ours",
+        "OPENAI_API_KEY_FILE": str(one),
+    }
+    settings = load(environ=environ)
+    assert dict(settings.keys) == {
+        "default": KEY,
+        "alice": "alice-key-0123456789",
+        "bob": "bob-key-0123456789",
+        "carol": "key-in-a-file-0123456789",
+        "dave": "dave-key-0123456789",
+    }
+    assert settings.backends["openai"].api_key == "key-in-a-file-0123456789"
+    for secret in settings.secrets:
+        assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"LLM_INTERACTIVE_PROXY_API_KEY": f'"{SECRET}"'}, "quotes"),
+        ({"LLM_INTERACTIVE_PROXY_API_KEY": f"{SECRET} {SECRET}"}, "space"),
+        ({"LLM_INTERACTIVE_PROXY_API_KEY": f"{SECRET}\xfc"}, "ASCII"),
+        ({"LLM_INTERACTIVE_PROXY_API_KEY": SECRET * 300}, "4096"),
+        ({"LLM_INTERACTIVE_PROXY_API_KEY_FILE": "/nonexistent"}, "/nonexistent"),
+        (
+            {"LLM_INTERACTIVE_PROXY_API_KEY": SECRET, "LLM_INTERACTIVE_PROXY_API_KEY_A": SECRET},
+            "name the same key",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_used(environ, said):
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        load(environ=environ)
+    assert SECRET not in str(caught.value)
+
+
+def test_backends_of_every_source(tmp_path):
+    file = tmp_path / "llmauth.yaml"
+    file.write_text(
+        "backends:\n  local: {base_url: 'http://one/v1', auth: none}\n  openai: {read_timeout: 5}\n"
+    )
+    environ = {
+        "LLMAUTH_CONFIG": str(file),
+        "GROQ_API_BASE_URL": "https://api.groq.com/openai/v1/",
+        "GROQ_API_KEY": SECRET,
+        "GROQ_TIMEOUT": "7",
+        "AZURE_OPENAI_API_BASE_URL": "https://azure",
+        "LOCAL_API_BASE_URL": "http://two",
+    }
+    given = Given(backends={"mine": "http://mine"})
+    backends = load(given, environ).backends
+    assert backends["groq"].base_url == "https://api.groq.com/openai/v1"
+    assert backends["groq"].api_key == SECRET
+    assert (backends["groq"].read_timeout, backends["groq"].first_byte_timeout) == (7, 7)
+    assert backends["azure-openai"].base_url == "https://azure"
+    assert (backends["local"].base_url, backends["local"].auth) == ("http://two", "none")
+    assert backends["openai"].read_timeout == 5
+    assert backends["mine"].base_url == "http://mine"
+    assert SECRET not in repr(backends)
+
+
+def test_the_flask_configuration(monkeypatch):
+    monkeypatch.setenv("BRUTE_FORCE_MAX_FAILED_ATTEMPTS", "9")
+    config = {
+        "LLMAUTH_PORT": 9000,
+        "LLMAUTH_MAX_FAILED_ATTEMPTS": "3",
+        "LLMAUTH_API_KEY": KEY,
+        "LLMAUTH_BACKENDS": {"mine": {"base_url": "http://mine"}},
+        "DEBUG": True,
+    }
+    settings = from_flask(config)
+    assert (settings.port, settings.max_failed_attempts) == (9000, 3)
+    assert settings.keys == (("default", KEY),)
+    assert "mine" in settings.backends
+    with pytest.raises(ConfigurationError, match="LLMAUTH_PORT"):
+        from_flask({"LLMAUTH_PROT": 1})

@@ -1,0 +1,228 @@
+"""Failures, blocks and strikes, in memory and in a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from llmauth.exceptions import ConfigurationError
+from llmauth.lockout import Lockout, Policy
+from llmauth.stores import BoundedMemoryStorage
+
+POLICY = Policy(max_failed_attempts=3, ttl_seconds=60, initial_block_seconds=10)
+WHO = "203.0.113.7"
+
+
+class Redis:
+    """A real server, which can be stopped and started on the same port."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port = sock.getsockname()[1]
+        self.uri = f"redis://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 15
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            time.sleep(0.02)
+        raise AssertionError("redis-server did not start")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis():
+    server = Redis()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def uri(request):
+    return "memory://" if request.param == "memory" else request.getfixturevalue("redis").uri
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1_800_000_000.0
+
+    monkeypatch.setattr(time, "time", lambda: Clock.now)
+    return Clock
+
+
+def fail(lockout: Lockout, count: int, who: str = WHO) -> int:
+    """Return how many of the failures may be answered 401."""
+    return sum(lockout.failed(who, who) is None for _ in range(count))
+
+
+def test_the_window_fills_and_the_address_is_blocked(uri):
+    lockout = Lockout(POLICY, uri)
+    assert fail(lockout, 2) == 2
+    assert lockout.blocked(WHO) is None
+    assert fail(lockout, 1) == 1
+    assert 9 <= lockout.blocked(WHO) <= 10
+    assert lockout.blocked("203.0.113.8") is None
+    assert fail(lockout, 3) == 0
+
+
+def test_the_right_key_forgets(uri):
+    lockout = Lockout(POLICY, uri)
+    for _ in range(3):
+        assert lockout.blocked(WHO) is None
+        assert fail(lockout, 2) == 2
+        lockout.succeeded(WHO)
+    assert lockout.blocked(WHO) is None
+
+
+def test_blocks_grow_with_every_failure_after_one(clock):
+    lockout = Lockout(Policy(max_failed_attempts=3, initial_block_seconds=10, max_block_seconds=60))
+    fail(lockout, 3)
+    lengths = []
+    for _ in range(5):
+        lengths.append(lockout.blocked(WHO))
+        clock.now += lengths[-1] - 1
+        assert lockout.blocked(WHO) == pytest.approx(1)
+        clock.now += 2
+        assert lockout.blocked(WHO) is None
+        assert fail(lockout, 5) == 1
+    assert lengths == [10, 20, 40, 60, 60]
+
+
+def test_strikes_are_forgotten_after_a_quiet_window(clock):
+    lockout = Lockout(POLICY)
+    fail(lockout, 3)
+    clock.now += 10 + 60 + 1
+    assert fail(lockout, 2) == 2
+    assert lockout.blocked(WHO) is None
+
+
+def test_old_failures_leave_the_window(clock):
+    lockout = Lockout(POLICY)
+    fail(lockout, 2)
+    clock.now += 61
+    fail(lockout, 2)
+    assert lockout.blocked(WHO) is None
+
+
+def simultaneously(count: int, *lockouts: Lockout) -> int:
+    answers, barrier = [], threading.Barrier(count)
+
+    def attempt(number: int) -> None:
+        barrier.wait()
+        answers.append(lockouts[number % len(lockouts)].failed(WHO, WHO))
+
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == count
+    return answers.count(None)
+
+
+def test_of_simultaneous_failures_exactly_the_limit_is_in_time(uri):
+    policy = Policy(max_failed_attempts=3, initial_block_seconds=1, max_block_seconds=60)
+    lockout = Lockout(policy, uri)
+    assert simultaneously(100, lockout) == 3
+    time.sleep(lockout.blocked(WHO) + 0.3)
+    assert simultaneously(100, lockout) == 1
+    assert lockout.blocked(WHO) > 1
+
+
+def test_two_processes_share_one_count_and_one_block(redis):
+    one, two = Lockout(POLICY, redis.uri), Lockout(POLICY, redis.uri)
+    assert fail(one, 2) == 2
+    assert fail(two, 1) == 1
+    assert one.blocked(WHO) == pytest.approx(two.blocked(WHO), abs=1)
+    assert simultaneously(20, one, two) == 0
+    restarted = Lockout(POLICY, redis.uri)
+    assert restarted.blocked(WHO) > 8
+
+
+def test_simultaneous_failures_spread_over_processes(redis):
+    assert simultaneously(120, *(Lockout(POLICY, redis.uri) for _ in range(3))) == 3
+
+
+def test_a_shared_store_is_asked_once_a_second_and_not_at_all_while_blocked(redis):
+    lockout = Lockout(POLICY, redis.uri)
+    lockout.blocked(WHO)
+
+    def commands() -> int:
+        with socket.create_connection(("127.0.0.1", redis.port)) as sock:
+            sock.sendall(b"INFO stats\r\nQUIT\r\n")
+            text = sock.makefile("rb").read().decode()
+        return int(text.partition("total_commands_processed:")[2].split()[0])
+
+    before = commands()
+    for _ in range(50):
+        assert lockout.blocked(WHO) is None
+        lockout.succeeded(WHO)
+    assert commands() - before <= 3  # the questions for the figure, and one at a second's end
+    fail(lockout, 3)
+    before = commands()
+    for _ in range(50):
+        assert lockout.blocked(WHO)
+    assert commands() - before <= 2
+
+
+def test_when_the_store_dies_lockout_goes_on_locally_and_returns(redis, caplog):
+    lockout = Lockout(POLICY, redis.uri)
+    blocked = "203.0.113.9"
+    fail(lockout, 3, blocked)
+    redis.stop()
+    assert lockout.blocked(WHO) is None
+    assert fail(lockout, 5) == 3
+    assert lockout.blocked(WHO) > 8
+    assert lockout.blocked(blocked) > 8
+    lockout.succeeded("203.0.113.10")
+    assert not lockout.healthy
+    assert len([r for r in caplog.records if "does not answer" in r.getMessage()]) == 1
+    redis.start()
+    until = time.monotonic() + 15
+    while not lockout.healthy and time.monotonic() < until:
+        time.sleep(0.05)
+    assert lockout.healthy
+    assert fail(lockout, 2, "203.0.113.11") == 2
+
+
+def test_a_store_that_hangs_is_given_up_after_one_request():
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        uri = f"redis://127.0.0.1:{hanging.getsockname()[1]}"
+        with pytest.raises(ConfigurationError, match="cannot be reached"):
+            Lockout(POLICY, uri)
+
+
+def test_every_block_is_one_line_with_the_address(caplog):
+    lockout = Lockout(POLICY)
+    for _ in range(4):
+        lockout.failed("2001:db8::/64", "2001:db8::7")
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert record.getMessage() == (
+        "blocked 2001:db8::7 for 10 seconds: too many failed attempts (counted as 2001:db8::/64)"
+    )
+
+
+def test_memory_stays_bounded_and_whoever_is_at_it_stays_blocked(monkeypatch):
+    monkeypatch.setattr("llmauth.stores.MAX_WINDOWS", 100)
+    monkeypatch.setattr("llmauth.stores.MAX_COUNTERS", 100)
+    store = BoundedMemoryStorage()
+    store.incr("attacker", 1000)
+    for number in range(5000):
+        store.acquire_entry(f"w{number}", 3, 60)
+        store.incr(f"c{number}", 60)
+        assert store.get("attacker") == 1
+    assert len(store) == 200
