@@ -10,8 +10,7 @@ from typing import Any
 from .exceptions import AddressLockedOut
 from .extension import State
 from .guard import RequestInfo, refusal_headers
-
-logger = logging.getLogger("llmauth.access")
+from .journal import Journal, logger
 
 
 class Entry:
@@ -28,11 +27,12 @@ class Entry:
     def __init__(self, application: Callable[..., Iterable[bytes]], state: State) -> None:
         self._application = application
         self._guard = state.guard
+        self._journal = state.journal
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         info = self._guard.info(environ)
         environ["PATH_INFO"] = info.path
-        answer = _Answer(info, environ, start_response)
+        answer = _Answer(self._journal, info, environ, start_response)
         try:
             if not self._guard.is_public(info, environ, pages=True):
                 self._guard.check_lockout(info)
@@ -54,7 +54,10 @@ class Entry:
 class _Answer:
     """A response on its way out: counted, timed, and logged when it ends."""
 
-    def __init__(self, info: RequestInfo, environ: dict[str, Any], start_response: Any) -> None:
+    def __init__(
+        self, journal: Journal, info: RequestInfo, environ: dict[str, Any], start_response: Any
+    ) -> None:
+        self._journal = journal
         self.body: Iterable[bytes] = ()
         self._info = info
         self._environ = environ
@@ -95,23 +98,9 @@ class _Answer:
     def _log(self) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        info, now = self._info, time.perf_counter()
-        fields = {
-            "client": info.client,
-            "key": info.key_name or "-",
-            "method": self._environ["REQUEST_METHOD"],
-            "path": info.path,
-            "backend": info.backend or "-",
-            "status": self._status,
-            "bytes": self._sent,
-            "first_byte_ms": round(((self._first or now) - info.started) * 1000, 1),
-            "total_ms": round((now - info.started) * 1000, 1),
-            "request_id": info.id,
-            "error": info.error or "-",
-        }
-        logger.info(
-            '%(client)s %(key)s "%(method)s %(path)s" %(backend)s %(status)s %(bytes)dB '
-            "first=%(first_byte_ms)sms total=%(total_ms)sms %(request_id)s error=%(error)s",
-            fields,
-            extra={"access": fields},
+        now = time.perf_counter()
+        first = self._first or now
+        self._journal.put(
+            (time.time(), self._info, self._environ["REQUEST_METHOD"], self._status, self._sent)
+            + ((first - self._info.started) * 1000, (now - self._info.started) * 1000)
         )

@@ -12,6 +12,7 @@ from .capture import WireCapture
 from .configuration import from_flask, require_keys
 from .exceptions import RequestRefused
 from .guard import Guard, refusal_headers
+from .journal import Journal
 from .lifecycle import Lifecycle
 from .redaction import Redactor
 from .settings import Settings
@@ -33,6 +34,7 @@ class State:
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
         self.router = Router(self.backends, settings.default_backend)
         self.lifecycle = Lifecycle(settings.threads)
+        self.journal = Journal()
         self.serves_pages = False
         self.capture: WireCapture | None = None
         if settings.capture_file:
@@ -58,6 +60,7 @@ class State:
             upstream.close()
         if self.capture:
             self.capture.close(5.0)
+        self.journal.flush()
 
 
 class LLMAuth:

@@ -35,7 +35,7 @@ class JSONFormatter(_TextFormatter):
             "logger": record.name,
         }
         access = getattr(record, "access", None)
-        entry |= access if isinstance(access, dict) else {"message": record.getMessage()}
+        entry |= json.loads(access) if access else {"message": record.getMessage()}
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:

@@ -71,9 +71,10 @@ class RedactingFilter(logging.Filter):
         # Mostly the names of logger, thread and process: asking for them together is cheaper.
         values = [attributes[name] for name in names if name in _NAMES]
         together = "\n".join(value for value in values if isinstance(value, str))
-        if len(values) == len(names) and self._redactor.text(together) == together:
-            return
+        clean = self._redactor.text(together) == together
         for name in names:
+            if clean and name in _NAMES and isinstance(attributes[name], (str, type(None))):
+                continue
             shown = self._redactor.mapping({name: attributes[name]})
             del attributes[name]
             for key, item in shown.items():
