@@ -128,11 +128,6 @@ def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Hea
     return kept
 
 
-def has(headers: Headers, *names: str) -> bool:
-    """True when one of the lower-case names is among the headers."""
-    return any(name.lower() in names for name, _ in headers)
-
-
 def _one_line(value: str) -> str:
     """Unfold a header (RFC 9112 §5.2) and drop what could end it early."""
     return _CONTROL.sub("", _FOLD.sub(" ", value))

@@ -23,7 +23,7 @@ from .exceptions import (
 )
 from .extension import State, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
-from .headers import has, request_headers, response_headers
+from .headers import request_headers, response_headers
 from .relay import Relay, UpstreamReply
 from .upstream import Outgoing
 
@@ -100,14 +100,20 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     # Hand the answer on
     if exchange:
         exchange.inbound_response(incoming.status, incoming.headers)
+    received = {name.lower(): value for name, value in incoming.headers}
     relay = Relay(
-        incoming, name=backend.name, info=info, release=lifecycle.leave, exchange=exchange
+        incoming,
+        received,
+        name=backend.name,
+        info=info,
+        release=lifecycle.leave,
+        exchange=exchange,
     )
-    stream = not has(incoming.headers, "content-length") and _may_have_body(incoming.status)
+    stream = "content-length" not in received and incoming.status not in (204, 304)
     headers = response_headers(incoming.headers, stream=stream)
-    if not has(headers, "x-request-id", "request-id"):
+    if "x-request-id" not in received and "request-id" not in received:
         headers.append(("x-request-id", info.id))
-    return UpstreamReply(relay, headers)
+    return UpstreamReply(relay, headers, flush=stream)
 
 
 def _own_path(path: str) -> str:
@@ -217,10 +223,6 @@ def _captured(
     url = backend.origin + outgoing.target
     exchange.outbound_request(outgoing.method, url, outgoing.headers, body)
     return exchange
-
-
-def _may_have_body(status: int) -> bool:
-    return status not in (204, 304)
 
 
 def _never() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import waitress.channel
@@ -12,7 +12,7 @@ from flask import Response
 from .capture import Exchange
 from .exceptions import ClientDisconnected, error_body
 from .guard import RequestInfo
-from .headers import has
+from .headers import Headers
 from .upstream import Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
@@ -30,17 +30,17 @@ class BrokenOffError(waitress.channel.ClientDisconnected):
 class UpstreamReply(Response):
     """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
 
-    def __init__(self, relay: Relay, headers: list[tuple[str, str]]) -> None:
+    def __init__(self, relay: Relay, headers: Headers, *, flush: bool) -> None:
         self._relay = relay
         incoming = relay.incoming
         super().__init__(relay, incoming.status, headers, direct_passthrough=True)
         self._line = f"{incoming.status} {incoming.reason}".rstrip()
-        self.is_stream = not has(headers, "content-length")
+        self._flush = flush
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         try:
             write = start_response(self._line, list(self.headers))
-            if self.is_stream and "waitress.client_disconnected" in environ:
+            if self._flush and "waitress.client_disconnected" in environ:
                 # waitress sends the headers with the first bytes, which may be minutes away.
                 write(b"")
         except BaseException:
@@ -59,6 +59,7 @@ class Relay:
     def __init__(
         self,
         incoming: Incoming,
+        received: Mapping[str, str],
         *,
         name: str,
         info: RequestInfo,
@@ -73,8 +74,8 @@ class Relay:
         self._exchange = exchange
         self._tail = b"\n\n"
         self._broken = False
-        plain = not has(incoming.headers, "content-encoding", "content-length")
-        kind = next((v for n, v in incoming.headers if n.lower() == "content-type"), "")
+        plain = "content-encoding" not in received and "content-length" not in received
+        kind = received.get("content-type", "")
         self._events = plain and kind.lower().startswith("text/event-stream")
 
     def __iter__(self) -> Iterator[bytes]:

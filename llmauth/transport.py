@@ -1,24 +1,29 @@
-"""The adapter, pool and connections of ``requests`` and ``urllib3``, made to keep watch."""
+"""The adapter and the connections of ``requests`` and ``urllib3``, made to keep watch.
+
+``requests`` and ``urllib3`` choose, check, open, pool and close connections, with TLS and all;
+what is said over one is :mod:`llmauth.http1`.
+"""
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import requests
 import urllib3.connection
 from requests.adapters import HTTPAdapter
 
-from .watch import Watch, WatchedSocket
+from .http1 import Body, read_head
+from .watch import Watch
 
-HOLD = 64 * 1024
-"""Bytes of head and body that are sent in one go."""
+SEND_TOGETHER = 64 * 1024
+"""Bytes; a body up to this size leaves in one go with its head."""
 
-MAX_INTERIM_RESPONSES = 32
-"""Responses with a status of 1xx before the final one; more are an attack or a defect."""
+READ_SIZE = 16 * 1024
+"""Bytes of a large request body that are read from the server's file at a time."""
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name a bundle of certificates; read once, at start."""
@@ -28,63 +33,84 @@ current = threading.local()
 
 
 @dataclass
-class Watched:
+class Exchange:
+    """One request on its way.
+
+    :param head: request line and headers as they are sent
+    """
+
     watch: Watch
-    target: str
+    method: str
+    head: bytes
+    body: bytes | IO[bytes] | None
+    length: int
 
 
-class _Response(http.client.HTTPResponse):
-    """Reads past interim responses (RFC 9110 §15.2), of which ``http.client`` knows only 100."""
+class Response:
+    """A response whose body has not been read yet."""
 
-    def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(MAX_INTERIM_RESPONSES):
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200:
-                return version, status, reason
-            if status == 101:
-                break
-            http.client.parse_headers(self.fp)
-        raise http.client.HTTPException("no final response")
+    # What urllib3 looks at before it hands a response on.
+    headers: dict[str, str] = {}
+    version_string = "HTTP/1.1"
+    length_remaining = None
+    retries: Any = None
+    _connection: Any = None
+    _pool: Any = None
+
+    def __init__(self, sock: Any, exchange: Exchange) -> None:
+        watch = exchange.watch
+
+        def receive() -> bytes:
+            return watch.receive(sock)
+
+        head = read_head(receive)
+        self.status = head.status
+        self.reason = head.reason
+        self.fields = head.headers
+        self._body = Body(exchange.method, head, receive)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body's bytes as they arrive."""
+        return self._body.chunks()
+
+    def close(self) -> None:
+        """Return the connection to its pool, closed unless it can be used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if not self._body.reusable:
+                connection.close()
+            self._pool._put_conn(connection)
 
 
 class _WatchedConnection:
-    """Sends the raw target and keeps watch; mixed into urllib3's connections."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._exchange: Watched = current.exchange
-        self._held: list[bytes] | None = []
-        super().request(*args, **kwargs)  # type: ignore[misc]
-        self._flush()
-        self._exchange.watch.request_sent()
-
-    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, self._exchange.target, *args, **kwargs)  # type: ignore[misc]
-
-    def _encode_request(self, request: str) -> bytes:
-        return request.encode("latin-1")
-
-    def send(self, data: Any) -> None:
-        """Hold the head until the first of the body is there: one packet for most requests."""
-        if self._held is not None and isinstance(data, bytes):
-            self._held.append(data)
-            if sum(map(len, self._held)) < HOLD:
-                return
-            data = b""
-        self._flush()
-        if data:
-            self._exchange.watch.send(self.sock, data)
-
-    def _flush(self) -> None:
-        if self._held is not None:
-            held, self._held = b"".join(self._held), None
-            if self.sock is None:
-                self.connect()  # type: ignore[attr-defined]
-            self._exchange.watch.send(self.sock, held)
-
-    def response_class(self, sock: Any, **kwargs: Any) -> _Response:
-        return _Response(WatchedSocket(sock, self._exchange.watch), **kwargs)  # type: ignore[arg-type]
+    """Sends the request as it was given and keeps watch; mixed into urllib3's connections."""
 
     sock: Any
+    timeout: Any
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        exchange: Exchange = current.exchange
+        self._exchange = exchange
+        if self.sock is None:
+            self.connect()  # type: ignore[attr-defined]
+        watch, body = exchange.watch, exchange.body
+        if body is None or (isinstance(body, bytes) and len(body) <= SEND_TOGETHER):
+            watch.send(self.sock, exchange.head + (body or b""))
+        else:
+            watch.send(self.sock, exchange.head)
+            self._send_file(body, exchange.length)
+        watch.request_sent()
+
+    def _send_file(self, body: Any, left: int) -> None:
+        if isinstance(body, bytes):
+            self._exchange.watch.send(self.sock, body)
+            return
+        while left and (data := body.read(min(READ_SIZE, left))):
+            self._exchange.watch.send(self.sock, data)
+            left -= len(data)
+
+    def getresponse(self) -> Response:
+        return Response(self.sock, self._exchange)
 
 
 class _HTTPConnection(_WatchedConnection, urllib3.connection.HTTPConnection):  # type: ignore[misc]
@@ -107,6 +133,14 @@ class Adapter(HTTPAdapter):
         secure = origin.startswith("https:")
         pool.ConnectionCls = _HTTPSConnection if secure else _HTTPConnection
         self._pool = pool
+        self._request = request
+        self._request.headers.clear()
+
+    def exchange(self, exchange: Exchange, timeout: Any) -> Response:
+        """Send a request and return the response once its headers are there."""
+        current.exchange = exchange
+        response: Any = self.send(self._request, stream=True, timeout=timeout)
+        return response  # type: ignore[no-any-return]
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         return self._pool

@@ -8,7 +8,6 @@ on Windows), and costs nothing while data flows.
 
 from __future__ import annotations
 
-import io
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +17,9 @@ from .exceptions import ClientDisconnected
 
 TICK = 0.25
 """Seconds. The upstream of a client that left is closed within this time."""
+
+RECEIVE_SIZE = 16 * 1024
+"""Bytes that are read from an upstream at a time; a record of TLS holds as many."""
 
 _SEND_AT_ONCE = 256 * 1024
 
@@ -37,7 +39,6 @@ class Watch:
         self._first_byte_timeout = first_byte_timeout
         self._read_timeout = read_timeout
         self._headers_due: float | None = None
-        self.reused = False
 
     def request_sent(self) -> None:
         """The upstream's time to answer begins."""
@@ -47,14 +48,14 @@ class Watch:
         """From now on the gap between two reads counts."""
         self._headers_due = None
 
-    def receive(self, sock: socket.socket, buffer: Any) -> int:
-        """Read into the buffer, as ``recv_into`` does.
+    def receive(self, sock: socket.socket) -> bytes:
+        """Return the next bytes, as ``recv`` does.
 
-        :raises ClientDisconnected: when nobody waits for it any more
+        :raises ClientDisconnected: when nobody waits for them any more
         :raises TimeoutError: when the upstream took too long
         """
         try:
-            return sock.recv_into(buffer)
+            return sock.recv(RECEIVE_SIZE)
         except TimeoutError:
             # The first tick has passed; only now is a clock needed.
             due = self._headers_due or time.monotonic() - TICK + self._read_timeout
@@ -63,7 +64,7 @@ class Watch:
             if time.monotonic() >= due:
                 raise TimeoutError("the upstream took too long")
             try:
-                return sock.recv_into(buffer)
+                return sock.recv(RECEIVE_SIZE)
             except TimeoutError:
                 continue
 
@@ -90,33 +91,3 @@ class Watch:
         """Raise ClientDisconnected when nobody waits for the answer any more."""
         if self._gone():
             raise ClientDisconnected("the client left")
-
-
-class WatchedSocket:
-    """Gives ``http.client`` a file to read from that keeps watch."""
-
-    def __init__(self, sock: socket.socket, watch: Watch) -> None:
-        self._sock = sock
-        self._watch = watch
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_WatchedReader(self._sock, self._watch), io.DEFAULT_BUFFER_SIZE)
-
-
-class _WatchedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, watch: Watch) -> None:
-        self._sock = sock
-        self._watch = watch
-        # Keeps the socket open until this file is closed, as http.client expects of a file.
-        self._hold = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._watch.receive(self._sock, buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._hold.close()
-        super().close()

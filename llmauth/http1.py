@@ -1,0 +1,255 @@
+"""Reading an HTTP/1.1 response (RFC 9112) as it arrives, and nothing more lenient than safe.
+
+``http.client`` reads a stream through five layers, and its headers with a parser for e-mail: half
+of what forwarding a request cost. It also takes a body in an unknown transfer coding for one that
+ends with the connection.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 100
+"""As ``http.client`` has it, which many clients are built on."""
+
+MAX_INTERIM_RESPONSES = 32
+"""Responses with a status of 1xx before the final one; more are an attack or a defect."""
+
+MAX_LINE = 4096
+"""Bytes of a chunk's size with its extensions, or of the trailers."""
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\r\n]*))?")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+
+Receive = Callable[[], bytes]
+"""Returns the next bytes from the upstream, none at the end of the connection."""
+
+
+class BadResponseError(http.client.HTTPException):
+    """The upstream sent something that is not HTTP."""
+
+
+class NoResponseError(http.client.RemoteDisconnected):
+    """The upstream closed the connection before the end of the headers."""
+
+
+@dataclass
+class Head:
+    """The status line and the headers of a response.
+
+    :param rest: bytes that were received after it
+    """
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    is_1_0: bool
+    rest: bytes
+
+    def values(self, name: str) -> list[str]:
+        """Return the elements of a list-valued header, in lower case."""
+        found = [value for key, value in self.headers if key.lower() == name]
+        return [part.strip().lower() for part in ",".join(found).split(",")] if found else []
+
+
+def read_head(receive: Receive) -> Head:
+    """Read the head of the final response, past interim ones (RFC 9110 §15.2)."""
+    data = b""
+    for _ in range(MAX_INTERIM_RESPONSES):
+        while not (end := _HEAD_END.search(data)):
+            if len(data) > MAX_HEAD_BYTES:
+                raise BadResponseError("the headers are too long")
+            received = receive()
+            if not received:
+                raise NoResponseError("the connection was closed before the end of the headers")
+            data += received
+        head = _parsed(data[: end.start()], data[end.end() :])
+        if not 100 <= head.status < 200:
+            return head
+        if head.status == 101:
+            raise BadResponseError("nobody asked for another protocol")
+        data = head.rest
+    raise BadResponseError("too many interim responses")
+
+
+def _parsed(head: bytes, rest: bytes) -> Head:
+    status_line, *lines = _LINE_END.split(head)
+    status = _STATUS_LINE.fullmatch(status_line)
+    if not status:
+        raise BadResponseError("the status line is not HTTP/1")
+    if len(lines) > MAX_HEADERS:
+        raise BadResponseError("there are too many headers")
+    headers: list[tuple[str, str]] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t") and headers:  # obs-fold, RFC 9112 §5.2
+            name, value = headers[-1]
+            headers[-1] = (name, f"{value} {line.strip().decode('latin-1')}")
+            continue
+        raw, colon, content = line.partition(b":")
+        raw = raw.rstrip()
+        if not colon or not _NAME.fullmatch(raw):
+            raise BadResponseError("a header is malformed")
+        headers.append((raw.decode("ascii"), content.strip().decode("latin-1")))
+    reason = (status[3] or b"").decode("latin-1")
+    return Head(int(status[2]), reason, headers, status[1] == b"0", rest)
+
+
+class Body:
+    """The body of a response, framed as RFC 9112 §6.3 says.
+
+    :param method: of the request
+    :param head: of the response; loses a ``Content-Length`` that the framing overrides
+    :param receive: returns the next bytes from the upstream
+    """
+
+    def __init__(self, method: str, head: Head, receive: Receive) -> None:
+        self._receive = receive
+        self._rest = head.rest
+        self._chunked = False
+        self._length: int | None = None
+        codings, lengths = head.values("transfer-encoding"), head.values("content-length")
+        if method == "HEAD" or head.status in (204, 304):
+            self._length = 0
+        elif codings:
+            if codings != ["chunked"]:
+                raise BadResponseError("the transfer coding is unknown")
+            self._chunked = True
+            head.headers[:] = [h for h in head.headers if h[0].lower() != "content-length"]
+        elif lengths:
+            if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
+                raise BadResponseError("the content length is not one number")
+            self._length = int(lengths[0])
+        options = head.values("connection")
+        alive = "keep-alive" in options if head.is_1_0 else "close" not in options
+        self._keep_alive = alive and (self._chunked or self._length is not None)
+        self._complete = False
+
+    @property
+    def reusable(self) -> bool:
+        """True once the connection may carry another request."""
+        return self._complete and self._keep_alive and not self._rest
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes as they arrive.
+
+        :raises BadResponseError: for bad chunking, or an end before the end
+        """
+        if self._chunked:
+            return self._read_chunked()
+        return self._read_to_close() if self._length is None else self._read_length(self._length)
+
+    def _read_length(self, left: int) -> Iterator[bytes]:
+        data, self._rest = self._rest, b""
+        while left:
+            data = data or self._more()
+            piece, data = (data, b"") if len(data) <= left else (data[:left], data[left:])
+            left -= len(piece)
+            if not left:
+                self._finish(data)
+            yield piece
+            piece = b""
+        if not self._complete:
+            self._finish(data)
+
+    def _read_to_close(self) -> Iterator[bytes]:
+        data, self._rest = self._rest, b""
+        while data or (data := self._receive()):
+            yield data
+            data = b""
+        self._finish(b"")
+
+    def _read_chunked(self) -> Iterator[bytes]:
+        decoder = ChunkedDecoder()
+        data, self._rest = self._rest, b""
+        while True:
+            content = decoder.feed(data)
+            if decoder.done:
+                self._finish(decoder.rest)
+            if content:
+                yield content
+            if decoder.done:
+                return
+            data = self._more()
+
+    def _more(self) -> bytes:
+        data = self._receive()
+        if not data:
+            raise BadResponseError("the connection was closed before the end of the body")
+        return data
+
+    def _finish(self, rest: bytes) -> None:
+        self._complete, self._rest = True, rest
+
+
+_SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
+
+
+class ChunkedDecoder:
+    """Takes the chunks of RFC 9112 §7.1 apart; drops extensions and trailers."""
+
+    def __init__(self) -> None:
+        self._state = _SIZE_LINE
+        self._left = 0
+        self._buffer = b""
+        self._trailer_bytes = 0
+        self.done = False
+
+    @property
+    def rest(self) -> bytes:
+        """What was fed after the end."""
+        return self._buffer
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content that has become known; sets ``done`` at the end.
+
+        :raises BadResponseError: for anything but chunks
+        """
+        buffer = self._buffer + data if self._buffer else data
+        content: list[bytes] = []
+        at = 0
+        while not self.done:
+            if self._state == _DATA:
+                piece = buffer[at : at + self._left]
+                content.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left:
+                    break
+                self._state = _DATA_END
+            if self._state == _DATA_END:
+                end = buffer[at : at + 2]
+                if end != b"\r\n"[: len(end)]:
+                    raise BadResponseError("a chunk is longer than its size")
+                if len(end) < 2:
+                    break
+                at += 2
+                self._state = _SIZE_LINE
+            end_of_line = buffer.find(b"\n", at)
+            if end_of_line < 0:
+                if len(buffer) - at > MAX_LINE:
+                    raise BadResponseError("a line between chunks is too long")
+                break
+            self._line(buffer[at:end_of_line].rstrip(b"\r"))
+            at = end_of_line + 1
+        self._buffer = buffer[at:]
+        return content[0] if len(content) == 1 else b"".join(content)
+
+    def _line(self, line: bytes) -> None:
+        if self._state == _TRAILERS:
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > MAX_HEAD_BYTES:
+                raise BadResponseError("the trailers are too long")
+            self.done = not line
+            return
+        size = line.partition(b";")[0].strip(b" \t")
+        if not _SIZE.fullmatch(size):
+            raise BadResponseError("a chunk's size is not a number")
+        self._left = int(size, 16)
+        self._state = _DATA if self._left else _TRAILERS
