@@ -13,6 +13,7 @@
         ├── MethodRefused             405
         ├── BodyTooLarge              413
         ├── AddressLockedOut          429
+        ├── InternalError             500
         ├── NotSupported              501
         ├── UpstreamUnreachable       502
         ├── Unavailable               503
@@ -81,7 +82,8 @@ class RequestRefused(LLMAuthError, HTTPException):
     :param headers: added to the answer
     """
 
-    code = 500
+    # None here, so that ``errorhandler(RequestRefused)`` is found for every one of them.
+    code: int | None = None
     type: ClassVar[str] = "api_error"
     status: ClassVar[str] = "INTERNAL"
     error_code: ClassVar[str] = "internal_error"
@@ -194,6 +196,12 @@ class AddressLockedOut(RequestRefused):
             f"Wait {self.retry_after} seconds, then check the key before you try again.",
             [("Retry-After", str(self.retry_after)), ("x-should-retry", "false")],
         )
+
+
+class InternalError(RequestRefused):
+    """500: a defect of this server, or a refusal of Flask's own."""
+
+    code = 500
 
 
 class NotSupported(RequestRefused):

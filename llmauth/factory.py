@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from .access_log import Entry
 from .configuration import load
-from .exceptions import MethodRefused, RequestRefused, UnknownRoute
+from .exceptions import InternalError, MethodRefused, RequestRefused, UnknownRoute
 from .extension import EXTENSION, LLMAuth, State
 from .pages import pages_blueprint
 from .proxy import proxy_blueprint
@@ -46,7 +46,7 @@ def _restyled(error: HTTPException) -> Response:
         return MethodRefused("This path does not take this method.").get_response()
     if error.code == 404:
         return UnknownRoute("There is nothing at this path.").get_response()
-    refusal = RequestRefused(error.description or error.name)
+    refusal = InternalError(error.description or error.name)
     response = refusal.get_response()
     response.status_code = error.code or 500
     return response
@@ -54,4 +54,4 @@ def _restyled(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     logger.error("unexpected error", exc_info=error)
-    return RequestRefused("This server failed. Its log says more.").get_response()
+    return InternalError("This server failed. Its log says more.").get_response()
