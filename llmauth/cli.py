@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from . import console
+from . import capture_view, console
 from .check import run_checks
 from .configuration import Given, load, require_keys, with_changes
 from .exceptions import ConfigurationError
@@ -158,6 +159,32 @@ def check(**options: Any) -> None:
     require_keys(settings)
     click.echo()
     sys.exit(0 if run_checks(settings, click.echo) else 1)
+
+
+@main.group()
+def capture() -> None:
+    """Read a wire capture."""
+
+
+@capture.command("show")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--follow", is_flag=True, help="Go on as the file grows.")
+def capture_show(file: str, follow: bool) -> None:
+    """Print a capture as a conversation."""
+    lines = capture_view.follow(file) if follow else _lines(file)
+    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty())
+
+
+@capture.command("har")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def capture_har(file: str) -> None:
+    """Print a capture as HAR 1.2, for the developer tools of a browser."""
+    click.echo(json.dumps(capture_view.har(_lines(file)), indent=1))
+
+
+def _lines(file: str) -> Iterator[str]:
+    with open(file, encoding="utf-8") as opened:
+        yield from opened
 
 
 if __name__ == "__main__":

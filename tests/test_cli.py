@@ -245,3 +245,29 @@ def test_the_banner_the_log_and_a_clean_end_without_a_secret(tmp_path, number):
     assert {"client", "method", "bytes", "first_byte_ms", "total_ms", "request_id"} <= line.keys()
     assert KEY not in log.read_text() + output
     assert SECRET not in log.read_text() + output
+
+
+def test_a_capture_is_written_without_keys_shown_and_exported(tmp_path):
+    port, file = free_port(), tmp_path / "capture.jsonl"
+    environ = {
+        "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
+        "LLM_BACKEND": "echo",
+        "CAPTURE_FILE": str(file),
+    }
+    with started("-m", "llmauth", "--port", str(port), port=port, **environ) as process:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+        question = {"stream": True, "messages": [{"role": "user", "content": f"hello {KEY}"}]}
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", json.dumps(question), headers)
+            assert KEY in connection.getresponse().read().decode()
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT)
+    directions = [json.loads(line)["direction"] for line in file.read_text().splitlines()]
+    assert directions[0] == "inbound_request"
+    assert directions[-1] == "stream_end"
+    shown, har = run("capture", "show", str(file)).stdout, run("capture", "har", str(file)).stdout
+    assert "echo: hello ****" in shown
+    (entry,) = json.loads(har)["log"]["entries"]
+    assert entry["response"]["status"] == 200
+    assert KEY not in file.read_text() + shown + har
