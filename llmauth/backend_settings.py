@@ -11,6 +11,7 @@ from .exceptions import ConfigurationError
 from .keys import provider_key
 from .parsing import number, one_of, parse_text
 from .settings import BackendSettings
+from .uris import uri_secrets
 
 AUTH_STYLES = ("bearer", "x-api-key", "x-goog-api-key", "api-key", "none")
 
@@ -78,7 +79,7 @@ def backends_in_yaml(content: Any, path: str) -> Mapping[str, Any]:
                     f"{path}: backends.{name}.{secret}: keys do not belong in the config file. "
                     f"Set {variable}_API_KEY in the environment."
                 )
-        if "@" in urlsplit(str(own.get("base_url") or "")).netloc:
+        if uri_secrets(str(own.get("base_url") or "")):
             raise ConfigurationError(
                 f"{path}: backends.{name}.base_url holds a user or a password. "
                 f"Set the URL in {variable}{BASE_URL_SUFFIX} instead."

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from .backends import Backend
 from .exceptions import ConfigurationError, RequestRefused
 from .keys import weakness
-from .settings import BackendSettings, Settings, masked_uri
+from .settings import BackendSettings, Settings
 from .stores import open_store
 from .upstream import Outgoing, UpstreamBroke, open_upstream
+from .uris import masked_uri
 
 CHECK_SECONDS = 10.0
 """How long a backend may take to list its models."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -19,6 +18,7 @@ from .backend_settings import BackendTable, backends_in_yaml
 from .exceptions import ConfigurationError
 from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_keys
 from .settings import TABLE, Setting, Settings
+from .uris import uri_secrets
 
 CONFIG_VARIABLE = "LLMAUTH_CONFIG"
 FLASK_PREFIX = "LLMAUTH_"
@@ -86,11 +86,13 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
     is not in there comes from the environment, as ever.
     """
     own = {k[len(FLASK_PREFIX) :]: v for k, v in config.items() if k.startswith(FLASK_PREFIX)}
-    backends = own.pop("BACKENDS", None) or {}
+    backends, pairs = (_mapping(own.pop(name, None), name) for name in ("BACKENDS", "API_KEYS"))
     file = own.pop("CONFIG", None)
-    pairs = dict(own.pop("API_KEYS", None) or {})
     if one := own.pop("API_KEY", None):
         pairs.setdefault("default", one)
+    for value in pairs.values():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{FLASK_PREFIX}API_KEY: the key is not a text.")
     attributes = {setting.attribute.upper(): setting.attribute for setting in TABLE}
     for name in own:
         if name not in attributes:
@@ -102,6 +104,12 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
     keys = distinct([(n, checked_key(k, f"{FLASK_PREFIX}API_KEY")) for n, k in pairs.items()])
     values = {attributes[name]: value for name, value in own.items() if value is not None}
     return load(Given(values, backends, keys, "Flask configuration", file))
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f"{FLASK_PREFIX}{name} is not a mapping by name.")
+    return dict(value or {})
 
 
 def require_keys(settings: Settings) -> None:
@@ -151,29 +159,45 @@ def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
 def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return the settings of a config file by their dotted names, and its backends."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from exc
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(exc, "problem", None) or "it is not YAML"
-        raise ConfigurationError(f"{path}{where}: {problem}.") from exc
+        # What stands there may be a key.
+        problem = re.sub(r"'.*'", "'...'", getattr(exc, "problem", None) or "it is not YAML")
+        raise ConfigurationError(f"{path}{where}: {problem}.") from None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: the file holds {type(content).__name__}, not settings.")
     backends = backends_in_yaml(content.pop("backends", None), str(path))
-    flat = dict(_flattened(content))
+    try:
+        flat = dict(_flattened(content))
+    except RecursionError:
+        raise ConfigurationError(f"{path}: a mapping holds itself.") from None
     known = {setting.name: setting for setting in TABLE}
+    sections = {name.rpartition(".")[0] for name in known}
     for name, value in flat.items():
-        if name not in known:
+        if name not in known and not (value in (None, {}) and name in sections):
             _refuse_name(name, path, known)
-        if name == "auth.brute_force_protection.storage_uri" and urlsplit(str(value)).password:
+        if name == "auth.brute_force_protection.storage_uri" and uri_secrets(str(value)):
             raise ConfigurationError(
                 f"{path}: {name} holds a password. Set the URI in {known[name].env} instead."
             )
-    return flat, backends
+    return {name: value for name, value in flat.items() if value not in (None, {})}, backends
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands there twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem="a key is repeated", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -181,7 +205,7 @@ def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[s
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             yield from _flattened(value, f"{name}.")
-        elif value is not None:
+        else:
             yield name, value
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from .guard import PUBLIC_PATHS
 from .keys import weakness
 from .server import Server
-from .settings import TABLE, Settings, masked_uri, shown_value
+from .settings import TABLE, Settings, shown_value
+from .uris import masked_uri
 from .version import __version__
 
 logger = logging.getLogger("llmauth")

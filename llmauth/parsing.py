@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from .addresses import Network, parse_network
 
@@ -93,6 +94,10 @@ def parse_storage_uri(value: Any) -> str:
     """Parse the URI of a ``limits`` store that has a moving window."""
     text = parse_text(value)
     scheme = text.partition("://")[0]
+    try:
+        urlsplit(text)
+    except ValueError:
+        raise ValueError("is not a URI") from None
     if "://" not in text or not WINDOWED_STORES.match(scheme):
         raise ValueError("is no store with a moving window: memory://, redis://, valkey://, …")
     return text

@@ -7,12 +7,10 @@ README's reference are all made from these fields.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from .addresses import Network
 from .parsing import (
@@ -27,6 +25,7 @@ from .parsing import (
     parse_storage_uri,
     parse_text,
 )
+from .uris import masked_uri, uri_secrets
 
 DEFAULT_THREADS = 256
 """Requests forwarded at a time. A thread that waits for a model costs about 60 KiB of memory, so
@@ -207,7 +206,7 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Every secret given to the process: proxy keys, provider keys, passwords in URIs."""
         uris = [self.storage_uri, *(b.base_url for b in self.backends.values())]
-        passwords = (urlsplit(uri).password for uri in uris if "@" in uri)
+        passwords = [secret for uri in uris for secret in uri_secrets(uri)]
         provider_keys = (b.api_key for b in self.backends.values())
         return tuple(filter(None, [*(key for _, key in self.keys), *provider_keys, *passwords]))
 # fmt: on
@@ -219,11 +218,6 @@ TABLE: tuple[Setting, ...] = tuple(
     if one.metadata
 )
 """All settings in the order of the documentation."""
-
-
-def masked_uri(uri: str) -> str:
-    """Return the URI with its userinfo masked."""
-    return re.sub(r"//[^/@\s]+@", "//****@", uri)
 
 
 def shown_value(setting: Setting, value: Any) -> str:

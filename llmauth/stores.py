@@ -13,7 +13,7 @@ import limits.errors
 from limits.storage import MovingWindowSupport, Storage, storage_from_string
 
 from .exceptions import ConfigurationError
-from .settings import masked_uri
+from .uris import masked_uri
 
 MAX_WINDOWS = 80_000
 """Addresses whose failures are remembered; more than the 65,536 networks /64 of one IPv6 /48."""
@@ -24,6 +24,10 @@ fail once cannot push out one that is blocked."""
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.1, 0.15
 """Seconds; together the quarter of a second that a hanging store may cost a request."""
+
+
+MAX_CONNECTIONS = 8192
+"""Of a process to its store; above any number of threads that can be configured."""
 
 
 class CountingStore(Protocol):
@@ -177,7 +181,12 @@ def _options(scheme: str) -> dict[str, Any]:
         milliseconds = math.ceil((CONNECT_TIMEOUT + ANSWER_TIMEOUT) * 1000)
         names = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
         return dict.fromkeys(names, milliseconds)
-    options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": ANSWER_TIMEOUT,
+        # As many as there may be threads; a pool that is exhausted would look like a dead store.
+        "max_connections": MAX_CONNECTIONS,
+    }
     if "+" in scheme and "unix" not in scheme:
         return options
     if scheme.startswith("valkey"):

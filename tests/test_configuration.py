@@ -9,6 +9,7 @@ import pytest
 from llmauth.configuration import Given, from_flask, load, require_keys
 from llmauth.exceptions import ConfigurationError
 from llmauth.settings import TABLE
+from llmauth.stores import open_store
 
 KEY = "key-of-the-configuration-0123456789"
 SECRET = "value-that-must-never-be-shown"
@@ -87,9 +88,26 @@ def test_precedence(setting, tmp_path):
         ("auth: {bypass_paths: ['/']}", "bypass_paths"),
         ("auth: {bypass_paths: ['/a/../b']}", "dots"),
         ("auth: {trusted_ips: ['x']}", "no address"),
+        ("server: {port: 1, port: 2}", "repeated"),
+        ("server: &a {x: *a}", "holds itself"),
+        ("sever: {}", "'sever' is no setting"),
         ("- a list", "not settings"),
         ("a: [", "line"),
         ("\tx", "line"),
+        ("auth: {disable_ath: true}", "Did you mean 'auth.disable_auth'?"),
+        ("backend: {}", "Did you mean 'backends'?"),
+        ("server: {prot: }", "'server.prot' is no setting"),
+        ("auth:\n  api_key: !SECRET\n", "line 2"),
+        ("auth:\n  api_key: *SECRET\n", "line 2"),
+        ("api_keys: {alice: SECRET}", "api_keys"),
+        ("backends: {openai: {token: SECRET}}", "OPENAI_API_KEY"),
+        ("backends: {openai: {base_url: 'http://[bad'}}", "base_url"),
+        ("auth: {brute_force_protection: {storage_uri: 'redis://[bad'}}", "storage_uri"),
+        (
+            "auth: {brute_force_protection: {storage_uri: 'redis://x?password=SECRET'}}",
+            "BRUTE_FORCE_STORAGE_URI",
+        ),
+        ("auth: {brute_force_protection: {storage_uri: 'memcached://x'}}", "moving window"),
     ],
 )
 def test_what_a_file_must_not_say(tmp_path, text, said):
@@ -99,6 +117,58 @@ def test_what_a_file_must_not_say(tmp_path, text, said):
         load(environ={"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLMAUTH_CONFIG": str(file)})
     assert SECRET not in str(caught.value)
     assert str(file) in str(caught.value) or "mine" in text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "redis://:SECRET@127.0.0.1:1",
+        "redis://user:a@SECRET@127.0.0.1:1",
+        "redis://:a/SECRET@127.0.0.1:1",
+        "redis://127.0.0.1:1?password=SECRET",
+    ],
+    ids=["plain", "at-sign", "slash", "in-the-query"],
+)
+def test_a_password_in_the_store_is_never_shown(uri):
+    uri = uri.replace("SECRET", SECRET)
+    settings = load(environ={"BRUTE_FORCE_STORAGE_URI": uri})
+    assert SECRET not in repr(settings)
+    with pytest.raises(ConfigurationError) as caught:
+        open_store(uri)
+    assert SECRET not in str(caught.value)
+
+
+BOUNDED = [setting for setting in TABLE if not isinstance(setting.default, (bool, str, tuple))]
+BOUNDED = [setting for setting in BOUNDED if setting.default is not None]
+
+
+@pytest.mark.parametrize("text", ["-1", "1e30", "nan", "x", "1 2", "9" * 30])
+@pytest.mark.parametrize("setting", BOUNDED, ids=lambda setting: setting.attribute)
+def test_a_number_out_of_range_is_refused_with_its_name_and_origin(setting, text):
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={setting.env: text})
+    assert f"{setting.name} (environment {setting.env}): '{text}' " in str(caught.value)
+    with pytest.raises(ConfigurationError, match=f"flag {setting.flag}"):
+        load(Given({setting.attribute: text}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DISABLE_AUTH", "maybe"),
+        ("TRUSTED_IPS", "10.0.0.0/8, nonsense"),
+        ("TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("BYPASS_PATHS", "relative"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+        ("BRUTE_FORCE_STORAGE_URI", "nonsense"),
+        ("OPENAI_API_BASE_URL", "nonsense"),
+        ("OPENAI_TIMEOUT", "0"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_with_its_variable(variable, value):
+    with pytest.raises(ConfigurationError, match=f"environment {variable}"):
+        load(environ={variable: value})
 
 
 @pytest.mark.parametrize(
@@ -157,6 +227,14 @@ def test_keys_of_the_environment_and_of_files(tmp_path):
             {"LLM_INTERACTIVE_PROXY_API_KEY": SECRET, "LLM_INTERACTIVE_PROXY_API_KEY_A": SECRET},
             "name the same key",
         ),
+        (
+            {
+                "LLM_INTERACTIVE_PROXY_API_KEY_A": SECRET,
+                "LLM_INTERACTIVE_PROXY_API_KEY_a": f"{SECRET}2",
+            },
+            "two keys named 'a'",
+        ),
+        ({"OPENAI_API_KEY": f"'{SECRET}'"}, "OPENAI_API_KEY: the key has quotes"),
     ],
 )
 def test_keys_that_cannot_be_used(environ, said):
@@ -205,3 +283,52 @@ def test_the_flask_configuration(monkeypatch):
     assert "mine" in settings.backends
     with pytest.raises(ConfigurationError, match="LLMAUTH_PORT"):
         from_flask({"LLMAUTH_PROT": 1})
+
+
+def test_the_flask_configuration_names_several_keys_and_its_origin():
+    named = {"alice": KEY, "bob": f"{KEY}2"}
+    settings = from_flask({"LLMAUTH_API_KEYS": named, "LLMAUTH_THREADS": 9})
+    assert dict(settings.keys) == named
+    assert settings.origins["threads"] == "Flask configuration LLMAUTH_THREADS"
+    assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"LLMAUTH_API_KEY": f"'{SECRET}'"},
+        {"LLMAUTH_API_KEYS": {"a": SECRET, "b": SECRET}},
+        {"LLMAUTH_BACKENDS": {"mine": {"api_key": SECRET, "base_url": "http://x"}}},
+        {"LLMAUTH_PORT": 70000},
+        {"LLMAUTH_API_KEY": 1234567890123456},
+        {"LLMAUTH_API_KEYS": [SECRET]},
+        {"LLMAUTH_BACKENDS": ["http://x"]},
+    ],
+    ids=["quoted", "same", "backend-key", "range", "number", "list-of-keys", "list-of-backends"],
+)
+def test_a_flask_configuration_that_cannot_be_used_is_refused(config):
+    with pytest.raises(ConfigurationError) as caught:
+        from_flask(config)
+    assert SECRET not in str(caught.value)
+
+
+def test_empty_sections_of_a_file_say_nothing(tmp_path):
+    file = tmp_path / "llmauth.yaml"
+    file.write_text("server: {}\nlogging:\nauth: {trusted_ips: }\n")
+    environ = {"LLMAUTH_CONFIG": str(file), "LLM_INTERACTIVE_PROXY_API_KEY": KEY}
+    assert load(environ=environ).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("uri", "secrets"),
+    [
+        ("redis://:a%20b@h", ("a%20b", "a b")),
+        ("redis://u:a@b/c@h:1/0", ("a@b/c",)),
+        ("redis://token@h", ("token",)),
+        ("redis://h?db=1&password=x", ("x",)),
+        ("redis://h:1/0?db=1", ()),
+    ],
+)
+def test_the_secrets_of_a_uri_are_known_to_the_redactor(uri, secrets):
+    environ = {"BRUTE_FORCE_STORAGE_URI": uri}
+    assert load(environ=environ).secrets == secrets

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
-from llmauth.exceptions import ConfigurationError
+from llmauth.configuration import load
+from llmauth.exceptions import ConfigurationError, InvalidKey
+from llmauth.guard import Guard
 from llmauth.lockout import Lockout, Policy
 from llmauth.stores import BoundedMemoryStorage
 
@@ -102,6 +104,43 @@ def test_blocks_grow_with_every_failure_after_one(clock):
     assert lengths == [10, 20, 40, 60, 60]
 
 
+def test_retry_after_counts_down_to_the_end(clock):
+    lockout = Lockout(POLICY)
+    fail(lockout, 3)
+    for left in (10.0, 7.5, 0.5):
+        clock.now = 1_800_000_010.0 - left
+        assert lockout.blocked(WHO) == pytest.approx(left)
+        assert lockout.failed(WHO, WHO) == pytest.approx(left)
+    clock.now = 1_800_000_010.0
+    assert lockout.blocked(WHO) is None
+
+
+def test_the_right_key_after_a_block_forgets_the_strikes(clock):
+    lockout = Lockout(POLICY)
+    for _ in range(2):
+        fail(lockout, 3)
+        assert lockout.blocked(WHO) == 10
+        clock.now += 11
+        lockout.succeeded(WHO)
+    assert fail(lockout, 2) == 2
+    assert lockout.blocked(WHO) is None
+
+
+@pytest.mark.parametrize(
+    ("strikes", "multiplier", "seconds"),
+    [(0, 2.0, 10), (1, 2.0, 20), (3, 1.5, 34), (9, 2.0, 3600), (9, 1.0, 10), (10**9, 1000.0, 3600)],
+)
+def test_the_length_of_a_block(strikes, multiplier, seconds):
+    policy = Policy(initial_block_seconds=10, block_multiplier=multiplier, max_block_seconds=3600)
+    assert policy.block_seconds(strikes) == seconds
+
+
+def test_a_limit_of_one_blocks_at_the_first_failure(uri):
+    lockout = Lockout(Policy(max_failed_attempts=1), uri)
+    assert fail(lockout, 3) == 1
+    assert lockout.blocked(WHO)
+
+
 def test_strikes_are_forgotten_after_a_quiet_window(clock):
     lockout = Lockout(POLICY)
     fail(lockout, 3)
@@ -137,9 +176,9 @@ def simultaneously(count: int, *lockouts: Lockout) -> int:
 def test_of_simultaneous_failures_exactly_the_limit_is_in_time(uri):
     policy = Policy(max_failed_attempts=3, initial_block_seconds=1, max_block_seconds=60)
     lockout = Lockout(policy, uri)
-    assert simultaneously(100, lockout) == 3
+    assert simultaneously(200, lockout) == 3
     time.sleep(lockout.blocked(WHO) + 0.3)
-    assert simultaneously(100, lockout) == 1
+    assert simultaneously(200, lockout) == 1
     assert lockout.blocked(WHO) > 1
 
 
@@ -154,7 +193,9 @@ def test_two_processes_share_one_count_and_one_block(redis):
 
 
 def test_simultaneous_failures_spread_over_processes(redis):
-    assert simultaneously(120, *(Lockout(POLICY, redis.uri) for _ in range(3))) == 3
+    lockouts = [Lockout(POLICY, redis.uri) for _ in range(3)]
+    assert simultaneously(200, *lockouts) == 3
+    assert all(lockout.healthy for lockout in lockouts)
 
 
 def test_a_shared_store_is_asked_once_a_second_and_not_at_all_while_blocked(redis):
@@ -197,6 +238,16 @@ def test_when_the_store_dies_lockout_goes_on_locally_and_returns(redis, caplog):
         time.sleep(0.05)
     assert lockout.healthy
     assert fail(lockout, 2, "203.0.113.11") == 2
+    other = Lockout(POLICY, redis.uri)
+    assert fail(other, 1, "203.0.113.11") == 1
+    assert other.blocked("203.0.113.11") > 8
+
+
+def test_simultaneous_failures_of_a_dying_store_are_one_warning_and_one_count(redis, caplog):
+    lockout = Lockout(POLICY, redis.uri)
+    redis.stop()
+    assert simultaneously(50, lockout) == 3
+    assert len([r for r in caplog.records if "does not answer" in r.getMessage()]) == 1
 
 
 def test_a_store_that_hangs_is_given_up_after_one_request():
@@ -226,3 +277,24 @@ def test_memory_stays_bounded_and_whoever_is_at_it_stays_blocked(monkeypatch):
         store.incr(f"c{number}", 60)
         assert store.get("attacker") == 1
     assert len(store) == 200
+
+
+def test_many_addresses_do_not_push_out_one_that_is_blocked_and_still_at_it(monkeypatch):
+    monkeypatch.setattr("llmauth.stores.MAX_WINDOWS", 50)
+    monkeypatch.setattr("llmauth.stores.MAX_COUNTERS", 50)
+    lockout = Lockout(POLICY)
+    fail(lockout, 3)
+    for number in range(500):
+        fail(lockout, 3, f"198.51.{number // 250}.{number % 250}")
+        assert lockout.blocked(WHO)
+
+
+@pytest.mark.parametrize("who", ["192.0.2.7", "::ffff:192.0.2.7"])
+def test_a_trusted_address_is_never_blocked(who):
+    environ = {"LLM_INTERACTIVE_PROXY_API_KEY": "k" * 20, "TRUSTED_IPS": "192.0.2.0/24"}
+    guard = Guard(load(environ=environ))
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/v1/models", "HTTP_API_KEY": "wrong"}
+    for _ in range(20):
+        environ = request | {"REMOTE_ADDR": who}
+        with pytest.raises(InvalidKey):
+            guard.check(guard.info(environ), environ, lambda *_: None)
