@@ -103,7 +103,7 @@ class Clients:
         if _within(address, self._exempt):
             return None
         if isinstance(address, IPv6Address) and self._prefix < 128:
-            return str(ip_network((int(address), self._prefix), strict=False))
+            return str(IPv6Network((address, self._prefix), strict=False))
         return str(address)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,8 @@ def test_what_clients_prepend_is_never_believed(text):
         ("2001:db8:1:2:3::4", 64, "2001:db8:1:2::/64"),
         ("2001:db8:1:2:3::4", 48, "2001:db8:1::/48"),
         ("2001:db8::1", 128, "2001:db8::1"),
+        ("::1", 64, "::/64"),
+        ("::1", 32, "::/32"),
         ("192.0.2.7", 64, None),
         ("unknown", 64, "unknown"),
     ],
@@ -65,4 +69,67 @@ def test_as_what_a_client_is_counted(client, prefix, counted):
 
 @given(st.ip_addresses())
 def test_every_address_is_read_as_itself(address):
-    assert parse_address(str(address)) in (address, getattr(address, "ipv4_mapped", None))
+    assert parse_address(str(address)) == (getattr(address, "ipv4_mapped", None) or address)
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 65535))
+def test_a_mapped_address_and_one_with_a_port_are_the_same_client(address, port):
+    clients = Clients(trusted_proxies=PROXIES)
+    for written in (f"::ffff:{address}", f"[::ffff:{address}]:{port}", f"{address}:{port}"):
+        assert clients.address(written, None) == str(address)
+    assert clients.counted_as(str(parse_address(f"::ffff:{address}"))) == str(address)
+
+
+# Beyond ::/16, where IPv4-mapped addresses and the loopback are.
+@given(st.ip_addresses(network="2000::/3"), st.integers(16, 128))
+def test_all_addresses_of_a_network_are_counted_as_one(address, prefix):
+    network = ip_network(f"{address}/{prefix}", strict=False)
+    counted = Clients(ipv6_prefix=prefix).counted_as
+    assert counted(str(network[0])) == counted(str(address)) == counted(str(network[-1]))
+    beyond = type(address)(int(address) ^ 1 << (128 - prefix))
+    assert counted(str(beyond)) != counted(str(address))
+
+
+@given(st.text(), st.none() | st.text())
+def test_whatever_is_said_an_address_or_unknown_comes_out(peer, forwarded):
+    everyone = [parse_network("0.0.0.0/0"), parse_network("::/0")]
+    found = Clients(trusted_proxies=everyone).address(peer, forwarded)
+    assert found == "unknown" or ip_address(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("192.0.2.7/24", "192.0.2.0/24"),
+        (" 2001:db8::1/32 ", "2001:db8::/32"),
+        ("::1", "::1/128"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_networks_are_parsed(text, network):
+    assert parse_network(text) == ip_network(network)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.2.3", "1.2.3.4/33", "::/129", "1.2.3.4:80", "a.b/8"])
+def test_what_is_no_network_is_refused(text):
+    with pytest.raises(ValueError, match=".*"):
+        parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "proxies", "forgot"),
+    [
+        ("10.0.0.1", "8.8.8.8", [], True),
+        ("::1", "8.8.8.8", [], True),
+        ("::ffff:192.168.0.1", "8.8.8.8", [], True),
+        ("8.8.4.4", "8.8.8.8", [], False),
+        ("10.0.0.1", None, [], False),
+        ("10.0.0.1", "8.8.8.8", PROXIES, False),
+        (None, "8.8.8.8", [], False),
+    ],
+)
+def test_a_private_peer_that_forwards_was_forgotten_to_be_trusted(peer, forwarded, proxies, forgot):
+    assert Clients(trusted_proxies=proxies).forgot_to_trust(peer, forwarded) is forgot
