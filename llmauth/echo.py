@@ -85,8 +85,8 @@ class Echo:
         answer = _answer(body, listed(body, "messages"))
         if not body.get("stream"):
             return json_reply(formats.chat_whole(answer))
-        usage = (body.get("stream_options") or {}).get("include_usage")
-        events = formats.chat_events(answer, include_usage=bool(usage))
+        usage = _wants_usage(body)
+        events = formats.chat_events(answer, include_usage=usage)
         return self._stream(_data(events), done=True)
 
     def _completions(self, request: Question) -> EchoReply:
@@ -96,8 +96,8 @@ class Echo:
         answer = _answer(body, [{"role": "user", "content": text}])
         if not body.get("stream"):
             return json_reply(formats.completion_whole(answer))
-        usage = (body.get("stream_options") or {}).get("include_usage")
-        events = formats.completion_events(answer, include_usage=bool(usage))
+        usage = _wants_usage(body)
+        events = formats.completion_events(answer, include_usage=usage)
         return self._stream(_data(events), done=True)
 
     def _responses(self, request: Question) -> EchoReply:
@@ -149,6 +149,13 @@ class Echo:
             yield event
         if done:
             yield b"data: [DONE]\n\n"
+
+
+def _wants_usage(body: Json) -> bool:
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise BadRequestError("'stream_options' must be an object.")
+    return bool(options.get("include_usage"))
 
 
 def _answer(body: Json, messages: list[Any], model: str | None = None) -> Answer:

@@ -26,7 +26,8 @@ def embeddings(request: Question) -> EchoReply:
     body = request.json()
     given = body.get("input", "")
     texts = given if isinstance(given, list) and not _is_tokens(given) else [given]
-    size = body.get("dimensions") or DIMENSIONS
+    size = body.get("dimensions")
+    size = DIMENSIONS if size is None else size
     if not isinstance(size, int) or not 0 < size <= 8192:
         raise BadRequestError("'dimensions' must be a number from 1 to 8192.")
     data = []
@@ -55,6 +56,8 @@ def gemini_embeddings(request: Question, verb: str) -> EchoReply:
 
 
 def models(request: Question) -> EchoReply:
+    if request.method not in ("GET", "HEAD"):
+        return error_reply(405, "Use GET.", "invalid_request_error", "INVALID_ARGUMENT")
     anthropic = request.header("anthropic-version") is not None
     gemini = request.beta or "pageSize" in request.query or request.header("x-goog-api-client")
     describe = _gemini_model if gemini else _anthropic_model if anthropic else _openai_model

@@ -36,7 +36,7 @@ class Question:
     def json(self) -> Json:
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadRequestError("The request body is not JSON.") from None
         if not isinstance(value, dict):
             raise BadRequestError("The request body is not a JSON object.")

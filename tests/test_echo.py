@@ -1,0 +1,345 @@
+"""The echo backend answers as each provider does, whole and in streams."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmauth.echo import Echo
+
+WORDS = "two  words\nof ünïcode 🙂"
+SAID = f"echo: {WORDS}"
+ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": WORDS}]
+CONTENTS = [{"role": "user", "parts": [{"text": WORDS}]}]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "unit": {"type": "string", "enum": ["C", "F"]},
+        "days": {"type": "integer"},
+        "where": {"type": "object", "properties": {"sure": {"type": "boolean"}}},
+        "tags": {"type": "array"},
+    },
+}
+ARGUMENTS = {"city": "city", "unit": "C", "days": 1, "where": {"sure": True}, "tags": []}
+
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES = "/v1/messages"
+GENERATE, STREAM = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
+
+
+def ask(path, body=None, *, method="POST", query="", headers=None):
+    """Return status, content type and the whole body."""
+    raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    reply = Echo(token_delay=0).respond(method, path, query, (headers or {}).get, raw)
+    sent = dict(reply.headers)
+    content = b"".join(reply.chunks)
+    assert sent.get("Content-Length", str(len(content))) == str(len(content))
+    return reply.status, sent["Content-Type"], content
+
+
+def whole(path, body=None, **more):
+    status, kind, content = ask(path, body, **more)
+    assert (status, kind) == (200, "application/json")
+    return json.loads(content)
+
+
+def events(path, body, *, query="", done=False):
+    """Return the objects of a stream of server-sent events, whose framing is checked."""
+    status, kind, content = ask(path, body, query=query)
+    assert (status, kind) == (200, "text/event-stream")
+    blocks = content.decode().replace("\r\n", "\n").split("\n\n")
+    assert blocks.pop() == ""
+    if done:
+        assert blocks.pop() == "data: [DONE]"
+    found = []
+    for block in blocks:
+        *named, data = block.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert named in ([], [f"event: {found[-1].get('type')}"])
+    return found
+
+
+def text_of_chat(chunks):
+    return "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+
+
+def test_chat_completions_stream_the_whole_answer():
+    body = {"model": "m", "messages": ASKED}
+    answer = whole(CHAT, body)
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (SAID, "stop")
+    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last = events(CHAT, streamed, done=True)
+    assert text_of_chat(chunks) == SAID
+    assert [c["choices"][0]["finish_reason"] for c in chunks[-2:]] == [None, "stop"]
+    assert (last["choices"], last["usage"]) == ([], answer["usage"])
+    assert {c["model"] for c in chunks} == {"m"}
+
+
+def test_chat_completions_tell_no_usage_unasked():
+    chunks = events(CHAT, {"messages": ASKED, "stream": True}, done=True)
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_completions_stream_the_whole_answer():
+    answer = whole(COMPLETIONS, {"prompt": WORDS})
+    assert answer["choices"][0]["text"] == SAID
+    chunks = events(COMPLETIONS, {"prompt": WORDS, "stream": True}, done=True)
+    assert "".join(c["choices"][0]["text"] for c in chunks) == SAID
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("given", [WORDS, ASKED], ids=["text", "messages"])
+def test_responses_stream_the_whole_answer(given):
+    answer = whole(RESPONSES, {"input": given})
+    assert answer["output"][0]["content"][0]["text"] == SAID
+    streamed = events(RESPONSES, {"input": given, "stream": True})
+    deltas = [e["delta"] for e in streamed if e["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == SAID
+    assert [e["sequence_number"] for e in streamed] == list(range(len(streamed)))
+    assert streamed[0]["type"] == "response.created"
+    assert streamed[-1]["type"] == "response.completed"
+    (item,) = streamed[-1]["response"]["output"]
+    assert item["content"] == answer["output"][0]["content"]
+
+
+def test_messages_stream_the_whole_answer():
+    answer = whole(MESSAGES, {"messages": ASKED})
+    assert answer["content"] == [{"type": "text", "text": SAID}]
+    streamed = events(MESSAGES, {"messages": ASKED, "stream": True})
+    kinds = [e["type"] for e in streamed if e["type"] not in ("ping", "content_block_delta")]
+    assert kinds == [
+        "message_start", "content_block_start", "content_block_stop", "message_delta",
+        "message_stop",
+    ]  # fmt: skip
+    deltas = [e["delta"]["text"] for e in streamed if e["type"] == "content_block_delta"]
+    assert "".join(deltas) == SAID
+    assert streamed[-2]["delta"]["stop_reason"] == answer["stop_reason"] == "end_turn"
+    assert streamed[-2]["usage"]["output_tokens"] == answer["usage"]["output_tokens"]
+
+
+@pytest.mark.parametrize("query", ["alt=sse", ""], ids=["events", "array"])
+def test_gemini_streams_the_whole_answer(query):
+    answer = whole(GENERATE, {"contents": CONTENTS})
+    assert answer["candidates"][0]["content"]["parts"] == [{"text": SAID}]
+    if query:
+        chunks = events(STREAM, {"contents": CONTENTS}, query=query)
+    else:
+        chunks = whole(STREAM, {"contents": CONTENTS})
+    parts = [c["candidates"][0]["content"]["parts"][0]["text"] for c in chunks]
+    assert "".join(parts) == SAID
+    assert ["finishReason" in c["candidates"][0] for c in chunks] == [False] * (len(chunks) - 1) + [
+        True
+    ]
+    assert chunks[-1]["usageMetadata"] == answer["usageMetadata"]
+
+
+@given(st.text())
+def test_any_words_come_back_whole_and_streamed(words):
+    body = {"messages": [{"role": "user", "content": words}]}
+    assert whole(CHAT, body)["choices"][0]["message"]["content"] == f"echo: {words}"
+    chunks = events(CHAT, body | {"stream": True}, done=True)
+    assert text_of_chat(chunks) == f"echo: {words}"
+
+
+# Tools
+
+OPENAI_TOOLS = {"tools": [{"type": "function", "function": {"name": "t", "parameters": SCHEMA}}]}
+RESPONSES_TOOLS = {"tools": [{"type": "function", "name": "t", "parameters": SCHEMA}]}
+ANTHROPIC_TOOLS = {"tools": [{"name": "t", "input_schema": SCHEMA}]}
+GEMINI_TOOLS = {"tools": [{"functionDeclarations": [{"name": "t", "parameters": SCHEMA}]}]}
+
+
+def test_chat_completions_call_a_tool():
+    body = {"messages": ASKED} | OPENAI_TOOLS
+    choice = whole(CHAT, body)["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert (call["function"]["name"], choice["finish_reason"]) == ("t", "tool_calls")
+    assert json.loads(call["function"]["arguments"]) == ARGUMENTS
+    chunks = events(CHAT, body | {"stream": True}, done=True)
+    calls = [one for c in chunks for one in c["choices"][0]["delta"].get("tool_calls", ())]
+    assert calls[0]["function"]["name"] == "t"
+    assert calls[0]["id"].startswith("call_")
+    streamed = "".join(one["function"]["arguments"] for one in calls)
+    assert streamed == call["function"]["arguments"]
+
+
+def test_responses_call_a_tool():
+    body = {"input": WORDS} | RESPONSES_TOOLS
+    (item,) = whole(RESPONSES, body)["output"]
+    assert (item["type"], item["name"]) == ("function_call", "t")
+    assert json.loads(item["arguments"]) == ARGUMENTS
+    streamed = events(RESPONSES, body | {"stream": True})
+    name = "response.function_call_arguments"
+    deltas = [e["delta"] for e in streamed if e["type"] == f"{name}.delta"]
+    (done,) = [e["arguments"] for e in streamed if e["type"] == f"{name}.done"]
+    assert "".join(deltas) == done == item["arguments"]
+
+
+def test_messages_call_a_tool():
+    body = {"messages": ASKED} | ANTHROPIC_TOOLS
+    answer = whole(MESSAGES, body)
+    (block,) = answer["content"]
+    assert (block["type"], block["name"], block["input"]) == ("tool_use", "t", ARGUMENTS)
+    assert answer["stop_reason"] == "tool_use"
+    streamed = events(MESSAGES, body | {"stream": True})
+    deltas = [e["delta"]["partial_json"] for e in streamed if e["type"] == "content_block_delta"]
+    assert json.loads("".join(deltas)) == ARGUMENTS
+
+
+def test_gemini_calls_a_tool():
+    body = {"contents": CONTENTS} | GEMINI_TOOLS
+    (part,) = whole(GENERATE, body)["candidates"][0]["content"]["parts"]
+    assert (part["functionCall"]["name"], part["functionCall"]["args"]) == ("t", ARGUMENTS)
+    (chunk,) = events(STREAM, body, query="alt=sse")
+    assert chunk["candidates"][0]["content"]["parts"] == [part]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": ASKED, "tool_choice": "none"} | OPENAI_TOOLS),
+        (CHAT, {"messages": [*ASKED, {"role": "tool", "content": "42"}]} | OPENAI_TOOLS),
+        (
+            MESSAGES,
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "42"}]}]}
+            | ANTHROPIC_TOOLS,
+        ),
+        (CHAT, {"messages": ASKED, "tools": [1]}),
+    ],
+    ids=["not-wanted", "result-openai", "result-anthropic", "no-tool"],
+)
+def test_no_tool_is_called_after_its_result_or_unwanted(path, body):
+    answer = json.dumps(whole(path, body))
+    assert "echo: " in answer
+    assert "tool_calls" not in answer
+    assert "tool_use" not in answer
+
+
+# Whole answers only
+
+
+def test_tokens_are_counted_by_words():
+    words = len(WORDS.split())
+    assert whole(f"{MESSAGES}/count_tokens", {"messages": ASKED}) == {"input_tokens": words}
+    count = "/v1beta/models/m:countTokens"
+    assert whole(count, {"contents": CONTENTS}) == {"totalTokens": words}
+
+
+def test_embeddings_depend_on_the_text_alone_and_agree_in_both_encodings():
+    body = {"input": ["a", "b", "a"], "dimensions": 4}
+    a, b, again = (e["embedding"] for e in whole("/v1/embeddings", body)["data"])
+    assert a == again != b
+    assert len(a) == 4
+    encoded = whole("/v1/embeddings", body | {"encoding_format": "base64"})["data"][0]
+    assert struct.unpack("<4f", base64.b64decode(encoded["embedding"])) == pytest.approx(a)
+    tokens = whole("/v1/embeddings", {"input": [1, 2, 3]})
+    assert len(tokens["data"]) == 1
+
+
+def test_gemini_embeddings():
+    one = {"content": {"parts": [{"text": "a"}]}}
+    single = whole("/v1beta/models/m:embedContent", one)["embedding"]
+    batch = whole("/v1beta/models/m:batchEmbedContents", {"requests": [one, {}]})["embeddings"]
+    assert batch[0] == single != batch[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "listed", "key"),
+    [
+        ("/v1/models", {}, "data", "id"),
+        ("/models", {}, "data", "id"),
+        ("/v1/models", {"anthropic-version": "1"}, "data", "id"),
+        ("/v1beta/models", {}, "models", "name"),
+    ],
+    ids=["openai", "no-version", "anthropic", "gemini"],
+)
+def test_models_are_listed_and_found(path, headers, listed, key):
+    models = whole(path, method="GET", headers=headers)[listed]
+    assert [m[key].removeprefix("models/") for m in models] == ["echo-1", "echo-1-mini"]
+    assert whole(f"{path}/echo-1", method="GET", headers=headers) == models[0]
+
+
+def test_files_are_taken_and_not_kept():
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhi\r\n--b--'
+    )
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    file = whole("/v1/files", form, headers=kind)
+    assert (file["filename"], file["bytes"]) == ("a.txt", len(form))
+    assert whole("/v1/files", method="GET")["data"] == []
+    assert whole(f"/v1/files/{file['id']}", method="DELETE")["deleted"] is True
+    assert ask(f"/v1/files/{file['id']}", method="GET")[0] == 404
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind"),
+    [
+        ("POST", CHAT, b"", 400, "invalid_request_error"),
+        ("POST", CHAT, b"\xff", 400, "invalid_request_error"),
+        ("POST", CHAT, [], 400, "invalid_request_error"),
+        ("POST", CHAT, {}, 400, "invalid_request_error"),
+        ("POST", CHAT, {"messages": []}, 400, "invalid_request_error"),
+        ("POST", CHAT, {"messages": "hi"}, 400, "invalid_request_error"),
+        ("POST", MESSAGES, {"messages": None}, 400, "invalid_request_error"),
+        ("POST", GENERATE, {}, 400, "invalid_request_error"),
+        ("POST", "/v1/embeddings", {"input": "a", "dimensions": -1}, 400, "invalid_request_error"),
+        ("POST", "/v1/files", b"x", 400, "invalid_request_error"),
+        ("GET", CHAT, None, 405, "invalid_request_error"),
+        ("DELETE", MESSAGES, None, 405, "invalid_request_error"),
+        ("GET", "/v1/responses", None, 405, "invalid_request_error"),
+        ("GET", "/v1/nothing", None, 404, "not_found_error"),
+        ("POST", "/", {}, 404, "not_found_error"),
+        ("GET", "/v1/models/nothing", None, 404, "not_found_error"),
+        ("POST", "/v1beta/models/m:nothing", {"contents": "hi"}, 404, "not_found_error"),
+        ("POST", "/v1/chat/completions/", {"messages": ASKED}, 404, "not_found_error"),
+    ],
+)
+def test_errors_have_the_one_body(method, path, body, status, kind):
+    answered, content_type, content = ask(path, body, method=method)
+    assert (answered, content_type) == (status, "application/json")
+    said = json.loads(content)
+    assert (said["type"], said["error"]["type"]) == ("error", kind)
+    assert said["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": ASKED, "stream": True, "stream_options": "x"}),
+        (COMPLETIONS, {"prompt": WORDS, "stream": True, "stream_options": [1]}),
+        (CHAT, b"[" * 200_000),
+        ("/v1/embeddings", {"input": "a", "dimensions": 0}),
+    ],
+    ids=["chat-stream-options", "completions-stream-options", "nested", "no-dimensions"],
+)
+def test_what_makes_no_sense_is_the_clients_error(path, body):
+    assert ask(path, body)[0] == 400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+FIELDS = (
+    "messages", "input", "prompt", "contents", "tools", "tool_choice", "model", "stream",
+    "dimensions", "encoding_format", "requests",
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from([CHAT, COMPLETIONS, RESPONSES, MESSAGES, GENERATE, STREAM, "/v1/embeddings"]),
+    st.dictionaries(st.sampled_from(FIELDS), JSON),
+)
+def test_any_json_is_answered(path, body):
+    assert ask(path, body)[0] in (200, 400)
