@@ -119,7 +119,9 @@ class HTTPUpstream:
             lines.append(f"Content-Length: {outgoing.length}")
         head = "\r\n".join(lines)
         # Every server refuses these before us; a request must not become two, whatever the server.
-        if head.count("\n") != len(lines) - 1 or "\0" in head or " " in outgoing.target:
+        breaks = len(lines) - 1
+        split = head.count("\n") != breaks or head.count("\r") != breaks
+        if split or "\0" in head or " " in outgoing.target:
             raise InvalidRequest("The request holds a control character where none may be.")
         return f"{head}\r\n\r\n".encode("latin-1")
 

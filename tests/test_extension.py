@@ -130,3 +130,17 @@ def test_the_logging_of_the_application_stays_as_it_was():
     LLMAuth(application())
     assert (logging.root.handlers[:], logging.root.level, logging.Handler.filter) == before
     assert PROVIDER_KEY not in repr(before)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("/v1/x", "a\rX-Injected: 1"), ("/v1/x\rX: 1", "a"), ("/v1/x y", "a")]
+)
+def test_a_request_cannot_become_two_whatever_the_server_lets_through(upstream, path, value):
+    app = application(BACKENDS={"openai": upstream.url})
+    LLMAuth(app)
+    app.register_blueprint(proxy_blueprint)
+    environ = {"REQUEST_URI": path, "RAW_URI": path, "HTTP_X_ODD": value}
+    reply = app.test_client().post("/v1/x", headers=BEARER, environ_overrides=environ)
+    assert reply.status_code == 400
+    assert upstream.requests == []
+    assert app.extensions["llmauth"].lifecycle.used == 0
