@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmauth.credentials import CARRIERS
-from llmauth.headers import HOP_BY_HOP, request_headers, response_headers
+from llmauth.headers import CLIENT_NETWORK, HOP_BY_HOP, request_headers, response_headers
 
 NAMES = st.sampled_from([*sorted(HOP_BY_HOP), "x-own", "connection", "x-two", "set-cookie"])
 VALUES = st.text(st.characters(max_codepoint=255))
@@ -46,3 +46,77 @@ def test_streams_are_not_buffered_and_not_cached(stream):
     assert ("Cache-Control" in headers) == stream
     kept = [("Cache-Control", "private")]
     assert dict(response_headers(kept, stream=stream))["Cache-Control"] == "private"
+
+
+def sent(headers: dict[str, str], **more) -> dict[str, str]:
+    """Return what is sent upstream, by lower-case name."""
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": v for name, v in headers.items()}
+    return {n.lower(): v for n, v in request_headers(environ, via="1.1 x", **more).items()}
+
+
+DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"x-forwarded-for", "x-forwarded-anything", "host"}
+
+
+@pytest.mark.parametrize("name", sorted(DROPPED))
+def test_a_header_that_concerns_no_provider_is_not_sent(name):
+    assert sent({name: "x", "x-own": "y"}) == {
+        "x-own": "y", "accept-encoding": "identity", "via": "1.1 x"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "x-goog-api-key", "api-key"])
+def test_each_carrier_is_kept_only_when_it_is_the_providers(name):
+    assert name not in sent({name: "k"})
+    assert sent({name: "k"}, keep=(name,))[name] == "k"
+
+
+def test_the_proxys_own_carrier_is_never_kept():
+    assert "x-proxy-api-key" not in sent({"x-proxy-api-key": "k"}, keep=("x-proxy-api-key",))
+
+
+def test_headers_named_by_connection_stay_here():
+    found = sent({"connection": "close, X-One ,x-two", "x-one": "1", "x-two": "2", "x-three": "3"})
+    assert {"x-one", "x-two"} & found.keys() == set()
+    assert found["x-three"] == "3"
+    answer = [("Connection", "X-One"), ("X-One", "1"), ("connection", "x-two"), ("X-Two", "2")]
+    assert response_headers([*answer, ("X-Three", "3")], stream=False) == [("X-Three", "3")]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd;q=0.5, br", "identity"])
+def test_an_encoding_that_the_client_asks_for_is_asked_for(encoding):
+    assert sent({"accept-encoding": encoding})["accept-encoding"] == encoding
+
+
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        ("a\r\n b", "a b"),
+        ("a\r\n\t \r\n b", "a b"),
+        ("a\nSet-Cookie: x", "a Set-Cookie: x"),
+        ("a\x00b\x7fc\x1b", "abc"),
+        ("a\tb", "a\tb"),
+        ("caf\xe9\xa0", "caf\xe9\xa0"),
+    ],
+    ids=["folded", "folded-twice", "split", "control", "tab", "latin-1"],
+)
+def test_an_answers_header_is_one_line(value, client):
+    ((_, got),) = response_headers([("X-Own", value)], stream=False)
+    assert got.replace("  ", " ") == client
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\r\nb", "a\xe9", " a"], ids=repr)
+def test_an_answers_header_without_a_proper_name_is_dropped(name):
+    assert response_headers([(name, "x")], stream=False) == []
+
+
+def test_repeated_headers_of_an_answer_keep_their_order_and_case():
+    headers = [("X-B", "1"), ("x-a", "2"), ("X-B", "3"), ("Content-Encoding", "gzip")]
+    assert response_headers(headers, stream=False) == headers
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,12}", fullmatch=True), VALUES), VALUES)
+def test_no_hop_by_hop_header_and_none_that_connection_names_is_sent(headers, connection):
+    environ = {f"HTTP_{name}": value for name, value in headers.items()}
+    environ["HTTP_CONNECTION"] = f"{connection},{','.join(n.replace('_', '-') for n in headers)}"
+    found = {name.lower() for name in request_headers(environ, via="1.1 x")}
+    assert found == {"accept-encoding", "via"}
