@@ -27,6 +27,7 @@ class Entry:
     def __init__(self, application: Callable[..., Iterable[bytes]], state: State) -> None:
         self._application = application
         self._guard = state.guard
+        self._cors = state.cors
         self._journal = state.journal
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -34,12 +35,17 @@ class Entry:
         environ["PATH_INFO"] = info.path
         answer = _Answer(self._journal, info, environ, start_response)
         try:
-            if not self._guard.is_public(info, environ, pages=True):
+            # A preflight shows no key, and without its answer a page could not read the refusal.
+            if not (
+                self._cors.is_preflight(environ)
+                or self._guard.is_public(info, environ, pages=True)
+            ):
                 self._guard.check_lockout(info)
         except AddressLockedOut as refusal:
             refusal_headers(refusal, info)
             body = refusal.get_body().encode("ascii")
             headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
+            headers += self._cors.headers(environ)
             answer.start("429 Too Many Requests", headers)
             answer.body = [body]
             return answer

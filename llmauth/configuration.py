@@ -257,4 +257,10 @@ def _consistent(settings: Settings) -> Settings:
             f"({origin('host')}), and nobody would need a key. Listen on 127.0.0.1, "
             "or add --allow-unauthenticated-network if this is what you want."
         )
+    if settings.disable_auth and "*" in settings.cors_origins:
+        raise ConfigurationError(
+            f"cors_origins ({origin('cors_origins')}): authentication is off "
+            f"({origin('disable_auth')}), and '*' would let every page that somebody here opens "
+            "use this server. Name the origins."
+        )
     return settings

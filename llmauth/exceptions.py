@@ -9,6 +9,7 @@
         ├── InvalidRequest            400
         ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
         ├── InvalidKey                401  ``error="invalid_token"``
+        ├── OriginRefused             403  a page that may not send requests
         ├── UnknownRoute              404
         ├── MethodRefused             405
         ├── BodyTooLarge              413
@@ -147,6 +148,25 @@ class InvalidKey(_Unauthorized):
 
     def __init__(self, description: str) -> None:
         super().__init__(description, [challenge("invalid_token")])
+
+
+class OriginRefused(RequestRefused):
+    """403: the preflight of a web page whose origin is not in ``server.cors_origins``.
+
+    :param origin: None when it cannot be shown
+    """
+
+    code = 403
+    type = "permission_error"
+    status = "PERMISSION_DENIED"
+    error_code = "origin_not_allowed"
+
+    def __init__(self, origin: str | None) -> None:
+        shown = f"of {origin} " if origin else ""
+        super().__init__(
+            f"Web pages {shown}may not use this server. "
+            "Its operator can let them: add the origin to CORS_ORIGINS."
+        )
 
 
 class UnknownRoute(RequestRefused):

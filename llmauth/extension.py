@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import Blueprint, Flask, current_app, request
+from flask import Blueprint, Flask, Response, current_app, request
 
 from .backends import Backend, Router
 from .capture import WireCapture
 from .configuration import from_flask, require_keys
+from .cors import Cors
 from .exceptions import RequestRefused
 from .guard import Guard, refusal_headers
 from .journal import Journal
@@ -31,6 +32,7 @@ class State:
         self.settings = settings
         self.redactor = Redactor(settings.secrets)
         self.guard = Guard(settings)
+        self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
         self.router = Router(self.backends, settings.default_backend)
         self.lifecycle = Lifecycle(settings.threads)
@@ -102,25 +104,36 @@ class LLMAuth:
             raise RuntimeError("LLMAuth guards this application already.")
         app.extensions[EXTENSION] = State(self._settings or from_flask(app.config))
         app.before_request(self._guard)
+        app.after_request(self._let_pages_read)
 
     def exempt(self, view: _View) -> _View:
         """Let requests to this view in without a key."""
         setattr(view, _EXEMPT, True)
         return view
 
-    def _guard(self) -> None:
-        if self._blueprint is not None and self._blueprint not in request.blueprints:
-            return
+    def _guard(self) -> Response | None:
+        if not self._concerned():
+            return None
         state = current_state()
         guard, environ = state.guard, request.environ
         info = guard.info(environ)
-        if guard.is_public(info, environ, state.serves_pages) or self._is_exempt():
-            info.public = True
-            return
+        info.public = guard.is_public(info, environ, state.serves_pages) or self._is_exempt()
         try:
-            guard.check(info, environ, state.redactor.observe)
+            if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
+                return Response(status=204, headers=state.cors.preflight(environ))
+            if not info.public:
+                guard.check(info, environ, state.redactor.observe)
         except RequestRefused as refusal:
             raise refusal_headers(refusal, info) from None
+        return None
+
+    def _let_pages_read(self, response: Response) -> Response:
+        if self._concerned():
+            response.headers.extend(current_state().cors.headers(request.environ))
+        return response
+
+    def _concerned(self) -> bool:
+        return self._blueprint is None or self._blueprint in request.blueprints
 
     def _is_exempt(self) -> bool:
         view = current_app.view_functions.get(request.endpoint or "")

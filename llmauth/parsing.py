@@ -11,11 +11,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .addresses import Network, parse_network
+from .uris import masked_uri
 
 WINDOWED_STORES = re.compile(
     r"^(?:async\+)?(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
 )
 """Schemes of the ``limits`` stores that have a moving window; memcached has none."""
+
+_ORIGIN = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+)
+"""RFC 6454 section 6.2; of extensions and desktop programs too, which have schemes of their own."""
 
 
 def parse_bool(value: Any) -> bool:
@@ -90,6 +96,27 @@ def parse_bypass_path(value: Any) -> str:
     return text
 
 
+def parse_origin(value: Any) -> str:
+    """Parse the origin of web pages as a browser sends it, or ``*`` for all of them."""
+    text = parse_text(value)
+    if text == "*":
+        return text
+    if text.lower() == "null":
+        raise ValueError("holds 'null', which any page can be: serve the page from an address")
+    found = _ORIGIN.fullmatch(text.rstrip("/"))
+    if not found:
+        raise ValueError(
+            f"holds '{masked_uri(text)}', which is no origin such as https://chat.example.com or "
+            "http://localhost:3000: no path, no patterns, names in ASCII"
+        )
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    default = {"http": "80", "https": "443"}.get(scheme)
+    origin = f"{scheme}://{host}" + (f":{port}" if port and port != default else "")
+    if text != origin:
+        raise ValueError(f"holds '{text}', which a browser sends as '{origin}': write it so")
+    return origin
+
+
 def parse_storage_uri(value: Any) -> str:
     """Parse the URI of a ``limits`` store that has a moving window."""
     text = parse_text(value)
@@ -113,6 +140,14 @@ def list_of(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
         return tuple(parse(item) for item in items if str(item).strip())
 
     return parse_list
+
+
+def parse_origins(value: Any) -> tuple[str, ...]:
+    """Parse a list of origins, or ``*`` alone."""
+    origins = list_of(parse_origin)(value)
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("holds '*' beside others: name it alone, or only the others")
+    return tuple(dict.fromkeys(origins))
 
 
 def parse_one_network(value: Any) -> Network:

@@ -21,6 +21,7 @@ from .parsing import (
     parse_bypass_path,
     parse_one_network,
     parse_optional_text,
+    parse_origins,
     parse_size,
     parse_storage_uri,
     parse_text,
@@ -171,6 +172,10 @@ class Settings:
         list_of(parse_one_network),
         "Address or network of a reverse proxy whose X-Forwarded-For is believed.",
         list_of="network")
+    cors_origins: tuple[str, ...] = _setting(
+        "server.cors_origins", "CORS_ORIGINS", "--cors-origin", (), parse_origins,
+        "Origin whose web pages may use this server, such as https://chat.example.com; * for all.",
+        list_of="origin")
     default_backend: str = _setting(
         "default_backend", "LLM_BACKEND", "--default-backend", "openai", parse_text,
         "Backend of requests that name none.")

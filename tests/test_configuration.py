@@ -19,6 +19,7 @@ EXAMPLES = {
     "trusted_ips": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
     "trusted_proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
     "bypass_paths": ("/a", "/b", "/c"),
+    "cors_origins": ("http://a", "http://b", "http://c"),
     "storage_uri": ("redis://a", "redis://b", "redis://c"),
     "default_backend": ("gemini", "ollama", "echo"),
     "log_level": ("DEBUG", "ERROR", "WARNING"),
