@@ -88,6 +88,11 @@ class Clients:
                 client = hop
         return str(client)
 
+    def trusts(self, peer: str | None) -> bool:
+        """True for a reverse proxy whose forwarding headers are believed."""
+        address = parse_address(peer) if peer else None
+        return address is not None and _within(address, self._proxies)
+
     def forgot_to_trust(self, peer: str | None, forwarded_for: str | None) -> bool:
         """True for a private peer that sends ``X-Forwarded-For`` while no proxy is trusted."""
         if not forwarded_for or self._proxies or peer is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .credentials import GEMINI_PATH
 from .exceptions import UnknownRoute
@@ -16,6 +16,7 @@ _ANTHROPIC_PATH = re.compile(r"/v1/messages(?:/|$)|/v1/complete$")
 _GEMINI_ONLY = re.compile(
     r"^/v\d+(?:alpha|beta)\d*/|:(?:generate|stream|embed|batch|count|predict|asyncBatch)\w*$"
 )
+_PORTS = {"http": 80, "https": 443}
 _DEFAULT_VERSION = {
     "openai": "/v1",
     "anthropic": "/v1",
@@ -57,6 +58,18 @@ class Backend:
             return self._root + path
         return f"{self._root}{self._version}{path}" or "/"
 
+    def own_path(self, url: str) -> str | None:
+        """Return path and query of a URL of this upstream, as a request to here would name them.
+
+        None for a URL of another host, and for a relative one.
+        """
+        try:
+            parts, own = urlsplit(url), urlsplit(self.origin)
+            known = _same_host(parts, own) if parts.netloc else url.startswith("/")
+        except ValueError:
+            return None
+        return path_of(parts, self._root) if known else None
+
     def add_key(self, headers: dict[str, str]) -> None:
         """Add the server's key for this upstream, unless the request brings its own."""
         key, style = self.settings.api_key, self.settings.auth
@@ -65,6 +78,21 @@ class Backend:
             headers[name.title()] = value
         if self._userinfo:
             headers.setdefault("Authorization", self._userinfo)
+
+
+def path_of(parts: SplitResult, root: str = "") -> str:
+    """Return a URL's path below a root, query and fragment; never one that names another host."""
+    path = parts.path
+    if root and (path == root or path.startswith(f"{root}/")):
+        path = path[len(root) :]
+    return parts._replace(scheme="", netloc="", path="/" + path.lstrip("/")).geturl()
+
+
+def _same_host(one: SplitResult, other: SplitResult) -> bool:
+    """True for the same server; one behind its own TLS terminator often writes http for https."""
+    ports = [part.port or _PORTS.get(part.scheme) for part in (one, other)]
+    same_port = one.port == other.port or ports[0] == ports[1]
+    return one.hostname == other.hostname and same_port
 
 
 class Router:

@@ -24,6 +24,7 @@ from .exceptions import (
 from .extension import State, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
 from .headers import request_headers, response_headers
+from .links import Here, has_links, names_urls, origin_of
 from .relay import Relay, UpstreamReply
 from .upstream import Outgoing
 
@@ -88,6 +89,9 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     try:
         disconnected = environ.get("waitress.client_disconnected") or _never
         incoming = state.upstream(backend).send(outgoing, lambda: lifecycle.cut or disconnected())
+        if names_urls(path, incoming.headers):
+            here = _here(state, info, environ, backend, path)
+            incoming = here.pointed(incoming, outgoing.method, path)
     except BaseException as exc:
         lifecycle.leave()
         if exchange:
@@ -114,6 +118,15 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     if "x-request-id" not in received and "request-id" not in received:
         headers.append(("x-request-id", info.id))
     return UpstreamReply(relay, headers, flush=stream)
+
+
+def _here(
+    state: State, info: RequestInfo, environ: dict[str, Any], backend: Backend, path: str
+) -> Here:
+    mount = environ.get("SCRIPT_NAME", "") + info.path.removesuffix(path)
+    trusted = state.guard.clients.trusts(environ.get("REMOTE_ADDR"))
+    scheme = environ["wsgi.url_scheme"]
+    return Here(backend, origin_of(header_getter(environ), scheme, trusted=trusted), mount)
 
 
 def _own_path(path: str) -> str:
@@ -143,6 +156,8 @@ def _outgoing(
         )
     if not keep and not own_in_query:
         backend.add_key(headers)
+    if has_links(path):
+        headers["Accept-Encoding"] = "identity"
     target = backend.target(path)
     body, length = _body(environ, state.settings.max_request_body)
     return Outgoing(
