@@ -1,9 +1,9 @@
 """Run the proxy with ``python app.py``; ``flask run`` finds ``app`` here."""
 
-from llmauth import create_app
 from llmauth.cli import main
+from llmauth.hosting import hosted_app
 
 if __name__ == "__main__":
     main(prog_name="llmauth")
 else:
-    app = create_app()
+    app = hosted_app()

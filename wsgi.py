@@ -1,5 +1,5 @@
 """``application`` for waitress-serve, gunicorn, granian and mod_wsgi."""
 
-from llmauth import create_app
+from llmauth.hosting import hosted_app
 
-application = create_app()
+application = hosted_app()

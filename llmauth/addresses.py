@@ -46,6 +46,12 @@ def parse_address(value: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def on_this_machine(client: str) -> bool:
+    """True for a loopback address and for a peer without one, such as a Unix socket's."""
+    address = parse_address(client)
+    return address is None or address.is_loopback
+
+
 class Clients:
     """Tells clients apart.
 

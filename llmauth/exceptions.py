@@ -10,6 +10,7 @@
         ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
         ├── InvalidKey                401  ``error="invalid_token"``
         ├── OriginRefused             403  a page that may not send requests
+        ├── ClientRefused             403
         ├── UnknownRoute              404
         ├── MethodRefused             405
         ├── BodyTooLarge              413
@@ -167,6 +168,15 @@ class OriginRefused(RequestRefused):
             f"Web pages {shown}may not use this server. "
             "Its operator can let them: add the origin to CORS_ORIGINS."
         )
+
+
+class ClientRefused(RequestRefused):
+    """403: without keys, only this machine is served."""
+
+    code = 403
+    type = "permission_error"
+    status = "PERMISSION_DENIED"
+    error_code = "client_refused"
 
 
 class UnknownRoute(RequestRefused):

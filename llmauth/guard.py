@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from .addresses import Clients
+from .addresses import Clients, on_this_machine
 from .credentials import KeyRing, Malformed, find_key
 from .exceptions import (
     AddressLockedOut,
     AuthenticationRequired,
+    ClientRefused,
     InvalidKey,
     MethodRefused,
     NotSupported,
@@ -95,6 +96,7 @@ class Guard:
         )
         self.bypass = frozenset(settings.bypass_paths)
         self.enabled = not settings.disable_auth
+        self._serves_network = self.enabled or settings.allow_unauthenticated_network
         self.lockout: Lockout | None = None
         if self.enabled and settings.brute_force_enabled:
             policy = Policy(
@@ -153,6 +155,12 @@ class Guard:
         """
         refuse_protocol(environ)
         if not self.enabled:
+            # Where another server listens is not known at the start.
+            if not self._serves_network and not on_this_machine(info.client):
+                raise ClientRefused(
+                    "Authentication is off, so this server serves its own machine only, unless "
+                    "it is started with ALLOW_UNAUTHENTICATED_NETWORK=true."
+                )
             info.own_credentials = "HTTP_X_PROXY_API_KEY" in environ
             return
         self.check_lockout(info)

@@ -116,26 +116,47 @@ def test_a_taken_port_is_one_clear_line():
     assert re.fullmatch(rf"Cannot listen on 127\.0\.0\.1, port {port}: .*\n", done.stderr)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "llmauth"],
-        ["-m", "llmauth", "serve"],
-        ["app.py"],
-        ["-m", "flask", "--app", "app", "run"],
-        ["-m", "waitress", "--listen=127.0.0.1:PORT", "wsgi:application"],
-    ],
-    ids=["module", "serve", "app.py", "flask run", "waitress-serve"],
-)
-def test_every_way_to_start_it(command):
+WAYS = {
+    "module": ["-m", "llmauth"],
+    "serve": ["-m", "llmauth", "serve"],
+    "app.py": ["app.py"],
+    "flask run": ["-m", "flask", "--app", "app", "run"],
+    "waitress-serve": ["-m", "waitress", "--listen=127.0.0.1:PORT", "wsgi:application"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_start_it_serves_and_logs_without_keys(way):
     port = free_port()
-    command = [part.replace("PORT", str(port)) for part in command]
+    command = [part.replace("PORT", str(port)) for part in WAYS[way]]
     if "waitress" not in command:
         command += ["--port", str(port)]
-    environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLM_BACKEND": "echo"}
-    with started(*command, port=port, **environ):
-        assert get(port, "/v1/models")[0] == 401
-        assert get(port, "/v1/models", KEY)[0] == 200
+    environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLM_BACKEND": "echo", "LOG_FORMAT": "json"}
+    with started(*command, port=port, **environ) as process:
+        assert get(port, f"/echo/v1/models?key={KEY}")[0] == 401
+        assert get(port, f"/echo/v1/models?key={KEY}", KEY)[0] == 200
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert KEY not in output
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    access = [line for line in lines if line.get("path") == "/echo/v1/models"]
+    assert [(line["key"], line["status"]) for line in access] == [("-", "401"), ("default", "200")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_a_key_every_way_ends_in_one_line(way):
+    done = subprocess.run(
+        [sys.executable, *WAYS[way]],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("API key not configured: set LLM_INTERACTIVE_PROXY_API_KEY, ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_keygen_prints_a_strong_key():

@@ -174,6 +174,19 @@ def test_a_bypass_path_needs_no_key_and_never_counts(upstream):
     assert all("wrong" not in str(r.headers) for r in upstream.requests)
 
 
+def test_with_authentication_off_a_network_is_served_only_when_that_is_wanted(upstream):
+    values = {"disable_auth": True, "trusted_proxies": "127.0.0.0/8"}
+    other = {"X-Forwarded-For": "203.0.113.9"}
+    with running_proxy(upstream, **values) as proxy:
+        assert proxy.request("GET", "/v1/models", key=None).status == 200
+        refused = proxy.request("GET", "/v1/models", other, key=None)
+        assert (refused.status, refused.error["type"]) == (403, "permission_error")
+        assert "ALLOW_UNAUTHENTICATED_NETWORK" in refused.error["message"]
+        assert proxy.request("GET", "/health", other, key=None).status == 200
+    with running_proxy(upstream, **values, allow_unauthenticated_network=True) as proxy:
+        assert proxy.request("GET", "/v1/models", other, key=None).status == 200
+
+
 def test_with_authentication_off_everyone_is_let_in(upstream):
     with running_proxy(upstream, disable_auth=True) as proxy:
         assert proxy.request("GET", "/v1/models", key=None).status == 200

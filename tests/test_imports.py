@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "llmauth"
 WITH_FLASK = {
-    "access_log", "check", "cli", "console", "extension", "factory", "pages", "proxy", "relay",
-    "server", "__init__", "__main__",
+    "access_log", "check", "cli", "console", "extension", "factory", "hosting", "pages", "proxy",
+    "relay", "server", "__init__", "__main__",
 }  # fmt: skip
 
 
