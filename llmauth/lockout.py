@@ -15,9 +15,8 @@ import time
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerSecond
-from limits.errors import StorageError
 
-from .stores import BoundedMemoryStorage, CountingStore, Recent, open_store
+from .stores import BoundedMemoryStorage, CountingStore, Recent, open_store, store_errors, try_out
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Policy:
 
 
 class _Ledger:
-    """The counting, over one store. Every method may raise the store's ``StorageError``."""
+    """The counting, over one store. Every method may raise the store's errors."""
 
     def __init__(self, store: CountingStore, policy: Policy) -> None:
         self.store = store
@@ -81,22 +80,24 @@ class _Ledger:
         for key in self._traces(address):
             self.store.incr(key, 3 * self._epoch)
         strikes = self._strikes(address)
+        in_time = True
         if not strikes:
             key = self._window.key_for(address)
             limit, expiry = self._window.amount, self._window.get_expiry()
-            if not self.store.acquire_entry(key, limit, expiry):
-                return False, None
-            if self.store.get_moving_window(key, limit, expiry)[1] < limit:
+            in_time = self.store.acquire_entry(key, limit, expiry)
+            if in_time and self.store.get_moving_window(key, limit, expiry)[1] < limit:
                 return True, None
+            # A full window without a block: whoever filled it could not set one, because the
+            # store or the process died in between.
         seconds = self._policy.block_seconds(strikes)
         if self.store.incr(self._block(address), seconds) != 1:
             # Another failure set the block. The window let this one in before that.
-            return not strikes, None
+            return in_time and not strikes, None
         # The slot that holds the current strikes stays, so that no reader finds none.
         slot = self._strike_slots(address)[(strikes + 1) % 2]
         self.store.clear(slot)
         self.store.incr(slot, seconds + self._policy.ttl_seconds, strikes + 1)
-        return True, seconds
+        return in_time, seconds
 
     def forget(self, address: str) -> None:
         """Drop all failures and strikes of an address that showed the right key."""
@@ -148,10 +149,13 @@ class Lockout:
         self._shared: _Ledger | None = None
         if not isinstance(store, BoundedMemoryStorage):
             self._shared = _Ledger(store, policy)
+        self._store_errors = store_errors(storage_uri)
         self._store_failed = False
         self._lock = threading.Lock()
-        # What a shared store said: blocks until they end, "nothing known" for a moment.
+        # What a shared store said: blocks until they end, and for a moment "not blocked" and
+        # "nothing known".
         self._blocks = Recent(_REMEMBERED)
+        self._unblocked = Recent(_REMEMBERED)
         self._clean = Recent(_REMEMBERED)
 
     @property
@@ -173,9 +177,10 @@ class Lockout:
             so many seconds
         """
         self._clean.drop(address)
+        self._unblocked.drop(address)
         try:
             in_time, seconds = self._ledger().failed(address)
-        except StorageError as exc:
+        except self._store_errors as exc:
             self._fall_back(exc)
             in_time, seconds = self._local.failed(address)
         if seconds is not None:
@@ -192,11 +197,17 @@ class Lockout:
         """Forget the failures of an address that sent the right key."""
         if self._clean.get(address) > time.time():
             return
+        # Also what was counted here while a shared store was away.
+        self._local.forget(address)
+        if (ledger := self._ledger()) is self._local:
+            return
         try:
-            self._ledger().forget(address)
-        except StorageError as exc:
+            ledger.forget(address)
+        except self._store_errors as exc:
             self._fall_back(exc)
-            self._local.forget(address)
+        else:
+            self._unblocked.drop(address)
+            self._clean.put(address, time.time() + NOT_BLOCKED_FOR)
 
     def _blocked_until(self, address: str) -> float | None:
         if self._shared is None:
@@ -204,25 +215,29 @@ class Lockout:
         now = time.time()
         if (end := self._blocks.get(address)) > now:
             return end
-        if self._clean.get(address) > now:
+        known = self._unblocked.get(address)
+        if known > now or self._clean.get(address) > now:
             return None
         ledger = self._ledger()
         try:
-            if not ledger.has_trace(address):
+            # Where failures are known of, one question is enough, too.
+            if not known and not ledger.has_trace(address):
                 self._clean.put(address, now + NOT_BLOCKED_FOR)
                 return None
             found = ledger.blocked_until(address)
-        except StorageError as exc:
+        except self._store_errors as exc:
             self._fall_back(exc)
             return self._local.blocked_until(address)
         if found:
             self._blocks.put(address, found)
+        elif ledger is self._shared:
+            self._unblocked.put(address, now + NOT_BLOCKED_FOR)
         return found
 
     def _ledger(self) -> _Ledger:
         return self._local if self._shared is None or self._store_failed else self._shared
 
-    def _fall_back(self, exc: StorageError) -> None:
+    def _fall_back(self, exc: Exception) -> None:
         """Count locally from now on, and look for the store from a thread of its own."""
         with self._lock:
             if self._store_failed:
@@ -230,7 +245,7 @@ class Lockout:
             self._store_failed = True
         logger.warning(
             "the store of failed attempts does not answer (%s): counting locally until it does",
-            type(exc.storage_error).__name__,
+            type(getattr(exc, "storage_error", exc)).__name__,
         )
         threading.Thread(target=self._probe, name="llmauth-store-probe", daemon=True).start()
 
@@ -239,8 +254,8 @@ class Lockout:
         while True:
             time.sleep(PROBE_INTERVAL)
             try:
-                self._shared.store.get("llmauth/reachable")
-            except StorageError:
+                try_out(self._shared.store)
+            except self._store_errors:
                 continue
             self._store_failed = False
             logger.warning("the store of failed attempts answers again")

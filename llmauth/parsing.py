@@ -14,7 +14,7 @@ from .addresses import Network, parse_network
 from .uris import masked_uri
 
 WINDOWED_STORES = re.compile(
-    r"^(?:async\+)?(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
+    r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
 )
 """Schemes of the ``limits`` stores that have a moving window; memcached has none."""
 

@@ -155,24 +155,31 @@ def open_store(uri: str) -> CountingStore:
     scheme = uri.partition("://")[0]
     if scheme == "memory":
         return BoundedMemoryStorage()
-    shown = masked_uri(uri)
     try:
         store = storage_from_string(uri, wrap_exceptions=True, **_options(scheme))
-    except (limits.errors.ConfigurationError, ImportError) as exc:
-        package = scheme.partition("+")[0].replace("rediss", "redis").replace("valkeys", "valkey")
-        package = "pymongo" if package == "mongodb" else package
-        raise ConfigurationError(
-            f"The store {shown} needs the package '{package}': pip install {package}."
-        ) from exc
-    except Exception as exc:  # each client library has errors of its own for a bad URI
-        raise ConfigurationError(f"The store {shown} cannot be used: {_reason(exc)}.") from exc
-    try:
-        store.get("llmauth/reachable")
-    except limits.errors.StorageError as exc:
-        raise ConfigurationError(
-            f"The store {shown} cannot be reached: {_reason(exc.storage_error)}."
-        ) from exc
+        try_out(store)
+    # Each client library has errors of its own, for a bad URI and for a server that refuses.
+    except Exception as exc:
+        raise ConfigurationError(f"The store {masked_uri(uri)} {_trouble(exc, scheme)}.") from exc
     return store  # type: ignore[return-value]
+
+
+def try_out(store: Any) -> None:
+    """Write to a store: one that only lets read, or is full, is of no use.
+
+    :raises StorageError: when it does not take it
+    """
+    store.incr("llmauth/reachable", 1)
+
+
+def store_errors(uri: str) -> tuple[type[Exception], ...]:
+    """Return what a store raises when it does not answer; ``limits`` misses a cluster's own."""
+    scheme = uri.partition("://")[0]
+    if not scheme.endswith("+cluster"):
+        return (limits.errors.StorageError,)
+    module = import_module(f"{_package(scheme)}.exceptions")
+    own = getattr(module, f"{_package(scheme).title()}ClusterException")
+    return limits.errors.StorageError, own
 
 
 def _options(scheme: str) -> dict[str, Any]:
@@ -187,16 +194,30 @@ def _options(scheme: str) -> dict[str, Any]:
         # As many as there may be threads; a pool that is exhausted would look like a dead store.
         "max_connections": MAX_CONNECTIONS,
     }
-    if "+" in scheme and "unix" not in scheme:
-        return options
-    if scheme.startswith("valkey"):
-        backoff, retry = import_module("valkey.backoff"), import_module("valkey.retry")
-    else:
-        backoff, retry = import_module("redis.backoff"), import_module("redis.retry")
+    package = _package(scheme)
+    backoff, retry = import_module(f"{package}.backoff"), import_module(f"{package}.retry")
     # The libraries try again three times by themselves, with pauses.
-    return options | {"retry": retry.Retry(backoff.NoBackoff(), 0)}
+    options["retry"] = retry.Retry(backoff.NoBackoff(), 0)
+    if scheme.endswith("+sentinel"):
+        # A replica may not know yet of a failure that the master has counted.
+        return options | {"use_replicas": False, "sentinel_kwargs": dict(options)}
+    return options
 
 
-def _reason(exc: Exception) -> str:
-    text = masked_uri(str(exc)).splitlines()
-    return (text[0] if text else type(exc).__name__).rstrip(".")[:200]
+def _package(scheme: str) -> str:
+    """Return the package that speaks to the stores of a scheme."""
+    return {"r": "redis", "v": "valkey", "m": "pymongo"}[scheme[0]]
+
+
+def _trouble(exc: Exception, scheme: str) -> str:
+    """Say what is wrong with a store, as the end of a sentence that begins with its URI."""
+    if isinstance(exc, ImportError) or "prerequisite" in str(exc):
+        return f"needs the package '{_package(scheme)}': pip install {_package(scheme)}"
+    what = "used"
+    if isinstance(exc, limits.errors.StorageError):
+        what, exc = "reached", exc.storage_error
+    reason = str(exc)
+    if "NOAUTH" in reason or "already authenticated" in reason:
+        return f"wants a password: {scheme}://:PASSWORD@HOST:PORT"
+    reason = (masked_uri(reason).splitlines() or [type(exc).__name__])[0]
+    return f"cannot be {what}: {reason.rstrip('.')[:200]}"

@@ -109,6 +109,7 @@ def test_precedence(setting, tmp_path):
             "BRUTE_FORCE_STORAGE_URI",
         ),
         ("auth: {brute_force_protection: {storage_uri: 'memcached://x'}}", "moving window"),
+        ("auth: {brute_force_protection: {storage_uri: 'async+memory://'}}", "moving window"),
     ],
 )
 def test_what_a_file_must_not_say(tmp_path, text, said):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import subprocess
 import threading
 import time
 
 import pytest
+from programs import Redis
 
 from llmauth.configuration import load
 from llmauth.exceptions import ConfigurationError, InvalidKey
@@ -20,36 +19,11 @@ POLICY = Policy(max_failed_attempts=3, ttl_seconds=60, initial_block_seconds=10)
 WHO = "203.0.113.7"
 
 
-class Redis:
-    """A real server, which can be stopped and started on the same port."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port = sock.getsockname()[1]
-        self.uri = f"redis://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 15
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            time.sleep(0.02)
-        raise AssertionError("redis-server did not start")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def redis():
     server = Redis()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture(params=["memory", "redis"])
