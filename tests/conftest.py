@@ -1,4 +1,4 @@
-"""Fixtures: an upstream, and a proxy in front of it."""
+"""Fixtures: an upstream, a proxy in front of it, a certificate."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def proxy(upstream):
 def echo() -> Proxy:
     with running_proxy(None, default_backend="echo") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cert(tmp_path_factory):
+    """A certificate for the reverse proxies of this run, and a client that trusts it."""
+    from fronts import certificate
+
+    return certificate(tmp_path_factory.mktemp("certificate"))

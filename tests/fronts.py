@@ -1,0 +1,197 @@
+"""Real reverse proxies: the files of examples/ as they are, but for paths and ports."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+from servers import KEY, TIMEOUT, Reply
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+HOST = "localhost"
+WRONG_KEY = "wrong-key-0123456789"
+ATTEMPTS = 3
+"""Wrong keys that lock an address out of the llmauth behind a front."""
+
+# What an administrator may have set for other sites, and the example has to stand up to.
+_NGINX_AROUND_IT = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/main.error.log;
+user {user};
+worker_processes 1;
+events {{ worker_connections 1024; }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    access_log off;
+    gzip on;
+    gzip_types *;
+    gzip_min_length 1;
+    proxy_read_timeout 1s;
+    proxy_buffering on;
+    {site}
+}}
+"""
+
+
+@dataclass
+class Certificate:
+    """A certificate for localhost, 127.0.0.1 and ::1, and who trusts it."""
+
+    chain: Path
+    key: Path
+    client: ssl.SSLContext
+
+
+def certificate(folder: Path) -> Certificate:
+    """Make a certificate for this run of the tests."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(HOST, "127.0.0.1", "::1")
+    chain, key = folder / "fullchain.pem", folder / "privkey.pem"
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(chain), append=True)
+    issued.private_key_pem.write_to_path(str(key))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Certificate(chain, key, client)
+
+
+@dataclass
+class Front:
+    """A reverse proxy with TLS on the loopback network."""
+
+    port: int
+    folder: Path
+    context: ssl.SSLContext
+    pid: int = 0
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: object = None,
+        *,
+        key: str | None = KEY,
+        address: str = "127.0.0.1",
+    ) -> Reply:
+        """Send one request.
+
+        :param address: of the client; ::1 goes over IPv6
+        """
+        host = "::1" if ":" in address else "127.0.0.1"
+        connection = http.client.HTTPSConnection(
+            host, self.port, timeout=TIMEOUT, context=self.context, source_address=(address, 0)
+        )
+        with contextlib.closing(connection):
+            bearer = {"Authorization": f"Bearer {key}"} if key else {}
+            connection.request(method, path, body, bearer | (headers or {}))  # type: ignore[arg-type]
+            response = connection.getresponse()
+            return Reply(response.status, response.getheaders(), response.read())
+
+    def wrong_keys(self, address: str, count: int = ATTEMPTS + 1, **headers: str) -> list[int]:
+        """Send wrong keys from an address; return the statuses of the answers."""
+        return [
+            self.request("GET", "/v1/models", headers, key=WRONG_KEY, address=address).status
+            for _ in range(count)
+        ]
+
+    def open(self, data: bytes) -> ssl.SSLSocket:
+        """Send raw bytes; the caller reads and closes."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        secure = self.context.wrap_socket(sock, server_hostname=HOST)
+        secure.sendall(data)
+        return secure
+
+    def log(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
+
+
+def example(name: str, replaced: dict[str, str]) -> str:
+    """Return a file of examples/ with some of its text replaced.
+
+    Each piece must be there: what the file no longer says would go untested.
+    """
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    for old, new in replaced.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def nginx(
+    folder: Path, upstream_port: int, cert: Certificate, more: dict[str, str] | None = None
+) -> Iterator[Front]:
+    """Run nginx with examples/nginx.conf.
+
+    :param folder: for its files; created
+    :param more: further text to replace in the example
+    """
+    folder.mkdir()
+    port = free_port()
+    letsencrypt = "/etc/letsencrypt/live/llm.example.com"
+    site = example(
+        "nginx.conf",
+        {
+            "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream_port};",
+            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+            "listen [::]:443 ssl;": f"listen [::1]:{port} ssl;",
+            f"{letsencrypt}/fullchain.pem": str(cert.chain),
+            f"{letsencrypt}/privkey.pem": str(cert.key),
+            "/var/log/nginx": str(folder),
+        }
+        | (more or {}),
+    )
+    config = folder / "nginx.conf"
+    config.write_text(_NGINX_AROUND_IT.format(folder=folder, user=getpass.getuser(), site=site))
+    command = [_program("nginx"), "-c", str(config), "-p", str(folder)]
+    with _running(command, port, folder) as pid:
+        yield Front(port, folder, cert.client, pid)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found is None:
+        assert not os.environ.get("CI"), f"{name} is not installed"
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@contextlib.contextmanager
+def _running(command: list[str], port: int, folder: Path) -> Iterator[int]:
+    said = folder / "stderr"
+    with said.open("wb") as file:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+    try:
+        until = time.monotonic() + TIMEOUT
+        while process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, said.read_text(encoding="utf-8")
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
