@@ -48,10 +48,18 @@ def parse_base_url(value: Any) -> str:
     return text.rstrip("/")
 
 
+def parse_variable(value: Any) -> str:
+    """Parse the name of an environment variable; in capitals, so that no key passes for one."""
+    text = parse_text(value)
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", text):
+        raise ValueError("is not the name of an environment variable in capitals, such as MY_KEY")
+    return text
+
+
 FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "base_url": parse_base_url,
     "auth": one_of(*AUTH_STYLES),
-    "api_key_env": parse_text,
+    "api_key_env": parse_variable,
     "connect_timeout": _TIMEOUT,
     "first_byte_timeout": _TIMEOUT,
     "read_timeout": _TIMEOUT,
@@ -145,9 +153,11 @@ class BackendTable:
         )
 
     def _add_mapping(self, name: str, entry: Any, origin: str) -> None:
+        entry = {} if entry is None else entry  # as an empty section of the file
         mapping = {"base_url": entry} if isinstance(entry, str) else entry
         if not isinstance(mapping, Mapping):
             raise ConfigurationError(f"{origin}: is neither a URL nor a mapping of settings.")
+        self._entry(name, origin)
         for attribute, value in mapping.items():
             if attribute not in FIELDS:
                 raise ConfigurationError(
@@ -157,15 +167,18 @@ class BackendTable:
             if value is not None:
                 self._set(name, attribute, value, origin)
 
-    def _set(self, name: str, attribute: str, value: Any, origin: str) -> None:
+    def _entry(self, name: str, origin: str) -> dict[str, Any]:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise ConfigurationError(
                 f"{origin}: '{name}' cannot name a backend: lower-case letters, digits, - and _, "
                 "and neither a version such as v1 nor a public page."
             )
+        return self._entries.setdefault(name, {})
+
+    def _set(self, name: str, attribute: str, value: Any, origin: str) -> None:
+        entry = self._entry(name, origin)
         try:
-            parsed = FIELDS[attribute](value)
+            entry[attribute] = FIELDS[attribute](value)
         except ValueError as exc:
             raise ConfigurationError(f"{origin}: {attribute} {exc}.") from exc
-        self._entries.setdefault(name, {})[attribute] = parsed
         self.origins[f"backends.{name}.{attribute}"] = origin

@@ -19,6 +19,7 @@ from .keys import DEFAULT_NAME
 from .logs import configure
 from .server import PortTakenError, Server
 from .settings import TABLE, Setting, Settings
+from .uris import masked_uri
 from .version import __version__
 
 KEY_BYTES = 32
@@ -87,7 +88,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     for pair in options.pop("backend"):
         name, equals, url = pair.partition("=")
         if not equals:
-            raise ConfigurationError(f"flag --backend: '{pair}' is not NAME=URL.")
+            raise ConfigurationError(f"flag --backend: '{masked_uri(pair)}' is not NAME=URL.")
         backends[name.strip()] = url
     values = {name: value for name, value in options.items() if value not in (None, ())}
     return load(Given(values, backends, config_file=config))
@@ -112,7 +113,13 @@ def serve(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True, help="Port; another if it is taken.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; another if it is taken.",
+)
 def demo(port: int) -> None:
     """Try it: a throw-away key, an echo for a model, and snippets to paste."""
     key = "demo-" + secrets.token_urlsafe(KEY_BYTES)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from .addresses import parse_address
-from .backend_settings import BackendTable, backends_in_yaml
+from .backend_settings import BUILT_IN, BackendTable, backends_in_yaml
 from .exceptions import ConfigurationError
 from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_keys
 from .settings import TABLE, Setting, Settings
@@ -22,7 +22,9 @@ from .uris import uri_secrets
 
 CONFIG_VARIABLE = "LLMAUTH_CONFIG"
 FLASK_PREFIX = "LLMAUTH_"
-_SECRET_NAME = re.compile(r"(?i)(?:^|[._])(?:api_?keys?|key|password|passwd|secret|token)$")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|[._])(?:api_?keys?|keys?|password|passwd|secret|token)(?:$|\.)"
+)
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from exc
+    except RecursionError:
+        raise ConfigurationError(f"{path}: what it holds is nested too deeply.") from None
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -211,9 +215,11 @@ def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[s
 
 def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
     if _SECRET_NAME.search(name):
+        backend = name.lower().removesuffix("_api_key")
+        variable = f"{backend.upper()}_API_KEY" if backend in BUILT_IN else KEY_VARIABLE
         raise ConfigurationError(
             f"{path}: {name}: keys do not belong in the config file. "
-            f"Set {KEY_VARIABLE}, or {KEY_VARIABLE}_FILE to the path of a file that holds it."
+            f"Set {variable}, or {variable}_FILE to the path of a file that holds it."
         )
     raise ConfigurationError(
         f"{path}: '{name}' is no setting.{_nearest(name, [*known, 'backends'])}"
@@ -223,8 +229,8 @@ def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     by_last = {candidate.rpartition(".")[2]: candidate for candidate in known}
     everything = {candidate: candidate for candidate in by_last.values()} | by_last
-    found = difflib.get_close_matches(name, everything, 1, 0.5) or difflib.get_close_matches(
-        name.rpartition(".")[2], everything, 1, 0.5
+    found = difflib.get_close_matches(name, everything, 1) or difflib.get_close_matches(
+        name.rpartition(".")[2], everything, 1
     )
     return f" Did you mean '{everything[found[0]]}'?" if found else ""
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .addresses import Network, parse_network
-from .uris import masked_uri
+from .uris import is_ambiguous, masked_uri
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
@@ -39,7 +39,7 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
     def parse(value: Any) -> int | float:
         try:
-            result = kind(str(value).strip().replace("_", ""))
+            result = kind(str(value).strip().replace("_", "").encode("ascii"))
         except ValueError:
             raise ValueError(
                 "is not a whole number" if kind is int else "is not a number"
@@ -125,6 +125,8 @@ def parse_storage_uri(value: Any) -> str:
         urlsplit(text)
     except ValueError:
         raise ValueError("is not a URI") from None
+    if is_ambiguous(text):
+        raise ValueError("is ambiguous: in a password, write %40 %2F %3F %23 for @ / ? #")
     if "://" not in text or not WINDOWED_STORES.match(scheme):
         raise ValueError("is no store with a moving window: memory://, redis://, valkey://, …")
     return text

@@ -19,6 +19,12 @@ def masked_uri(text: str) -> str:
     return _QUERY_VALUE.sub(r"\1****", _USERINFO.sub("//****@", text))
 
 
+def is_ambiguous(uri: str) -> bool:
+    """True for a userinfo that parsers end too early: a part of it would be looked up as a host."""
+    userinfo = _USERINFO.search(uri)
+    return userinfo is not None and bool(set(userinfo[1]) & set("/?#"))
+
+
 def uri_secrets(uri: str) -> tuple[str, ...]:
     """Return the secrets in a URI, as they stand there and decoded."""
     found = _SECRET_VALUE.findall(uri)

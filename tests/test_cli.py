@@ -97,6 +97,7 @@ def test_without_a_key_it_refuses_to_start_and_says_why():
         (["--auth-brute-force-storage", "memcached://x"], {}, "moving window"),
         (["--config", "/nonexistent.yaml"], {}, "/nonexistent.yaml"),
         (["--backend", "x"], {}, "NAME=URL"),
+        (["--backend", "http://u:pw-secret@127.0.0.1"], {}, "NAME=URL"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_line(arguments, environ, said):
@@ -166,6 +167,13 @@ def test_keygen_prints_a_strong_key():
     one, two = run("keygen").stdout.strip(), run("keygen").stdout.strip()
     assert one != two
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", one)
+
+
+def test_a_port_that_the_demo_cannot_use_is_no_traceback():
+    done = run("demo", "--port", "99999")
+    assert done.returncode == 2
+    assert "0<=x<=65535" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_demo_prints_snippets_that_work_when_pasted(tmp_path):
