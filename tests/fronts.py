@@ -171,6 +171,27 @@ def nginx(
         yield Front(port, folder, cert.client, pid)
 
 
+@contextlib.contextmanager
+def caddy(folder: Path, upstream_port: int, cert: Certificate) -> Iterator[Front]:
+    """Run Caddy with examples/Caddyfile."""
+    folder.mkdir()
+    port = free_port()
+    site = example(
+        "Caddyfile",
+        {
+            "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream_port}",
+            "llm.example.com {": f"https://:{port} {{\n\ttls {cert.chain} {cert.key}",
+            "\tlog {\n": "\tadmin off\n\tauto_https disable_redirects\n\tlog {\n",
+        },
+    )
+    config = folder / "Caddyfile"
+    config.write_text(site)
+    command = [_program("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
+    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    with _running(command, port, folder, **home) as pid:
+        yield Front(port, folder, cert.client, pid)
+
+
 def _program(name: str) -> str:
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if found is None:
@@ -180,10 +201,14 @@ def _program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[int]:
+def _running(
+    command: list[str], port: int, folder: Path, **environ: str
+) -> Iterator[int]:
     said = folder / "stderr"
     with said.open("wb") as file:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | environ
+        )
     try:
         until = time.monotonic() + TIMEOUT
         while process.poll() is None and time.monotonic() < until:
