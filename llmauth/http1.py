@@ -106,86 +106,71 @@ class Body:
 
     :param method: of the request
     :param head: of the response; loses a ``Content-Length`` that the framing overrides
-    :param receive: returns the next bytes from the upstream
+    :raises BadResponseError: for a framing that is not certain
     """
 
-    def __init__(self, method: str, head: Head, receive: Receive) -> None:
-        self._receive = receive
-        self._rest = head.rest
-        self._chunked = False
-        self._length: int | None = None
+    def __init__(self, method: str, head: Head) -> None:
+        self._decoder: ChunkedDecoder | None = None
+        self._left: int | None = None
         codings, lengths = head.values("transfer-encoding"), head.values("content-length")
         if method == "HEAD" or head.status in (204, 304):
-            self._length = 0
+            self._left = 0
         elif codings:
             if codings != ["chunked"]:
                 raise BadResponseError("the transfer coding is unknown")
-            self._chunked = True
+            self._decoder = ChunkedDecoder()
             head.headers[:] = [h for h in head.headers if h[0].lower() != "content-length"]
         elif lengths:
             if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
                 raise BadResponseError("the content length is not one number")
-            self._length = int(lengths[0])
+            self._left = int(lengths[0])
         options = head.values("connection")
         alive = "keep-alive" in options if head.is_1_0 else "close" not in options
-        self._keep_alive = alive and (self._chunked or self._length is not None)
-        self._complete = False
+        self._keep_alive = alive and (self._decoder is not None or self._left is not None)
+        self.received = head.rest
+        """What was received together with the head, to be fed first."""
+
+        self.complete = self._left == 0
+        """Whether all of the body has been received."""
+
+        self._rest = head.rest if self.complete else b""
 
     @property
     def reusable(self) -> bool:
         """True once the connection may carry another request."""
-        return self._complete and self._keep_alive and not self._rest
+        return self.complete and self._keep_alive and not self._rest
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes as they arrive.
+    def feed(self, data: bytes) -> bytes:
+        """Return the content in what was received; receiving nothing is the connection's end.
 
         :raises BadResponseError: for bad chunking, or an end before the end
         """
-        if self._chunked:
-            return self._read_chunked()
-        return self._read_to_close() if self._length is None else self._read_length(self._length)
-
-    def _read_length(self, left: int) -> Iterator[bytes]:
-        data, self._rest = self._rest, b""
-        while left:
-            data = data or self._more()
-            piece, data = (data, b"") if len(data) <= left else (data[:left], data[left:])
-            left -= len(piece)
-            if not left:
-                self._finish(data)
-            yield piece
-            piece = b""
-        if not self._complete:
-            self._finish(data)
-
-    def _read_to_close(self) -> Iterator[bytes]:
-        data, self._rest = self._rest, b""
-        while data or (data := self._receive()):
-            yield data
-            data = b""
-        self._finish(b"")
-
-    def _read_chunked(self) -> Iterator[bytes]:
-        decoder = ChunkedDecoder()
-        data, self._rest = self._rest, b""
-        while True:
-            content = decoder.feed(data)
-            if decoder.done:
-                self._finish(decoder.rest)
-            if content:
-                yield content
-            if decoder.done:
-                return
-            data = self._more()
-
-    def _more(self) -> bytes:
-        data = self._receive()
-        if not data:
+        if self._decoder:
+            content = self._decoder.feed(data)
+            if self._decoder.done:
+                self._finish(self._decoder.rest)
+        elif self._left is not None:
+            content = data[: self._left]
+            self._left -= len(content)
+            if not self._left:
+                self._finish(data[len(content) :])
+        else:
+            content = data
+            if not data:
+                self._finish(b"")
+        if not (data or self.complete):
             raise BadResponseError("the connection was closed before the end of the body")
-        return data
+        return content
+
+    def chunks(self, receive: Receive) -> Iterator[bytes]:
+        """Yield the content as it arrives; raises as :meth:`feed` does."""
+        while not self.complete:
+            data, self.received = self.received or receive(), b""
+            if content := self.feed(data):
+                yield content
 
     def _finish(self, rest: bytes) -> None:
-        self._complete, self._rest = True, rest
+        self.complete, self._rest = True, rest
 
 
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)

@@ -58,26 +58,23 @@ class Response:
     _pool: Any = None
 
     def __init__(self, sock: Any, exchange: Exchange) -> None:
-        watch = exchange.watch
-
-        def receive() -> bytes:
-            return watch.receive(sock)
-
-        head = read_head(receive)
+        self.sock = sock
+        self._receive = lambda: exchange.watch.receive(sock)
+        head = read_head(self._receive)
         self.status = head.status
         self.reason = head.reason
         self.fields = head.headers
-        self._body = Body(exchange.method, head, receive)
+        self.body = Body(exchange.method, head)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body's bytes as they arrive."""
-        return self._body.chunks()
+        return self.body.chunks(self._receive)
 
     def close(self) -> None:
         """Return the connection to its pool, closed unless it can be used again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if not self._body.reusable:
+            if not self.body.reusable:
                 connection.close()
             self._pool._put_conn(connection)
 
