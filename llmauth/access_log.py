@@ -10,7 +10,12 @@ from typing import Any
 from .exceptions import AddressLockedOut
 from .extension import State
 from .guard import RequestInfo, refusal_headers
+from .handover import Nothing, take_connection
 from .journal import Journal, logger
+from .relay import PolledRelay
+from .streams import Stream
+
+NOTHING = Nothing()
 
 
 class Entry:
@@ -29,6 +34,7 @@ class Entry:
         self._guard = state.guard
         self._cors = state.cors
         self._journal = state.journal
+        self._pump = state.pump
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         info = self._guard.info(environ)
@@ -54,7 +60,22 @@ class Entry:
         except BaseException:
             answer.close()
             raise
-        return answer
+        return NOTHING if self._handed_over(answer, environ) else answer
+
+    def _handed_over(self, answer: _Answer, environ: dict[str, Any]) -> bool:
+        """Leave a stream to the pump, when the server is one whose connections can be taken."""
+        relay = answer.body
+        if not isinstance(relay, PolledRelay) or relay.is_whole:
+            return False
+        client = take_connection(environ)
+        if client is None:
+            return False
+        chunked = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        stream = Stream(relay, client, chunked=chunked, passed=answer.passed, ended=answer.close)
+        taken = self._pump.carry(stream)
+        if not taken:
+            client.close()
+        return taken
 
 
 class _Answer:
@@ -89,10 +110,14 @@ class _Answer:
     def __next__(self) -> bytes:
         assert self._iterator is not None
         chunk = next(self._iterator)
+        self.passed(chunk)
+        return chunk
+
+    def passed(self, chunk: bytes) -> None:
+        """Count what is sent."""
         if self._first is None:
             self._first = time.perf_counter()
         self._sent += len(chunk)
-        return chunk
 
     def close(self) -> None:
         try:

@@ -15,6 +15,7 @@ from .exceptions import RequestRefused
 from .guard import Guard, refusal_headers
 from .journal import Journal
 from .lifecycle import Lifecycle
+from .pump import Pump
 from .redaction import Redactor
 from .settings import Settings
 from .upstream import Upstream, open_upstream
@@ -37,6 +38,7 @@ class State:
         self.router = Router(self.backends, settings.default_backend)
         self.lifecycle = Lifecycle(settings.threads)
         self.journal = Journal()
+        self.pump = Pump(lambda: self.lifecycle.cut)
         self.serves_pages = False
         self.capture: WireCapture | None = None
         if settings.capture_file:
@@ -57,7 +59,8 @@ class State:
         return found
 
     def close(self) -> None:
-        """Close idle connections and write out the capture."""
+        """Cut streams, close idle connections and write out the capture."""
+        self.pump.close()
         for upstream in self._upstreams.values():
             upstream.close()
         if self.capture:

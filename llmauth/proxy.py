@@ -25,8 +25,8 @@ from .extension import State, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
 from .headers import request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
-from .relay import Relay, UpstreamReply
-from .upstream import Outgoing
+from .relay import PolledRelay, Relay, UpstreamReply
+from .upstream import HTTPIncoming, Outgoing
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,9 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     if exchange:
         exchange.inbound_response(incoming.status, incoming.headers)
     received = {name.lower(): value for name, value in incoming.headers}
-    relay = Relay(
+    stream = "content-length" not in received and incoming.status not in (204, 304)
+    kind = PolledRelay if stream and isinstance(incoming, HTTPIncoming) else Relay
+    relay = kind(
         incoming,
         received,
         name=backend.name,
@@ -113,7 +115,6 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
         release=lifecycle.leave,
         exchange=exchange,
     )
-    stream = "content-length" not in received and incoming.status not in (204, 304)
     headers = response_headers(incoming.headers, stream=stream)
     if "x-request-id" not in received and "request-id" not in received:
         headers.append(("x-request-id", info.id))

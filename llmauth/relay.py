@@ -13,7 +13,7 @@ from .capture import Exchange
 from .exceptions import ClientDisconnected, error_body
 from .guard import RequestInfo
 from .headers import Headers
-from .upstream import Incoming, UpstreamBroke
+from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Relay:
         self._release: Callable[[], None] | None = release
         self._exchange = exchange
         self._tail = b"\n\n"
-        self._broken = False
+        self.broken = False
         plain = "content-encoding" not in received and "content-length" not in received
         kind = received.get("content-type", "")
         self._events = plain and kind.lower().startswith("text/event-stream")
@@ -82,15 +82,25 @@ class Relay:
         return self
 
     def __next__(self) -> bytes:
-        if self._broken:
+        if self.broken:
             raise BrokenOffError
         try:
             chunk = next(self._chunks)
         except ClientDisconnected:
-            self._info.error = "client_disconnected"
+            self.client_left()
             raise BrokenOffError from None
         except UpstreamBroke as exc:
-            return self._break_off(exc)
+            last_words = self.break_off(exc)
+            if not last_words:
+                raise BrokenOffError from None
+            return last_words
+        return self._noted(chunk)
+
+    def client_left(self) -> None:
+        """Take note that nobody reads any more."""
+        self._info.error = "client_disconnected"
+
+    def _noted(self, chunk: bytes) -> bytes:
         if self._events:
             self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
         if self._exchange:
@@ -112,13 +122,16 @@ class Relay:
     def __del__(self) -> None:
         self.close()  # for an answer that the host application replaced by another
 
-    def _break_off(self, exc: UpstreamBroke) -> bytes:
-        """Tell the client of an event stream, then end in a way that does not look complete."""
+    def break_off(self, reason: Exception) -> bytes:
+        """End the answer so that it does not look complete.
+
+        :returns: an event for the client, when the stream is one of events and between two
+        """
         self._info.error = "upstream_broke"
-        logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, exc)
-        self._broken = True
+        logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, reason)
+        self.broken = True
         if not self._events or not self._tail.endswith(_BETWEEN_EVENTS):
-            raise BrokenOffError
+            return b""
         body = error_body(
             f"The backend '{self._name}' broke off in the middle of its answer.",
             type="api_error",
@@ -127,3 +140,38 @@ class Relay:
             request_id=self._info.id,
         )
         return b"event: error\ndata: " + body + b"\n\n"
+
+
+class PolledRelay(Relay):
+    """A stream from a socket, for the pump: read by nobody, but fed."""
+
+    incoming: HTTPIncoming
+
+    @property
+    def sock(self) -> Any:
+        return self.incoming.sock
+
+    @property
+    def read_timeout(self) -> float:
+        return self.incoming.read_timeout
+
+    @property
+    def received(self) -> bytes:
+        return self.incoming.body.received
+
+    @property
+    def complete(self) -> bool:
+        return self.incoming.body.complete
+
+    @property
+    def is_whole(self) -> bool:
+        """True when all of it probably came together with the head."""
+        return self.complete or self.received.endswith(b"\r\n0\r\n\r\n")
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content in what was read, or what is left to say when it is no HTTP."""
+        try:
+            content = self.incoming.feed(data)
+        except UpstreamBroke as exc:
+            return self.break_off(exc)
+        return self._noted(content) if content else content

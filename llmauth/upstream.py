@@ -106,7 +106,7 @@ class HTTPUpstream:
                 f"The backend '{name}' could not be reached: {_why(exc)}."
             ) from exc
         watch.headers_received()
-        return _HTTPIncoming(response)
+        return HTTPIncoming(response, self._settings.read_timeout)
 
     def close(self) -> None:
         self._adapter.close()
@@ -149,9 +149,17 @@ def _chain(exc: BaseException) -> str:
     return f"{exc!r} {exc.__context__!r} {exc.__cause__!r}"
 
 
-class _HTTPIncoming:
-    def __init__(self, response: Response) -> None:
+class HTTPIncoming:
+    """A response that can also be fed with what is read from its socket; see :mod:`llmauth.pump`.
+
+    :param read_timeout: seconds between two reads
+    """
+
+    def __init__(self, response: Response, read_timeout: float) -> None:
         self._response = response
+        self.sock = response.sock
+        self.body = response.body
+        self.read_timeout = read_timeout
         self.status = response.status
         self.reason = response.reason
         self.headers: Headers = response.fields
@@ -160,6 +168,13 @@ class _HTTPIncoming:
         try:
             yield from self._response.chunks()
         except (OSError, http.client.HTTPException) as exc:
+            raise UpstreamBroke(str(exc)) from exc
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content in what was read; raises UpstreamBroke."""
+        try:
+            return self.body.feed(data)
+        except http.client.HTTPException as exc:
             raise UpstreamBroke(str(exc)) from exc
 
     def close(self) -> None:
