@@ -42,4 +42,7 @@ def take_connection(environ: Mapping[str, Any]) -> socket.socket | None:
     with channel.outbuf_lock:
         if not channel.connected or channel.total_outbufs_len or channel.socket is None:
             return None
-        return channel.socket.dup()
+        try:
+            return channel.socket.dup()
+        except OSError:  # no file descriptor is left
+            return None
