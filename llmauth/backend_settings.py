@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .exceptions import ConfigurationError
-from .keys import provider_key
+from .keys import provider_key_source, read_provider_key
 from .parsing import number, one_of, parse_text
 from .settings import BackendSettings
 from .uris import uri_secrets
@@ -139,16 +139,18 @@ class BackendTable:
                 f"Set backends.{name}.base_url or {variable_of(name)}{BASE_URL_SUFFIX}."
             )
         variable = entry.pop("api_key_env", f"{variable_of(name)}_API_KEY")
-        key, origin = (None, None)
+        source = None
         if entry.get("auth", "bearer") != "none":
-            key, origin = provider_key(variable, self._environ)
-        self.origins[f"backends.{name}.api_key"] = f"environment {origin}" if origin else "not set"
+            source = provider_key_source(variable, self._environ)
+        origin = f"environment {source.variable}" if source else "not set"
+        self.origins[f"backends.{name}.api_key"] = origin
         return BackendSettings(
             name=name,
             base_url=entry.pop("base_url"),
             auth=entry.pop("auth", "bearer"),
             api_key_env=variable,
-            api_key=key,
+            api_key=read_provider_key(source) if source else None,
+            key_source=source,
             **entry,
         )
 

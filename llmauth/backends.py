@@ -34,6 +34,7 @@ class Backend:
     def __init__(self, settings: BackendSettings) -> None:
         self.settings = settings
         self.name = settings.name
+        self.key = settings.api_key
         self.is_echo = settings.base_url == "echo:"
         parts = urlsplit(settings.base_url)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -72,7 +73,7 @@ class Backend:
 
     def add_key(self, headers: dict[str, str]) -> None:
         """Add the server's key for this upstream, unless the request brings its own."""
-        key, style = self.settings.api_key, self.settings.auth
+        key, style = self.key, self.settings.auth
         if key and style != "none":
             name, value = ("Authorization", f"Bearer {key}") if style == "bearer" else (style, key)
             headers[name.title()] = value

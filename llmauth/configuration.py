@@ -16,7 +16,7 @@ import yaml
 from .addresses import parse_address
 from .backend_settings import BUILT_IN, BackendTable, backends_in_yaml
 from .exceptions import ConfigurationError
-from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_keys
+from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_key_sources, read_keys
 from .settings import TABLE, Setting, Settings
 from .uris import uri_secrets
 
@@ -70,10 +70,11 @@ def load(given: Given | None = None, environ: Mapping[str, str] | None = None) -
         table.add_file(in_file, str(file))
     table.add_environment()
     table.add_given(given.backends, given.kind)
-    keys = given.keys or proxy_keys(environ)
+    sources = () if given.keys else proxy_key_sources(environ)
     settings = Settings(
         **values,
-        keys=keys,
+        keys=given.keys or read_keys(sources),
+        key_sources=sources,
         backends=MappingProxyType(table.finished()),
         origins=MappingProxyType(origins | table.origins),
     )

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from .guard import PUBLIC_PATHS
-from .keys import weakness
+from .keys import warn_of_weak
 from .server import Server
 from .settings import TABLE, Settings, shown_value
 from .uris import masked_uri
@@ -77,11 +77,7 @@ def warn(settings: Settings) -> None:
     """Log what the operator should know at every start."""
     if settings.disable_auth:
         logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
-    for name, key in settings.keys:
-        if reason := weakness(key):
-            logger.warning(
-                "the key '%s' is weak (%s): make a strong one with 'llmauth keygen'", name, reason
-            )
+    warn_of_weak(settings.keys)
 
 
 def origins(settings: Settings) -> Iterator[str]:

@@ -14,6 +14,7 @@ from .cors import Cors
 from .exceptions import RequestRefused
 from .guard import Guard, refusal_headers
 from .journal import Journal
+from .key_files import KeyFiles
 from .lifecycle import Lifecycle
 from .pump import Pump
 from .redaction import Redactor
@@ -35,6 +36,7 @@ class State:
         self.guard = Guard(settings)
         self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
+        self.key_files = KeyFiles(settings, self.guard, self.backends, self.redactor)
         self.router = Router(self.backends, settings.default_backend)
         self.lifecycle = Lifecycle(settings.threads)
         self.journal = Journal()
@@ -125,6 +127,7 @@ class LLMAuth:
             if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
                 return Response(status=204, headers=state.cors.preflight(environ))
             if not info.public:
+                state.key_files.look()
                 guard.check(info, environ, state.redactor.observe)
         except RequestRefused as refusal:
             raise refusal_headers(refusal, info) from None

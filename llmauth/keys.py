@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .credentials import MAX_TOKEN_BYTES
 from .exceptions import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
 DEFAULT_NAME = "default"
@@ -22,15 +26,27 @@ MISSING = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 
-def proxy_keys(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a name and a key from the environment and the files it names.
+@dataclass(frozen=True)
+class KeySource:
+    """A variable of the environment that holds a key, or names a file of keys.
+
+    :param name: of its key, or of the first one in the file
+    :param value: the key, or the file's path
+    """
+
+    variable: str
+    name: str
+    value: str = field(repr=False)
+    in_file: bool
+
+
+def proxy_key_sources(environ: Mapping[str, str]) -> tuple[KeySource, ...]:
+    """Return where the proxy keys are.
 
     ``LLM_INTERACTIVE_PROXY_API_KEY`` holds the key named ``default``, a suffix ``_ALICE`` makes it
     one named ``alice``; with a further ``_FILE`` the variable names a file that holds keys.
-
-    :raises ConfigurationError: for a key that no client could send, or one name for two keys
     """
-    found: list[tuple[str, str]] = []
+    found: list[KeySource] = []
     for variable in sorted(environ):
         if not variable.startswith(KEY_VARIABLE) or not environ[variable].strip():
             continue
@@ -39,10 +55,21 @@ def proxy_keys(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         name = suffix.removesuffix("_FILE").removeprefix("_").lower() or DEFAULT_NAME
         if suffix and not suffix.startswith("_"):
             continue
-        if in_file:
-            found += keys_in_file(Path(environ[variable].strip()), name, variable)
+        found.append(KeySource(variable, name, environ[variable].strip(), in_file))
+    return tuple(found)
+
+
+def read_keys(sources: Iterable[KeySource]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a name and a key.
+
+    :raises ConfigurationError: for a key that no client could send, or one name for two keys
+    """
+    found: list[tuple[str, str]] = []
+    for source in sources:
+        if source.in_file:
+            found += keys_in_file(Path(source.value), source.name, source.variable)
         else:
-            found.append((name, checked_key(environ[variable], variable)))
+            found.append((source.name, checked_key(source.value, source.variable)))
     return distinct(found)
 
 
@@ -115,14 +142,31 @@ def weakness(key: str) -> str | None:
     return None
 
 
-def provider_key(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return a provider's key and the variable that it came from, ``_FILE`` included."""
-    if environ.get(variable, "").strip():
-        return checked_key(environ[variable], variable), variable
-    in_file = f"{variable}_FILE"
-    if not environ.get(in_file, "").strip():
-        return None, None
-    lines = list(_lines(Path(environ[in_file].strip()), in_file))
+def warn_of_weak(keys: Iterable[tuple[str, str]]) -> None:
+    """Log a warning for every weak key, by its name."""
+    for name, key in keys:
+        if reason := weakness(key):
+            logger.warning(
+                "the key '%s' is weak (%s): make a strong one with 'llmauth keygen'", name, reason
+            )
+
+
+def provider_key_source(variable: str, environ: Mapping[str, str]) -> KeySource | None:
+    """Return where a provider's key is: in the variable, or in the file that ``…_FILE`` names."""
+    for name in (variable, f"{variable}_FILE"):
+        if value := environ.get(name, "").strip():
+            return KeySource(name, variable, value, in_file=name != variable)
+    return None
+
+
+def read_provider_key(source: KeySource) -> str:
+    """Return a provider's key.
+
+    :raises ConfigurationError: when there is none that could be sent, or more than one
+    """
+    if not source.in_file:
+        return checked_key(source.value, source.variable)
+    lines = list(_lines(Path(source.value), source.variable))
     if len(lines) != 1:
-        raise ConfigurationError(f"{in_file}: the file must hold one key on one line.")
-    return checked_key(lines[0][1], in_file), in_file
+        raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")
+    return checked_key(lines[0][1], source.variable)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .addresses import Network
+from .keys import KeySource
 from .parsing import (
     list_of,
     number,
@@ -88,6 +89,7 @@ class BackendSettings:
     :param auth: how it wants its key: bearer, x-api-key, x-goog-api-key, api-key or none
     :param api_key_env: the environment variable that holds its key
     :param api_key: None when there is none; never shown
+    :param key_source: where it was read
     :param connect_timeout: seconds to connect
     :param first_byte_timeout: seconds from the request to the response's headers
     :param read_timeout: seconds between two reads of the response's body
@@ -98,6 +100,7 @@ class BackendSettings:
     auth: str
     api_key_env: str
     api_key: str | None = field(default=None, repr=False)
+    key_source: KeySource | None = field(default=None, repr=False)
     connect_timeout: float = 10.0
     first_byte_timeout: float = 600.0
     read_timeout: float = 300.0
@@ -199,6 +202,7 @@ class Settings:
         number(int, 1, 1000), "Capture files that are kept.")
 
     keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    key_sources: tuple[KeySource, ...] = field(default=(), repr=False)
     backends: Mapping[str, BackendSettings] = field(default_factory=lambda: MappingProxyType({}))
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
