@@ -15,15 +15,23 @@ from .uris import uri_secrets
 
 AUTH_STYLES = ("bearer", "x-api-key", "x-goog-api-key", "api-key", "none")
 
-BUILT_IN: Mapping[str, tuple[str, str]] = {
+BUILT_IN: Mapping[str, tuple[str | None, str]] = {
     "openai": ("https://api.openai.com/v1", "bearer"),
     "anthropic": ("https://api.anthropic.com/v1", "x-api-key"),
     "gemini": ("https://generativelanguage.googleapis.com/v1beta", "x-goog-api-key"),
     "openrouter": ("https://openrouter.ai/api/v1", "bearer"),
+    "groq": ("https://api.groq.com/openai/v1", "bearer"),
+    "mistral": ("https://api.mistral.ai/v1", "bearer"),
+    "deepseek": ("https://api.deepseek.com/v1", "bearer"),
+    "xai": ("https://api.x.ai/v1", "bearer"),
+    "azure-openai": (None, "api-key"),
     "ollama": ("http://127.0.0.1:11434", "bearer"),
     "echo": ("echo:", "none"),
 }
-"""Base URL and key style of each built-in backend; its key is in ``<NAME>_API_KEY``."""
+"""Base URL and key style of each built-in backend; its key is in ``<NAME>_API_KEY``.
+
+One without a base URL is there once it is given: every customer has a host of their own.
+"""
 
 BASE_URL_SUFFIX = "_API_BASE_URL"
 _NAME = re.compile(r"(?!v\d+(?:alpha|beta)?\d*$)[a-z0-9][a-z0-9_-]{0,31}")
@@ -103,7 +111,7 @@ class BackendTable:
         self._entries: dict[str, dict[str, Any]] = {}
         self.origins: dict[str, str] = {}
         for name, (url, auth) in BUILT_IN.items():
-            self._entries[name] = {"base_url": url, "auth": auth}
+            self._entries[name] = {"auth": auth} | ({"base_url": url} if url else {})
 
     def add_file(self, backends: Mapping[str, Any], path: str) -> None:
         for name, entry in backends.items():
@@ -130,7 +138,11 @@ class BackendTable:
 
     def finished(self) -> dict[str, BackendSettings]:
         """Return the backends with their keys."""
-        return {name: self._backend(name, entry) for name, entry in self._entries.items()}
+        return {
+            name: self._backend(name, entry)
+            for name, entry in self._entries.items()
+            if "base_url" in entry or any(o.startswith(f"backends.{name}.") for o in self.origins)
+        }
 
     def _backend(self, name: str, entry: dict[str, Any]) -> BackendSettings:
         if "base_url" not in entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -14,15 +15,32 @@ from .settings import BackendSettings
 _VERSION = re.compile(r"/v\d+(?:alpha|beta)?\d*(?=/|$)")
 _ANTHROPIC_PATH = re.compile(r"/v1/messages(?:/|$)|/v1/complete$")
 _GEMINI_ONLY = re.compile(
-    r"^/v\d+(?:alpha|beta)\d*/|:(?:generate|stream|embed|batch|count|predict|asyncBatch)\w*$"
+    r"^/(?:up|down)load/v\d|^/v\d+(?:alpha|beta)\d*/"
+    r"|:(?:generate|stream|embed|batch|count|predict|asyncBatch)\w*$"
 )
 _PORTS = {"http": 80, "https": 443}
 _DEFAULT_VERSION = {
     "openai": "/v1",
     "anthropic": "/v1",
     "openrouter": "/v1",
+    "groq": "/v1",
+    "mistral": "/v1",
+    "deepseek": "/v1",
+    "xai": "/v1",
+    "ollama": "/v1",
+    "azure-openai": "/v1",
     "gemini": "/v1beta",
 }
+_ROOT = {"azure-openai": "/openai"}
+"""What stands before every path, for base URLs that are given without it."""
+
+_NEED_A_URL = frozenset(_ROOT)
+_UNVERSIONED = {
+    "azure-openai": ("/deployments/",),
+    "gemini": ("/upload/", "/download/"),
+    "ollama": ("/api/",),
+}
+"""Paths that take no version, or have it further on."""
 
 
 class Backend:
@@ -39,8 +57,11 @@ class Backend:
         parts = urlsplit(settings.base_url)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         found = re.search(_VERSION.pattern.replace("(?=/|$)", "$"), parts.path)
-        self._root = parts.path[: found.start()] if found else parts.path
+        self._root = (parts.path[: found.start()] if found else parts.path) or _ROOT.get(
+            self.name, ""
+        )
         self._version = found[0] if found else _DEFAULT_VERSION.get(self.name, "")
+        self._unversioned = _UNVERSIONED.get(self.name, ())
         self._userinfo = ""
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -55,9 +76,16 @@ class Backend:
         ``https://api.openai.com`` and ``https://api.openai.com/v1`` mean the same, for the
         configuration and for clients; a version that the request names is the one that counts.
         """
-        if _VERSION.match(path):
+        # Azure's and Groq's own SDKs have the root in their paths already.
+        inner = path[len(self._root) :] if self._root and path.startswith(self._root) else ""
+        if self._is_whole(inner):
+            path = inner
+        if self._is_whole(path):
             return self._root + path
         return f"{self._root}{self._version}{path}" or "/"
+
+    def _is_whole(self, path: str) -> bool:
+        return path.startswith(self._unversioned) or _VERSION.match(path) is not None
 
     def own_path(self, url: str) -> str | None:
         """Return path and query of a URL of this upstream, as a request to here would name them.
@@ -96,6 +124,16 @@ def _same_host(one: SplitResult, other: SplitResult) -> bool:
     return one.hostname == other.hostname and same_port
 
 
+def _one_version(path: str) -> str:
+    """Return a path whose version a base URL and an SDK have both written, with one of them.
+
+    The SDK's, which is the second, knows what it asks for.
+    """
+    while (first := _VERSION.match(path)) and _VERSION.match(path, first.end()):
+        path = path[first.end() :]
+    return path
+
+
 class Router:
     """Finds the backend of a request.
 
@@ -120,7 +158,8 @@ class Router:
         """
         first, slash, rest = path[1:].partition("/")
         if named := self._backends.get(first):
-            return named, f"/{rest}" if slash else "/"
+            return named, _one_version(f"/{rest}" if slash else "/")
+        path = _one_version(path)
         if self._anthropic and (
             header("anthropic-version") is not None or _ANTHROPIC_PATH.match(path)
         ):
@@ -133,10 +172,25 @@ class Router:
             return self._gemini, path
         if _VERSION.match(path) or first in _KNOWN_ROOTS:
             return self._default, path
-        raise UnknownRoute(
-            f"There is no backend for this path. Use /v1/… for '{self._default.name}', or put a "
-            f"backend's name before it: {', '.join(f'/{name}/…' for name in self._backends)}."
-        )
+        raise UnknownRoute(self._advice(path, first))
+
+    def _advice(self, path: str, first: str) -> str:
+        """Say what to ask for instead of a path that nobody serves."""
+        if path.startswith("//"):
+            return (
+                "The path begins with two slashes: the base URL that your client was given ends in "
+                "a slash too many."
+            )
+        names = ", ".join(f"/{name}/…" for name in self._backends)
+        there = f"Use /v1/… for '{self._default.name}', or put a backend's name before it: {names}."
+        if not first:
+            return f"This is the root of an API; a base URL ends in /v1 for most clients. {there}"
+        close = difflib.get_close_matches(first.lower(), self._backends, 1, 0.75)
+        if close:
+            return f"There is no backend for this path. Did you mean /{close[0]}/…? {there}"
+        if first in _NEED_A_URL:
+            return f"The backend '{first}' has no base URL on this server. {there}"
+        return f"There is no backend for this path. {there}"
 
 
 _KNOWN_ROOTS = frozenset(

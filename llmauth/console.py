@@ -56,11 +56,14 @@ def banner(server: Server) -> str:
 def _backends(settings: Settings) -> str:
     shown = []
     for name, backend in settings.backends.items():
+        if not settings.uses(backend):
+            continue
         note = "default" if name == settings.default_backend else ""
         key = "key set" if backend.api_key else ""
         notes = ", ".join(filter(None, (note, key)))
         shown.append(f"{name} ({notes})" if notes else name)
-    return ", ".join(shown)
+    others = len(settings.backends) - len(shown)
+    return ", ".join(shown) + (f", and {others} built in without a key" if others else "")
 
 
 def _brute_force(settings: Settings) -> str:
@@ -88,6 +91,8 @@ def origins(settings: Settings) -> Iterator[str]:
     ]
     rows += [("proxy key", f"{name}: ****", "environment") for name, _ in settings.keys]
     for name, backend in settings.backends.items():
+        if not settings.uses(backend):
+            continue
         url = settings.origins.get(f"backends.{name}.base_url", "default")
         rows.append((f"backends.{name}", masked_uri(backend.base_url), url))
         key = settings.origins.get(f"backends.{name}.api_key", "not set")

@@ -27,7 +27,8 @@ CARRIERS = frozenset({"authorization", PROXY_KEY_HEADER, *KEY_HEADERS})
 """Headers that may carry the proxy key; none of them reaches an upstream as it came."""
 
 GEMINI_PATH = re.compile(
-    r"^/gemini/|^/v\d+(?:alpha|beta)\d*/|^/v\d+/models(?:/|$)|:[a-zA-Z]*(?:Content|Contents|Tokens)$"
+    r"^/gemini/|^/upload/v\d|^/v\d+(?:alpha|beta)\d*/|^/v\d+/models(?:/|$)"
+    r"|:[a-zA-Z]*(?:Content|Contents|Tokens)$"
 )
 """Paths of the Gemini API, where ``?key=`` is an accepted carrier."""
 

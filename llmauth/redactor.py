@@ -35,8 +35,8 @@ _PUBLIC_WORDS = frozenset({
     "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
     "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
     "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
-    "basic", "openai", "anthropic", "gemini", "openrouter", "ollama", "echo", "none", "null",
-    "undefined", "dummy", "test", "token",
+    "basic", "openai", "anthropic", "gemini", "openrouter", "groq", "mistral", "deepseek", "xai",
+    "ollama", "echo", "none", "null", "undefined", "dummy", "test", "token",
 })
 # An address is no secret, and whoever sends his own as a key must not vanish from the log.
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")

@@ -211,6 +211,11 @@ class Settings:
         names = ", ".join(name for name, _ in self.keys)
         return f"Settings({', '.join(shown)}, keys=({names}), backends={dict(self.backends)})"
 
+    def uses(self, backend: BackendSettings) -> bool:
+        """True for a backend that somebody configured; the others are there for own keys."""
+        given = f"backends.{backend.name}.base_url" in self.origins
+        return bool(given or backend.api_key) or backend.name == self.default_backend
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret given to the process: proxy keys, provider keys, passwords in URIs."""

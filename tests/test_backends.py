@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,19 @@ def test_base_url_and_path_mean_the_same_with_and_without_their_version(base_url
         ("gemini", "https://g/v1beta", "/v1alpha/models", "/v1alpha/models"),
         ("openrouter", "https://o/api", "/v1/models", "/api/v1/models"),
         ("openrouter", "https://o/api/v1", "/models", "/api/v1/models"),
+        ("groq", "https://g/openai/v1", "/v1/chat/completions", "/openai/v1/chat/completions"),
+        ("groq", "https://g/openai/v1", "/openai/v1/models", "/openai/v1/models"),
+        ("gemini", "https://g/v1beta", "/upload/v1beta/files", "/upload/v1beta/files"),
+        ("gemini", "https://g/v1beta", "/download/v1beta/f:d", "/download/v1beta/f:d"),
+        ("ollama", "http://o", "/api/chat", "/api/chat"),
+        ("ollama", "http://o", "/chat/completions", "/v1/chat/completions"),
+        ("azure-openai", "https://z", "/v1/models", "/openai/v1/models"),
+        ("azure-openai", "https://z", "/chat/completions", "/openai/v1/chat/completions"),
+        ("azure-openai", "https://z/openai", "/deployments/d/x", "/openai/deployments/d/x"),
+        ("azure-openai", "https://z/openai/v1", "/openai/v1/models", "/openai/v1/models"),
+        ("azure-openai", "https://z", "/openai/deployments/d/x", "/openai/deployments/d/x"),
+        ("mine", "https://m/v1", "/deployments/d", "/v1/deployments/d"),
+        ("mine", "https://m/openai", "/openai/files", "/openai/openai/files"),
         ("mine", "https://m", "/chat/completions", "/chat/completions"),
         ("mine", "https://m/v2", "/chat/completions", "/v2/chat/completions"),
         ("mine", "https://m/v2", "/v1/chat/completions", "/v1/chat/completions"),
@@ -126,6 +140,9 @@ def find(path: str, query: str = "", names: tuple[str, ...] = NAMES, **headers: 
         ("/v1/models", "", {"x_api_key": "k"}, "openai"),
         ("/v1beta/models", "", {}, "gemini"),
         ("/v1alpha/files", "", {}, "gemini"),
+        ("/upload/v1beta/files", "", {}, "gemini"),
+        ("/upload/v1/files", "key=k", {}, "gemini"),
+        ("/uploads", "", {}, "openai"),
         ("/v1/models/m:generateContent", "", {}, "gemini"),
         ("/v1/models/m:streamGenerateContent", "alt=sse", {}, "gemini"),
         ("/models/m:countTokens", "", {}, "gemini"),
@@ -135,6 +152,21 @@ def find(path: str, query: str = "", names: tuple[str, ...] = NAMES, **headers: 
 )
 def test_a_request_without_a_prefix_goes_where_its_form_says(path, query, headers, name):
     assert find(path, query, **headers) == (name, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "found"),
+    [
+        ("/v1/v1/chat/completions", {}, ("openai", "/v1/chat/completions")),
+        ("/v1/v1/messages", {"anthropic_version": "1"}, ("anthropic", "/v1/messages")),
+        ("/anthropic/v1/v1/messages", {}, ("anthropic", "/v1/messages")),
+        ("/v1beta/v1/models", {"x_goog_api_key": "k"}, ("gemini", "/v1/models")),
+        ("/v1/v1", {}, ("openai", "/v1")),
+        ("/v1/v1x/models", {}, ("openai", "/v1/v1x/models")),
+    ],
+)
+def test_a_version_that_base_url_and_sdk_both_wrote_is_sent_once(path, headers, found):
+    assert find(path, **headers) == found
 
 
 @pytest.mark.parametrize(
@@ -162,8 +194,21 @@ def test_without_their_backend_all_forms_go_to_the_default(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing/v1/models", "/OpenAI/v1", "/my-ow", "//v1", "/v1x"]
+    ("path", "advice"),
+    [
+        ("//v1/chat/completions", "a slash too many"),
+        ("/", "root of an API"),
+        ("/OpenAI/v1/models", "Did you mean /openai/…?"),
+        ("/antropic/v1/messages", "Did you mean /anthropic/…?"),
+        ("/azure-openai/openai/v1/models", "has no base URL on this server"),
+    ],
 )
+def test_a_wrong_guess_at_the_base_url_is_answered_with_what_to_change(path, advice):
+    with pytest.raises(UnknownRoute, match=re.escape(advice)):
+        find(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing/v1/models", "/OpenAI/v1", "/my-ow", "/v1x"])
 def test_an_unknown_path_is_refused_with_the_backends_there_are(path):
     with pytest.raises(UnknownRoute) as caught:
         find(path)
