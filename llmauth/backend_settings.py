@@ -138,11 +138,14 @@ class BackendTable:
 
     def finished(self) -> dict[str, BackendSettings]:
         """Return the backends with their keys."""
-        return {
-            name: self._backend(name, entry)
-            for name, entry in self._entries.items()
-            if "base_url" in entry or any(o.startswith(f"backends.{name}.") for o in self.origins)
-        }
+        entries = self._entries.items()
+        return {name: self._backend(name, entry) for name, entry in entries if self._wanted(name)}
+
+    def _wanted(self, name: str) -> bool:
+        """False for a built-in backend that needs a base URL, as long as nobody speaks of it."""
+        if name not in BUILT_IN or BUILT_IN[name][0] is not None:
+            return True
+        return any(origin.startswith(f"backends.{name}.") for origin in self.origins)
 
     def _backend(self, name: str, entry: dict[str, Any]) -> BackendSettings:
         if "base_url" not in entry:

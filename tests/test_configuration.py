@@ -347,3 +347,20 @@ def test_empty_sections_of_a_file_say_nothing(tmp_path):
 def test_the_secrets_of_a_uri_are_known_to_the_redactor(uri, secrets):
     environ = {"BRUTE_FORCE_STORAGE_URI": uri}
     assert load(environ=environ).secrets == secrets
+
+
+def test_azure_is_there_once_its_base_url_is_given():
+    key = {"AZURE_OPENAI_API_KEY": SECRET}
+    assert "azure-openai" not in load(environ=key).backends
+    url = {"AZURE_OPENAI_API_BASE_URL": "https://mine.openai.azure.com"}
+    azure = load(environ=key | url).backends["azure-openai"]
+    assert (azure.auth, azure.api_key) == ("api-key", SECRET)
+    with pytest.raises(ConfigurationError, match="AZURE_OPENAI_API_BASE_URL"):
+        load(environ={"AZURE_OPENAI_TIMEOUT": "5"})
+
+
+@pytest.mark.parametrize("name", ["groq", "mistral", "deepseek", "xai", "openrouter"])
+def test_a_built_in_backend_needs_nothing_but_its_key(name):
+    backend = load(environ={f"{name.upper()}_API_KEY": SECRET}).backends[name]
+    assert (backend.auth, backend.api_key) == ("bearer", SECRET)
+    assert backend.base_url.startswith("https://")
