@@ -119,7 +119,7 @@ class Guard:
             if forwarded and not self._warned_of_proxy:
                 self._warn_of_proxy(peer, forwarded)
             client = self.clients.address(peer, forwarded)
-            info = environ[ENVIRON_KEY] = RequestInfo(_new_id(), path, query, client)
+            info = environ[ENVIRON_KEY] = RequestInfo(new_id(), path, query, client)
         return info
 
     def is_public(self, info: RequestInfo, environ: Mapping[str, Any], pages: bool) -> bool:
@@ -230,7 +230,8 @@ def credentials_in(environ: Mapping[str, Any], carriers: Iterable[str]) -> list[
     return [value for name in carriers if (value := get(name))]
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Return an id for a request that has none."""
     return "req_" + os.urandom(12).hex()
 
 

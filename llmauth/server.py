@@ -21,6 +21,7 @@ from waitress.trigger import trigger
 
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
+from .intake import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,9 @@ class Server:
             backlog=BACKLOG,
             ident=None,
         )
+        for one in self._map.values():
+            if isinstance(one, BaseWSGIServer):
+                one.channel_class = Channel
         self._trigger = next(o for o in self._map.values() if isinstance(o, trigger))
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
