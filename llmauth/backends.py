@@ -181,13 +181,15 @@ class Router:
                 "The path begins with two slashes: the base URL that your client was given ends in "
                 "a slash too many."
             )
-        names = ", ".join(f"/{name}/…" for name in self._backends)
-        there = f"Use /v1/… for '{self._default.name}', or put a backend's name before it: {names}."
+        names = ", ".join(f"/{name}/..." for name in self._backends)
+        there = (
+            f"Use /v1/... for '{self._default.name}', or put a backend's name before it: {names}."
+        )
         if not first:
             return f"This is the root of an API; a base URL ends in /v1 for most clients. {there}"
         close = difflib.get_close_matches(first.lower(), self._backends, 1, 0.75)
         if close:
-            return f"There is no backend for this path. Did you mean /{close[0]}/…? {there}"
+            return f"There is no backend for this path. Did you mean /{close[0]}/...? {there}"
         if first in _NEED_A_URL:
             return f"The backend '{first}' has no base URL on this server. {there}"
         return f"There is no backend for this path. {there}"

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from werkzeug.exceptions import HTTPException
@@ -60,16 +61,8 @@ def error_body(
     :param status: Google's ``error.status``
     :param code: OpenAI's ``error.code``
     """
-    body: dict[str, Any] = {
-        "type": "error",
-        "error": {
-            "message": message,
-            "type": type,
-            "param": None,
-            "code": code,
-            "status": status,
-        },
-    }
+    error = {"message": message, "type": type, "param": None, "code": code, "status": status}
+    body: dict[str, Any] = {"type": "error", "error": error}
     if request_id:
         body["request_id"] = request_id
     return json.dumps(body).encode("ascii")
@@ -189,12 +182,18 @@ class UnknownRoute(RequestRefused):
 
 
 class MethodRefused(RequestRefused):
-    """405: a method that is never forwarded."""
+    """405: a method that is never forwarded; ``allowed`` are those that are (RFC 9110 §15.5.6)."""
 
     code = 405
     type = "invalid_request_error"
     status = "INVALID_ARGUMENT"
     error_code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        methods = ", ".join(sorted(allowed))
+        super().__init__(
+            f"This path does not take {method} requests. It takes {methods}.", [("Allow", methods)]
+        )
 
 
 class BodyTooLarge(RequestRefused):
@@ -229,18 +228,21 @@ class AddressLockedOut(RequestRefused):
 
 
 class InternalError(RequestRefused):
-    """500: a defect of this server, or a refusal of Flask's own."""
+    """500: a defect of this server; with another code, a refusal of Flask's own."""
 
-    code = 500
+    code: int | None = 500
 
 
 class NotSupported(RequestRefused):
-    """501: a protocol that this proxy does not speak."""
+    """501: WebSocket."""
 
     code = 501
     type = "api_error"
     status = "UNIMPLEMENTED"
     error_code = "not_supported"
+
+    def __init__(self) -> None:
+        super().__init__("This server does not speak WebSocket. Send HTTP, with \"stream\": true.")
 
 
 class UpstreamUnreachable(RequestRefused):

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask
-from werkzeug.exceptions import HTTPException
+from flask import Flask, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import WebsocketMismatch
 from werkzeug.wrappers import Response
 
 from .access_log import Entry
 from .configuration import load
-from .exceptions import InternalError, MethodRefused, RequestRefused, UnknownRoute
-from .extension import EXTENSION, LLMAuth, State
+from .exceptions import (
+    InternalError,
+    MethodRefused,
+    NotSupported,
+    RequestRefused,
+    UnknownRoute,
+)
+from .extension import EXTENSION, LLMAuth, State, current_state
+from .guard import refusal_headers
 from .pages import pages_blueprint
 from .proxy import proxy_blueprint
 from .settings import Settings
@@ -42,16 +50,25 @@ def _restyled(error: HTTPException) -> Response:
     """Give Flask's own refusals the body that every client understands."""
     if isinstance(error, RequestRefused):
         return error.get_response()
-    if error.code == 405:
-        return MethodRefused("This path does not take this method.").get_response()
+    return _answered(_translated(error))
+
+
+def _translated(error: HTTPException) -> RequestRefused:
+    if isinstance(error, MethodNotAllowed):
+        return MethodRefused(request.method, error.valid_methods or ())
+    if isinstance(error, WebsocketMismatch):
+        return NotSupported()
     if error.code == 404:
-        return UnknownRoute("There is nothing at this path.").get_response()
+        return UnknownRoute("There is nothing at this path.")
     refusal = InternalError(error.description or error.name)
-    response = refusal.get_response()
-    response.status_code = error.code or 500
-    return response
+    refusal.code = error.code
+    return refusal
+
+
+def _answered(refusal: RequestRefused) -> Response:
+    return refusal_headers(refusal, current_state().guard.info(request.environ)).get_response()
 
 
 def _unexpected(error: Exception) -> Response:
     logger.error("unexpected error", exc_info=error)
-    return InternalError("This server failed. Its log says more.").get_response()
+    return _answered(InternalError("This server failed. Its log says more."))

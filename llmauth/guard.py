@@ -18,8 +18,6 @@ from .exceptions import (
     AuthenticationRequired,
     ClientRefused,
     InvalidKey,
-    MethodRefused,
-    NotSupported,
     RequestRefused,
 )
 from .lockout import Lockout, Policy
@@ -153,7 +151,6 @@ class Guard:
         :param observe: is told every credential that the request carries
         :raises RequestRefused: the answer for the client
         """
-        refuse_protocol(environ)
         if not self.enabled:
             # Where another server listens is not known at the start.
             if not self._serves_network and not on_this_machine(info.client):
@@ -204,17 +201,6 @@ class Guard:
                 peer,
                 peer,
             )
-
-
-def refuse_protocol(environ: Mapping[str, Any]) -> None:
-    """Refuse what is never forwarded: CONNECT, TRACE and WebSockets."""
-    method = environ["REQUEST_METHOD"]
-    if method in ("CONNECT", "TRACE"):
-        raise MethodRefused(f"This server does not take {method} requests.")
-    if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
-        raise NotSupported(
-            "This server does not speak WebSocket. Use the HTTP API with \"stream\": true."
-        )
 
 
 def refusal_headers(refusal: RequestRefused, info: RequestInfo) -> RequestRefused:

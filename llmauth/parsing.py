@@ -128,7 +128,7 @@ def parse_storage_uri(value: Any) -> str:
     if is_ambiguous(text):
         raise ValueError("is ambiguous: in a password, write %40 %2F %3F %23 for @ / ? #")
     if "://" not in text or not WINDOWED_STORES.match(scheme):
-        raise ValueError("is no store with a moving window: memory://, redis://, valkey://, …")
+        raise ValueError("is no store with a moving window, as memory:// or redis:// is")
     return text
 
 

@@ -17,6 +17,7 @@ from .exceptions import (
     BodyTooLarge,
     ClientDisconnected,
     LoopDetected,
+    NotSupported,
     RequestRefused,
     Unavailable,
     UnknownRoute,
@@ -77,6 +78,8 @@ def forward(path: str) -> Response:
 
 def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Response:
     # What is asked, of whom
+    if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
+        raise NotSupported
     _refuse_loop(environ.get("HTTP_VIA"))
     backend, path = state.router.find(_own_path(info.path), info.query, header_getter(environ))
     info.backend = backend.name
@@ -137,7 +140,7 @@ def _own_path(path: str) -> str:
     if not prefix:
         return path
     if not path.startswith(prefix):
-        raise UnknownRoute(f"Write the path to this proxy plainly: {prefix}/…")
+        raise UnknownRoute(f"Write the path to this proxy plainly: {prefix}/...")
     return path[len(prefix) :] or "/"
 
 

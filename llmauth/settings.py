@@ -150,7 +150,7 @@ class Settings:
         number(int, 1, 365 * _DAY), "Longest block in seconds.")
     storage_uri: str = _setting(
         f"{_BRUTE}.storage_uri", "BRUTE_FORCE_STORAGE_URI", f"{_FLAG}-storage", "memory://",
-        parse_storage_uri, "Where failures are counted: memory:// or redis://, valkey://, ….",
+        parse_storage_uri, "Where failures are counted: memory://, redis://, valkey:// and more.",
         secret=True)
     ipv6_prefix: int = _setting(
         f"{_BRUTE}.ipv6_prefix", "BRUTE_FORCE_IPV6_PREFIX", f"{_FLAG}-ipv6-prefix", 64,

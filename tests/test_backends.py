@@ -198,8 +198,8 @@ def test_without_their_backend_all_forms_go_to_the_default(path):
     [
         ("//v1/chat/completions", "a slash too many"),
         ("/", "root of an API"),
-        ("/OpenAI/v1/models", "Did you mean /openai/…?"),
-        ("/antropic/v1/messages", "Did you mean /anthropic/…?"),
+        ("/OpenAI/v1/models", "Did you mean /openai/...?"),
+        ("/antropic/v1/messages", "Did you mean /anthropic/...?"),
         ("/azure-openai/openai/v1/models", "has no base URL on this server"),
     ],
 )

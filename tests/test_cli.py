@@ -243,6 +243,7 @@ def test_help_names_every_setting():
     from llmauth.settings import TABLE
 
     text = re.sub(r"\s+", " ", run("serve", "--help").stdout)
+    assert text.isascii()  # a console may know no more
     for setting in TABLE:
         assert setting.flag in text
         assert setting.env in text

@@ -207,6 +207,9 @@ def test_what_is_never_forwarded_says_why_in_json(proxy, upstream, method, heade
     reply = proxy.request(method, "/v1/models", headers)
     assert reply.status == status
     assert reply.error["message"]
+    assert reply.json()["request_id"] == reply.header("x-request-id")
+    assert proxy.request(method, "/v1/models", headers, key=None).status == 401
+    assert (reply.header("Allow") is not None) == (status == 405)
     assert upstream.requests == []
 
 
@@ -216,6 +219,8 @@ def test_an_unknown_backend_is_a_404_that_names_those_there_are(proxy, path):
     assert reply.status == 404
     assert "/openai/" in reply.error["message"]
     assert "/gemini/" in reply.error["message"]
+    assert reply.body.isascii()
+    assert b"\\u" not in reply.body
 
 
 def test_named_keys_are_told_apart(upstream, caplog):
