@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from .guard import PUBLIC_PATHS
 from .keys import warn_of_weak
 from .server import Server
-from .settings import TABLE, Settings, shown_value
+from .settings import TABLE, BackendSettings, Settings, shown_value
 from .uris import masked_uri
 from .version import __version__
 
 logger = logging.getLogger("llmauth")
 
 _WIDTH = 80
+_BACKEND_ATTRIBUTES = (
+    "base_url", "auth", "api_key", "connect_timeout", "first_byte_timeout", "read_timeout",
+)  # fmt: skip
 
 
 def address(server: Server) -> str:
@@ -27,13 +30,19 @@ def address(server: Server) -> str:
     return f"http://{host}:{server.port}"
 
 
+def _listening(server: Server) -> str:
+    host = server.state.settings.host
+    everywhere = host in ("0.0.0.0", "::")
+    return f"{address(server)} and every other address" if everywhere else address(server)
+
+
 def banner(server: Server) -> str:
     """Return the start-up banner: plain ASCII, without secrets."""
     settings = server.state.settings
     names = ", ".join(name for name, _ in settings.keys)
     keys = "off" if settings.disable_auth else f"on, {len(settings.keys)} key(s): {names}"
     rows = [
-        ("listening on", address(server)),
+        ("listening on", _listening(server)),
         ("authentication", keys),
         ("backends", _backends(settings)),
         ("wrong keys", _brute_force(settings)),
@@ -89,16 +98,31 @@ def origins(settings: Settings) -> Iterator[str]:
         (s.name, shown_value(s, getattr(settings, s.attribute)), settings.origins[s.attribute])
         for s in TABLE
     ]
-    rows += [("proxy key", f"{name}: ****", "environment") for name, _ in settings.keys]
+    for name, _ in settings.keys:
+        rows.append(("proxy key", f"{name}: ****", _key_origin(settings, name)))
     for name, backend in settings.backends.items():
         if not settings.uses(backend):
             continue
-        url = settings.origins.get(f"backends.{name}.base_url", "default")
-        rows.append((f"backends.{name}", masked_uri(backend.base_url), url))
-        key = settings.origins.get(f"backends.{name}.api_key", "not set")
-        rows.append((f"backends.{name} key", "****" if backend.api_key else "none", key))
+        rows += [
+            (setting, _backend_value(backend, attribute), settings.origins.get(setting, "default"))
+            for attribute in _BACKEND_ATTRIBUTES
+            for setting in [f"backends.{name}.{attribute}"]
+        ]
     for name, value, origin in rows:
-        yield f"{name:48} {value}  [{origin}]"
+        yield f"{name:50} {value}  [{origin}]"
+
+
+def _key_origin(settings: Settings, name: str) -> str:
+    found = [s.variable for s in settings.key_sources if s.name == name and not s.in_file]
+    found = found or [s.variable for s in settings.key_sources if s.in_file]
+    return f"environment {' or '.join(found)}"
+
+
+def _backend_value(backend: BackendSettings, attribute: str) -> str:
+    value = getattr(backend, attribute)
+    if attribute == "api_key":
+        return "****" if value else "none"
+    return masked_uri(str(value))
 
 
 def demo(server: Server, key: str) -> str:

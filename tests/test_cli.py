@@ -227,16 +227,29 @@ def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):
         LLM_INTERACTIVE_PROXY_API_KEY=KEY,
         OPENAI_API_KEY=SECRET,
         OPENAI_API_BASE_URL=upstream.url,
+        OPENAI_TIMEOUT="7",
         OLLAMA_API_BASE_URL="http://user:pass-secret@127.0.0.1:1",
     )
     upstream.stop()
     assert done.returncode == 1
     assert re.search(r"server\.port +8765  \[.*llmauth\.yaml: server\.port\]", done.stdout)
     assert re.search(r"logging\.level +WARNING  \[flag --log-level\]", done.stdout)
+    assert re.search(r"proxy key +default: \*{4}  \[environment \w+_PROXY_API_KEY\]", done.stdout)
+    assert re.search(r"openai\.read_timeout +7\.0  \[environment OPENAI_TIMEOUT\]", done.stdout)
+    assert re.search(r"openai\.api_key +\*{4}  \[environment OPENAI_API_KEY\]", done.stdout)
+    assert re.search(r"openai\.auth +bearer  \[default\]", done.stdout)
     assert "backend openai: ok" in done.stdout
     assert "backend ollama: The backend 'ollama' could not be reached" in done.stdout
     output = done.stdout + done.stderr
     assert not [secret for secret in (KEY, SECRET, "pass-secret") if secret in output]
+
+
+def test_the_banner_says_when_every_address_is_listened_on():
+    port = free_port()
+    command = ["-m", "llmauth", "--host", "0.0.0.0", "--port", str(port)]
+    with started(*command, port=port, LLM_INTERACTIVE_PROXY_API_KEY=KEY) as process:
+        line = next(line for line in process.stdout if "listening" in line)
+    assert f"http://127.0.0.1:{port} and every other address" in line
 
 
 def test_help_names_every_setting():
