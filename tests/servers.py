@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -62,16 +63,20 @@ def raw(data: bytes, *, close: bool = True) -> Answer:
 
 
 class Upstream:
-    """Accepts connections, records requests, answers as ``answer`` says."""
+    """Accepts connections, records requests, answers as ``answer`` says.
 
-    def __init__(self) -> None:
+    :param tls: of a server, to speak HTTPS
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.answer: Answer = whole()
         self.requests: list[Received] = []
         self.connections = 0
         self.closed = threading.Semaphore(0)
         self._sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
@@ -87,7 +92,11 @@ class Upstream:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rb") as file:
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
+            stack.enter_context(sock)
+            if self._tls:
+                sock = stack.enter_context(self._tls.wrap_socket(sock, server_side=True))
+            file = stack.enter_context(sock.makefile("rb"))
             while request := _read(file, sock):
                 self.requests.append(request)
                 self.answer(request)
