@@ -34,6 +34,7 @@ One without a base URL is there once it is given: every customer has a host of t
 """
 
 BASE_URL_SUFFIX = "_API_BASE_URL"
+PROXY_SUFFIX = "_PROXY"
 _NAME = re.compile(r"(?!v\d+(?:alpha|beta)?\d*$)[a-z0-9][a-z0-9_-]{0,31}")
 _RESERVED = ("health", "healthz", "readyz", "docs", "openapi.json")
 _TIMEOUT = number(float, 0.01, 86_400)
@@ -64,15 +65,27 @@ def parse_variable(value: Any) -> str:
     return text
 
 
+def parse_proxy(value: Any) -> str:
+    """Parse the URL of an HTTP proxy."""
+    url = parse_base_url(value)
+    if not url.startswith("http://") or urlsplit(url).path:
+        raise ValueError("is not the URL of a proxy, such as http://proxy.example.com:3128")
+    return url
+
+
 FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "base_url": parse_base_url,
     "auth": one_of(*AUTH_STYLES),
     "api_key_env": parse_variable,
+    "proxy": parse_proxy,
     "connect_timeout": _TIMEOUT,
     "first_byte_timeout": _TIMEOUT,
     "read_timeout": _TIMEOUT,
 }
 """What can be said of a backend in the config file, and how it is parsed."""
+
+
+_VARIABLES = (("_TIMEOUT", ("first_byte_timeout", "read_timeout")), (PROXY_SUFFIX, ("proxy",)))
 
 
 def variable_of(name: str) -> str:
@@ -95,11 +108,12 @@ def backends_in_yaml(content: Any, path: str) -> Mapping[str, Any]:
                     f"{path}: backends.{name}.{secret}: keys do not belong in the config file. "
                     f"Set {variable}_API_KEY in the environment."
                 )
-        if uri_secrets(str(own.get("base_url") or "")):
-            raise ConfigurationError(
-                f"{path}: backends.{name}.base_url holds a user or a password. "
-                f"Set the URL in {variable}{BASE_URL_SUFFIX} instead."
-            )
+        for field, suffix in (("base_url", BASE_URL_SUFFIX), ("proxy", PROXY_SUFFIX)):
+            if uri_secrets(str(own.get(field) or "")):
+                raise ConfigurationError(
+                    f"{path}: backends.{name}.{field} holds a user or a password. "
+                    f"Set the URL in {variable}{suffix} instead."
+                )
     return content
 
 
@@ -123,7 +137,7 @@ class BackendTable:
             self._add_mapping(str(name), entry, f"{kind} {what} {name}")
 
     def add_environment(self) -> None:
-        """Read ``<NAME>_API_BASE_URL``, which may make a backend, and ``<NAME>_TIMEOUT``."""
+        """Read ``<NAME>_API_BASE_URL``, which may make a backend, and what else there is of it."""
         for variable, value in self._environ.items():
             stem = variable.removesuffix(BASE_URL_SUFFIX)
             if stem != variable and stem and value.strip():
@@ -131,10 +145,11 @@ class BackendTable:
                 name = name or stem.lower().replace("_", "-")
                 self._set(name, "base_url", value, f"environment {variable}")
         for name in self._entries:
-            variable = f"{variable_of(name)}_TIMEOUT"
-            if value := self._environ.get(variable, "").strip():
-                for attribute in ("first_byte_timeout", "read_timeout"):
-                    self._set(name, attribute, value, f"environment {variable}")
+            for suffix, attributes in _VARIABLES:
+                variable = variable_of(name) + suffix
+                if value := self._environ.get(variable, "").strip():
+                    for attribute in attributes:
+                        self._set(name, attribute, value, f"environment {variable}")
 
     def finished(self) -> dict[str, BackendSettings]:
         """Return the backends with their keys."""
@@ -152,6 +167,10 @@ class BackendTable:
             raise ConfigurationError(
                 f"Backend '{name}' has no base_url. "
                 f"Set backends.{name}.base_url or {variable_of(name)}{BASE_URL_SUFFIX}."
+            )
+        if "proxy" in entry and not entry["base_url"].startswith("https:"):
+            raise ConfigurationError(
+                f"{self.origins[f'backends.{name}.proxy']}: proxy is for an https:// base_url."
             )
         variable = entry.pop("api_key_env", f"{variable_of(name)}_API_KEY")
         source = None

@@ -17,7 +17,7 @@ logger = logging.getLogger("llmauth")
 
 _WIDTH = 80
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "api_key", "connect_timeout", "first_byte_timeout", "read_timeout",
+    "base_url", "auth", "api_key", "proxy", "connect_timeout", "first_byte_timeout", "read_timeout",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _backend_value(backend: BackendSettings, attribute: str) -> str:
     value = getattr(backend, attribute)
     if attribute == "api_key":
         return "****" if value else "none"
-    return masked_uri(str(value))
+    return masked_uri(str(value or "none"))
 
 
 def demo(server: Server, key: str) -> str:

@@ -90,6 +90,7 @@ class BackendSettings:
     :param api_key_env: the environment variable that holds its key
     :param api_key: None when there is none; never shown
     :param key_source: where it was read
+    :param proxy: URL of the HTTP proxy through which it is reached
     :param connect_timeout: seconds to connect
     :param first_byte_timeout: seconds from the request to the response's headers
     :param read_timeout: seconds between two reads of the response's body
@@ -101,6 +102,7 @@ class BackendSettings:
     api_key_env: str
     api_key: str | None = field(default=None, repr=False)
     key_source: KeySource | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
     connect_timeout: float = 10.0
     first_byte_timeout: float = 600.0
     read_timeout: float = 300.0
@@ -219,7 +221,9 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret given to the process: proxy keys, provider keys, passwords in URIs."""
-        uris = [self.storage_uri, *(b.base_url for b in self.backends.values())]
+        uris = [self.storage_uri]
+        for backend in self.backends.values():
+            uris += [backend.base_url, backend.proxy or ""]
         passwords = [secret for uri in uris for secret in uri_secrets(uri)]
         provider_keys = (b.api_key for b in self.backends.values())
         return tuple(filter(None, [*(key for _, key in self.keys), *provider_keys, *passwords]))

@@ -121,11 +121,12 @@ class _HTTPSConnection(_WatchedConnection, urllib3.connection.HTTPSConnection): 
 class Adapter(HTTPAdapter):
     """An adapter for one host: what ``requests`` finds out for every request, found out once."""
 
-    def __init__(self, origin: str, connections: int) -> None:
+    def __init__(self, origin: str, connections: int, proxy: str | None) -> None:
         super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
         bundle = next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
         request = requests.Request("GET", origin).prepare()
-        pool: Any = super().get_connection_with_tls_context(request, bundle or True)
+        proxies = {"https": proxy} if proxy else None
+        pool: Any = super().get_connection_with_tls_context(request, bundle or True, proxies)
         super().cert_verify(pool, origin, bundle or True, None)  # type: ignore[no-untyped-call]
         secure = origin.startswith("https:")
         pool.ConnectionCls = _HTTPSConnection if secure else _HTTPConnection

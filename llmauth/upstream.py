@@ -82,7 +82,7 @@ class HTTPUpstream:
 
     def __init__(self, backend: Backend, connections: int) -> None:
         self._settings = backend.settings
-        self._adapter = Adapter(backend.origin, connections)
+        self._adapter = Adapter(backend.origin, connections, backend.settings.proxy)
         self._host = backend.origin.partition("://")[2]
         # urllib3 calls "read timeout" what is our tick; the watch knows the real ones.
         self._timeout = Timeout(connect=self._settings.connect_timeout, read=TICK)
@@ -130,6 +130,7 @@ def _why(exc: BaseException) -> str:
     """Say in plain words what kept the upstream from answering; no addresses, no internals."""
     text = _chain(exc)
     for sign, words in (
+        ("ProxyError", "the proxy that leads to it does not let through"),
         ("NameResolutionError", "its name cannot be resolved"),
         ("CERTIFICATE_VERIFY_FAILED", "its TLS certificate is not trusted"),
         ("SSLError", "the TLS handshake failed"),

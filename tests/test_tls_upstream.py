@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import socket
 import ssl
+import threading
 
 import pytest
 import trustme
-from servers import KEY, TIMEOUT, Upstream, read_all, request_bytes, running_proxy, whole
+from servers import (
+    KEY,
+    PROVIDER_KEY,
+    TIMEOUT,
+    Upstream,
+    read_all,
+    request_bytes,
+    running_proxy,
+    whole,
+)
 from test_streams import EVENT, HEAD, Held, chunk, read_until
+
+PROXY_PASSWORD = "password-of-the-company"
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +90,84 @@ def test_when_the_client_leaves_a_silent_provider_is_closed(provider, trusted):
         connection.settimeout(TIMEOUT)
         assert connection.recv(1) == b""
         provider.answer.go_on.release()
+
+
+class ConnectProxy:
+    """An HTTP proxy as companies have them: tunnels for those who know its password."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._sock.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._sock.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._sock.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            head = read_until(sock, b"\r\n\r\n")
+            self.heads.append(head)
+            if PROXY_PASSWORD.encode() not in base64.b64decode(head.rpartition(b"Basic ")[2]):
+                sock.sendall(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
+                return
+            host, _, port = head.split()[1].decode().partition(":")
+            with socket.create_connection((host, int(port))) as upstream:
+                sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=_copy, args=(upstream, sock), daemon=True)
+                back.start()
+                _copy(sock, upstream)
+                back.join(TIMEOUT)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def company():
+    proxy = ConnectProxy()
+    yield proxy
+    proxy.stop()
+
+
+def test_a_provider_is_reached_through_a_proxy_that_sees_no_key(provider, trusted, company):
+    url = f"http://user:{PROXY_PASSWORD}@{company.address}"
+    provider.answer = Held(HEAD + chunk(EVENT), b"0\r\n\r\n")
+    with running_proxy(provider, {"OPENAI_PROXY": url}) as proxy:
+        assert PROXY_PASSWORD in str(proxy.server.state.settings.secrets)
+        with proxy.open(request_bytes("/v1/x")) as sock:
+            read_until(sock, EVENT)
+            provider.answer.go_on.release()
+            provider.answer.go_on.release()
+            assert read_all(sock).endswith(b"0\r\n\r\n")
+        provider.answer = whole()
+        assert proxy.request("GET", "/v1/models").status == 200
+    (head,) = company.heads
+    assert head.startswith(f"CONNECT 127.0.0.1:{provider.port} HTTP/1.".encode())
+    assert PROVIDER_KEY.encode() not in head
+    assert KEY.encode() not in head
+    assert provider.requests[0].header("Proxy-Authorization") is None
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["wrong password", "not there"])
+def test_a_proxy_that_does_not_let_through_is_a_502(provider, company, caplog, there):
+    if not there:
+        company.stop()
+    with running_proxy(provider, {"OPENAI_PROXY": f"http://u:w-secret@{company.address}"}) as proxy:
+        reply = proxy.request("GET", "/v1/models")
+    assert reply.status == 502
+    assert "proxy" in reply.error["message"]
+    assert "w-secret" not in caplog.text
+    assert provider.requests == []
