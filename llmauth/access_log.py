@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http.client import responses
 from typing import Any
 
-from .exceptions import AddressLockedOut
+from .dispatcher import AT_ONCE
+from .exceptions import RequestRefused, Unavailable
 from .extension import State
 from .guard import RequestInfo, refusal_headers
 from .handover import Nothing, take_connection
@@ -41,18 +43,13 @@ class Entry:
         environ["PATH_INFO"] = info.path
         answer = _Answer(self._journal, info, environ, start_response)
         try:
-            # A preflight shows no key, and without its answer a page could not read the refusal.
-            if not (
-                self._cors.is_preflight(environ)
-                or self._guard.is_public(info, environ, pages=True)
-            ):
-                self._guard.check_lockout(info)
-        except AddressLockedOut as refusal:
+            self._check(info, environ)
+        except RequestRefused as refusal:
             refusal_headers(refusal, info)
             body = refusal.get_body().encode("ascii")
             headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
             headers += self._cors.headers(environ)
-            answer.start("429 Too Many Requests", headers)
+            answer.start(f"{refusal.code} {responses[refusal.code or 500]}", headers)
             answer.body = [body]
             return answer
         try:
@@ -61,6 +58,14 @@ class Entry:
             answer.close()
             raise
         return NOTHING if self._handed_over(answer, environ) else answer
+
+    def _check(self, info: RequestInfo, environ: dict[str, Any]) -> None:
+        # A preflight shows no key, and without its answer a page could not read the refusal.
+        if self._cors.is_preflight(environ) or self._guard.is_public(info, environ, pages=True):
+            return
+        self._guard.check_lockout(info)
+        if environ.get(AT_ONCE):
+            raise Unavailable("This address was locked out until now. Try again.", retry_after=1)
 
     def _handed_over(self, answer: _Answer, environ: dict[str, Any]) -> bool:
         """Leave a stream to the pump, when the server is one whose connections can be taken."""

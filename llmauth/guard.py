@@ -132,6 +132,17 @@ class Guard:
             return True
         return pages and path in PUBLIC_PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD")
 
+    def may_be_public(self, path: str) -> bool:
+        """True for the path of a public page; :meth:`is_public` has the last word."""
+        return path in self.bypass or path in PUBLIC_PATHS
+
+    def is_locked_out(self, peer: str | None, forwarded_for: str | None) -> bool:
+        """True for a client that is known to be locked out, without asking a shared store."""
+        if self.lockout is None:
+            return False
+        address = self.clients.counted_as(self.clients.address(peer, forwarded_for))
+        return address is not None and self.lockout.knows_blocked(address)
+
     def check_lockout(self, info: RequestInfo) -> None:
         """Refuse a request from an address that is locked out.
 

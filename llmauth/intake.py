@@ -13,7 +13,6 @@ import re
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer
-from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.utilities import Error
 
@@ -234,9 +233,3 @@ class Chunks:
             self._trailers += len(line)
             if self._trailers > MAX_TRAILERS or not _FIELD.fullmatch(line.removesuffix(b"\r\n")):
                 self.error = Refusal("The trailers are malformed.")
-
-
-class Channel(HTTPChannel):
-    """A client's connection, whose requests are read by :class:`Parser`."""
-
-    parser_class = Parser

@@ -168,6 +168,10 @@ class Lockout:
         end = self._blocked_until(address)
         return max(end - time.time(), 0.0) if end is not None else None
 
+    def knows_blocked(self, address: str) -> bool:
+        """True for a block that this process has seen begin or asked for; takes no time."""
+        return self._blocks.get(address) > time.time()
+
     def failed(self, address: str, client: str) -> float | None:
         """Count a failure.
 

@@ -19,9 +19,9 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
 from waitress.trigger import trigger
 
+from .dispatcher import Channel, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
-from .intake import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +63,12 @@ class Server:
         _raise_file_limit()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
+        self.dispatcher = Dispatcher(self.state.guard, settings.threads + RESERVED_THREADS)
         create_server(
             app.wsgi_app,
             map=self._map,
             sockets=self.sockets,
-            threads=settings.threads + RESERVED_THREADS,
+            _dispatcher=self.dispatcher,
             connection_limit=max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT,
             asyncore_use_poll=self._use_poll,
             channel_request_lookahead=1,
