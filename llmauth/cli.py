@@ -12,7 +12,7 @@ import click
 
 from . import capture_view, console
 from .check import run_checks
-from .configuration import Given, load, require_keys, with_changes
+from .configuration import Given, load, require_keys, warn, with_changes
 from .exceptions import ConfigurationError
 from .factory import create_app
 from .keys import DEFAULT_NAME
@@ -144,7 +144,7 @@ def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
     try:
         server = Server(app)
         click.echo(announce(server), err=True)
-        console.warn(settings)
+        warn(settings)
         server.run()
     finally:
         undo()

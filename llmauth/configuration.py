@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,12 +17,19 @@ import yaml
 from .addresses import parse_address
 from .backend_settings import BUILT_IN, BackendTable, backends_in_yaml
 from .exceptions import ConfigurationError
-from .keys import KEY_VARIABLE, MISSING, checked_key, distinct, proxy_key_sources, read_keys
+from .keys import (
+    KEY_VARIABLE,
+    MISSING,
+    proxy_key_sources,
+    read_keys,
+    warn_of_weak,
+)
 from .settings import TABLE, Setting, Settings
 from .uris import uri_secrets
 
+logger = logging.getLogger(__name__)
+
 CONFIG_VARIABLE = "LLMAUTH_CONFIG"
-FLASK_PREFIX = "LLMAUTH_"
 _SECRET_NAME = re.compile(
     r"(?i)(?:^|[._])(?:api_?keys?|keys?|password|passwd|secret|token)(?:$|\.)"
 )
@@ -81,44 +89,17 @@ def load(given: Given | None = None, environ: Mapping[str, str] | None = None) -
     return _consistent(settings)
 
 
-def from_flask(config: Mapping[str, Any]) -> Settings:
-    """Return the settings of a Flask application: ``LLMAUTH_<ATTRIBUTE>`` in its configuration.
-
-    ``LLMAUTH_API_KEY`` is one key, ``LLMAUTH_API_KEYS`` a mapping of names to keys,
-    ``LLMAUTH_BACKENDS`` a mapping as in the config file, ``LLMAUTH_CONFIG`` the file's path. What
-    is not in there comes from the environment, as ever.
-    """
-    own = {k[len(FLASK_PREFIX) :]: v for k, v in config.items() if k.startswith(FLASK_PREFIX)}
-    backends, pairs = (_mapping(own.pop(name, None), name) for name in ("BACKENDS", "API_KEYS"))
-    file = own.pop("CONFIG", None)
-    if one := own.pop("API_KEY", None):
-        pairs.setdefault("default", one)
-    for value in pairs.values():
-        if not isinstance(value, str):
-            raise ConfigurationError(f"{FLASK_PREFIX}API_KEY: the key is not a text.")
-    attributes = {setting.attribute.upper(): setting.attribute for setting in TABLE}
-    for name in own:
-        if name not in attributes:
-            known = [*attributes, "BACKENDS", "CONFIG", "API_KEY", "API_KEYS"]
-            raise ConfigurationError(
-                f"{FLASK_PREFIX}{name} in the Flask configuration is unknown."
-                f"{_nearest(FLASK_PREFIX + name, (FLASK_PREFIX + k for k in known))}"
-            )
-    keys = distinct([(n, checked_key(k, f"{FLASK_PREFIX}API_KEY")) for n, k in pairs.items()])
-    values = {attributes[name]: value for name, value in own.items() if value is not None}
-    return load(Given(values, backends, keys, "Flask configuration", file))
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigurationError(f"{FLASK_PREFIX}{name} is not a mapping by name.")
-    return dict(value or {})
-
-
 def require_keys(settings: Settings) -> None:
     """Refuse to go on without a key while authentication is on."""
     if not settings.keys and not settings.disable_auth:
         raise ConfigurationError(MISSING)
+
+
+def warn(settings: Settings) -> None:
+    """Log what the operator should know at every start."""
+    if settings.disable_auth:
+        logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
+    warn_of_weak(settings.keys)
 
 
 def is_loopback(host: str) -> bool:
@@ -142,7 +123,7 @@ def _find(
     """Return the raw value and where it came from."""
     if setting.attribute in given.values:
         kind = given.kind
-        name = setting.flag if kind == "flag" else FLASK_PREFIX + setting.attribute.upper()
+        name = setting.flag if kind == "flag" else f"LLMAUTH_{setting.attribute.upper()}"
         return given.values[setting.attribute], f"{kind} {name}"
     if environ.get(setting.env, "").strip():
         return environ[setting.env], f"environment {setting.env}"
@@ -223,11 +204,12 @@ def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
             f"Set {variable}, or {variable}_FILE to the path of a file that holds it."
         )
     raise ConfigurationError(
-        f"{path}: '{name}' is no setting.{_nearest(name, [*known, 'backends'])}"
+        f"{path}: '{name}' is no setting.{nearest(name, [*known, 'backends'])}"
     )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the question after the known name that was meant, or nothing."""
     by_last = {candidate.rpartition(".")[2]: candidate for candidate in known}
     everything = {candidate: candidate for candidate in by_last.values()} | by_last
     found = difflib.get_close_matches(name, everything, 1) or difflib.get_close_matches(
@@ -251,7 +233,7 @@ def _consistent(settings: Settings) -> Settings:
     if settings.default_backend not in settings.backends:
         raise ConfigurationError(
             f"default_backend ({origin('default_backend')}): there is no backend "
-            f"'{settings.default_backend}'.{_nearest(settings.default_backend, settings.backends)} "
+            f"'{settings.default_backend}'.{nearest(settings.default_backend, settings.backends)} "
             f"There are: {', '.join(settings.backends)}."
         )
     if (

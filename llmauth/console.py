@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterator
 
 from .guard import PUBLIC_PATHS
-from .keys import warn_of_weak
 from .server import Server
 from .settings import TABLE, BackendSettings, Settings, shown_value
 from .uris import masked_uri
@@ -83,13 +82,6 @@ def _brute_force(settings: Settings) -> str:
         f"{settings.initial_block_seconds} s, then x{settings.block_multiplier:g} "
         f"up to {settings.max_block_seconds} s"
     )
-
-
-def warn(settings: Settings) -> None:
-    """Log what the operator should know at every start."""
-    if settings.disable_auth:
-        logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
-    warn_of_weak(settings.keys)
 
 
 def origins(settings: Settings) -> Iterator[str]:

@@ -33,6 +33,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -71,7 +72,8 @@ def error_body(
 class RequestRefused(LLMAuthError, HTTPException):
     """An error answer of llmauth itself.
 
-    A host application can restyle it with ``errorhandler``, as any werkzeug ``HTTPException``.
+    A host application can restyle it with ``errorhandler``. Flask finds one for 401 by werkzeug's
+    own class of that status, so each error is of that as well.
 
     :param description: the message for the user; never contains a credential
     :param headers: added to the answer
@@ -111,7 +113,12 @@ class RequestRefused(LLMAuthError, HTTPException):
         return Response(self.get_body(), self.code, self.get_headers())
 
 
-class InvalidRequest(RequestRefused):
+INCOMPLETE = (
+    "The request's body ended before its announced length, or the application has read it already."
+)
+
+
+class InvalidRequest(RequestRefused, exceptions.BadRequest):
     """400: the credentials are malformed (RFC 6750 §3.1 ``invalid_request``)."""
 
     code = 400
@@ -123,7 +130,7 @@ class InvalidRequest(RequestRefused):
         super().__init__(description, [challenge("invalid_request")])
 
 
-class _Unauthorized(RequestRefused):
+class _Unauthorized(RequestRefused, exceptions.Unauthorized):
     code = 401
     type = "authentication_error"
     status = "UNAUTHENTICATED"
@@ -144,7 +151,7 @@ class InvalidKey(_Unauthorized):
         super().__init__(description, [challenge("invalid_token")])
 
 
-class OriginRefused(RequestRefused):
+class OriginRefused(RequestRefused, exceptions.Forbidden):
     """403: the preflight of a web page whose origin is not in ``server.cors_origins``.
 
     :param origin: None when it cannot be shown
@@ -172,7 +179,7 @@ class ClientRefused(RequestRefused):
     error_code = "client_refused"
 
 
-class UnknownRoute(RequestRefused):
+class UnknownRoute(RequestRefused, exceptions.NotFound):
     """404: no backend serves the path."""
 
     code = 404
@@ -181,7 +188,7 @@ class UnknownRoute(RequestRefused):
     error_code = "not_found"
 
 
-class MethodRefused(RequestRefused):
+class MethodRefused(RequestRefused, exceptions.MethodNotAllowed):
     """405: a method that is never forwarded; ``allowed`` are those that are (RFC 9110 §15.5.6)."""
 
     code = 405
@@ -196,7 +203,7 @@ class MethodRefused(RequestRefused):
         )
 
 
-class BodyTooLarge(RequestRefused):
+class BodyTooLarge(RequestRefused, exceptions.RequestEntityTooLarge):
     """413: the request body is over the configured limit."""
 
     code = 413
@@ -205,7 +212,7 @@ class BodyTooLarge(RequestRefused):
     error_code = "request_too_large"
 
 
-class AddressLockedOut(RequestRefused):
+class AddressLockedOut(RequestRefused, exceptions.TooManyRequests):
     """429: too many wrong keys from this address.
 
     ``x-should-retry: false`` keeps the SDKs from sleeping through the block and trying again.
@@ -227,10 +234,10 @@ class AddressLockedOut(RequestRefused):
         )
 
 
-class InternalError(RequestRefused):
+class InternalError(RequestRefused, exceptions.InternalServerError):
     """500: a defect of this server; with another code, a refusal of Flask's own."""
 
-    code: int | None = 500
+    code = 500
 
 
 class NotSupported(RequestRefused):
@@ -245,7 +252,7 @@ class NotSupported(RequestRefused):
         super().__init__("This server does not speak WebSocket. Send HTTP, with \"stream\": true.")
 
 
-class UpstreamUnreachable(RequestRefused):
+class UpstreamUnreachable(RequestRefused, exceptions.BadGateway):
     """502: the backend could not be reached or answered with something that is not HTTP."""
 
     code = 502
@@ -254,7 +261,7 @@ class UpstreamUnreachable(RequestRefused):
     error_code = "upstream_unreachable"
 
 
-class Unavailable(RequestRefused):
+class Unavailable(RequestRefused, exceptions.ServiceUnavailable):
     """503: every stream slot is taken, or the server is shutting down.
 
     :param retry_after: seconds
@@ -269,7 +276,7 @@ class Unavailable(RequestRefused):
         super().__init__(description, [("Retry-After", str(retry_after))])
 
 
-class UpstreamTimeout(RequestRefused):
+class UpstreamTimeout(RequestRefused, exceptions.GatewayTimeout):
     """504: the backend did not answer in time."""
 
     code = 504

@@ -9,9 +9,10 @@ from flask import Blueprint, Flask, Response, current_app, request
 
 from .backends import Backend, Router
 from .capture import WireCapture
-from .configuration import from_flask, require_keys
+from .configuration import require_keys, warn
 from .cors import Cors
 from .exceptions import RequestRefused
+from .flask_settings import from_flask
 from .guard import Guard, refusal_headers
 from .journal import Journal
 from .key_files import KeyFiles
@@ -23,7 +24,9 @@ from .upstream import Upstream, open_upstream
 
 EXTENSION = "llmauth"
 _EXEMPT = "_llmauth_exempt"
+_ALWAYS_GUARDED = "_llmauth_always_guarded"
 _View = TypeVar("_View", bound=Callable[..., Any])
+_ViewOrBlueprint = TypeVar("_ViewOrBlueprint", bound=Callable[..., Any] | Blueprint)
 
 
 class State:
@@ -79,8 +82,10 @@ class LLMAuth:
         auth.init_app(app)         # every request to app, unknown paths included
         LLMAuth(blueprint=api)     # or one blueprint only, which init_app then guards
 
+    The proxy's own blueprint is guarded in any case.
+
     Settings come from ``app.config["LLMAUTH_…"]`` and the environment; see
-    :func:`llmauth.configuration.from_flask`.
+    :func:`llmauth.flask_settings.from_flask`.
 
     :param app: guarded at once
     :param settings: instead of those of the application
@@ -95,7 +100,7 @@ class LLMAuth:
         blueprint: Blueprint | None = None,
     ) -> None:
         self._settings = settings
-        self._blueprint = blueprint.name if blueprint else None
+        self._blueprint = blueprint
         if app is not None:
             self.init_app(app)
 
@@ -107,12 +112,15 @@ class LLMAuth:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("LLMAuth guards this application already.")
-        app.extensions[EXTENSION] = State(self._settings or from_flask(app.config))
+        settings = self._settings or from_flask(app.config)
+        app.extensions[EXTENSION] = State(settings)
+        if self._settings is None:
+            warn(settings)
         app.before_request(self._guard)
         app.after_request(self._let_pages_read)
 
-    def exempt(self, view: _View) -> _View:
-        """Let requests to this view in without a key."""
+    def exempt(self, view: _ViewOrBlueprint) -> _ViewOrBlueprint:
+        """Let requests to this view, or to all views of this blueprint, in without a key."""
         setattr(view, _EXEMPT, True)
         return view
 
@@ -125,7 +133,7 @@ class LLMAuth:
         info.public = guard.is_public(info, environ, state.serves_pages) or self._is_exempt()
         try:
             if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
-                return Response(status=204, headers=state.cors.preflight(environ))
+                return _answer_preflight(state, environ)
             if not info.public:
                 state.key_files.look()
                 guard.check(info, environ, state.redactor.observe)
@@ -139,11 +147,44 @@ class LLMAuth:
         return response
 
     def _concerned(self) -> bool:
-        return self._blueprint is None or self._blueprint in request.blueprints
+        if self._blueprint is None or getattr(_view(), _ALWAYS_GUARDED, False):
+            return True
+        # By what it is: nested or renamed it is registered under another name.
+        return any(blueprint is self._blueprint for blueprint in _blueprints())
 
     def _is_exempt(self) -> bool:
-        view = current_app.view_functions.get(request.endpoint or "")
-        return getattr(view, _EXEMPT, False)
+        return any(getattr(one, _EXEMPT, False) for one in (_view(), *_blueprints()))
+
+
+def always_guarded(view: _View) -> _View:
+    """Guard this view even where LLMAuth is there for another blueprint only."""
+    setattr(view, _ALWAYS_GUARDED, True)
+    return view
+
+
+def _view() -> Callable[..., Any] | None:
+    return current_app.view_functions.get(request.endpoint or "")
+
+
+def _blueprints() -> list[Any]:
+    return [current_app.blueprints[name] for name in request.blueprints]
+
+
+def _answer_preflight(state: State, environ: dict[str, Any]) -> Response | None:
+    """Answer a browser's question, which carries no key, without letting it in.
+
+    Unless pages are let in by our own settings, the application that we guard decides: whatever
+    adds its CORS headers to every response adds them to this empty one too. A view that a
+    decorator has taken OPTIONS from (which Flask's documentation shows with these two attributes)
+    never sees the request, and the decorator answers.
+    """
+    if state.cors.enabled or state.serves_pages:
+        return Response(status=204, headers=state.cors.preflight(environ))
+    view = _view()
+    decorated = getattr(view, "provide_automatic_options", None) is False
+    if decorated and "OPTIONS" in getattr(view, "required_methods", ()):
+        return None
+    return Response(status=204)
 
 
 def current_state() -> State:

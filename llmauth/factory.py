@@ -61,7 +61,7 @@ def _translated(error: HTTPException) -> RequestRefused:
     if error.code == 404:
         return UnknownRoute("There is nothing at this path.")
     refusal = InternalError(error.description or error.name)
-    refusal.code = error.code
+    refusal.code = error.code or 500
     return refusal
 
 

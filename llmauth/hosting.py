@@ -6,8 +6,7 @@ import sys
 
 from flask import Flask
 
-from .configuration import load
-from .console import warn
+from .configuration import load, warn
 from .exceptions import ConfigurationError
 from .extension import EXTENSION
 from .factory import create_app

@@ -13,16 +13,20 @@ from werkzeug.routing import BaseConverter
 from .backends import Backend
 from .capture import Exchange
 from .credentials import CARRIERS, GEMINI_PATH, KEY_HEADERS, PROXY_KEY_HEADER, strip_query_keys
+from .departure import client_disconnected
 from .exceptions import (
+    INCOMPLETE,
     BodyTooLarge,
     ClientDisconnected,
+    ConfigurationError,
+    InvalidRequest,
     LoopDetected,
     NotSupported,
     RequestRefused,
     Unavailable,
     UnknownRoute,
 )
-from .extension import State, current_state
+from .extension import State, always_guarded, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
 from .headers import request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
@@ -49,11 +53,13 @@ class _AnyPath(BaseConverter):
     part_isolating = False
 
 
-def _register_converter(state: BlueprintSetupState) -> None:
+def _prepare(state: BlueprintSetupState) -> None:
+    if "<" in (state.url_prefix or ""):
+        raise ConfigurationError(f"The proxy's url_prefix '{state.url_prefix}' holds a variable.")
     state.app.url_map.converters["llmauth_path"] = _AnyPath
 
 
-proxy_blueprint.record(_register_converter)
+proxy_blueprint.record(_prepare)
 
 
 @proxy_blueprint.route("/", defaults={"path": ""}, methods=METHODS, provide_automatic_options=False)
@@ -63,6 +69,7 @@ proxy_blueprint.record(_register_converter)
     provide_automatic_options=False,
     merge_slashes=False,
 )
+@always_guarded
 def forward(path: str) -> Response:
     """Forward the request to its backend and answer with what comes back."""
     state = current_state()
@@ -90,7 +97,7 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     lifecycle = state.lifecycle
     lifecycle.enter()
     try:
-        disconnected = environ.get("waitress.client_disconnected") or _never
+        disconnected = client_disconnected(environ)
         incoming = state.upstream(backend).send(outgoing, lambda: lifecycle.cut or disconnected())
         if names_urls(path, incoming.headers):
             here = _here(state, info, environ, backend, path)
@@ -202,7 +209,12 @@ def _body(environ: dict[str, Any], limit: int) -> tuple[bytes | IO[bytes] | None
     if length > IN_MEMORY:
         return stream, length
     if length:
-        return stream.read(length), length
+        data = stream.read(length)
+        # A host application may have read it before us, and werkzeug kept it.
+        data = data if len(data) == length else request.get_data()
+        if len(data) != length:
+            raise InvalidRequest(INCOMPLETE)
+        return data, length
     if environ.get("wsgi.input_terminated") and "HTTP_TRANSFER_ENCODING" in environ:
         data = stream.read(limit + 1)  # a server that does not count chunked bodies for us
         if len(data) > limit:
@@ -243,6 +255,3 @@ def _captured(
     exchange.outbound_request(outgoing.method, url, outgoing.headers, body)
     return exchange
 
-
-def _never() -> bool:
-    return False

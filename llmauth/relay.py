@@ -40,8 +40,8 @@ class UpstreamReply(Response):
     def __call__(self, environ: Any, start_response: Any) -> Any:
         try:
             write = start_response(self._line, list(self.headers))
-            if self._flush and "waitress.client_disconnected" in environ:
-                # waitress sends the headers with the first bytes, which may be minutes away.
+            if self._flush and write:
+                # A server sends the headers with the first bytes, which may be minutes away.
                 write(b"")
         except BaseException:
             self._relay.close()  # the server closes only what it was given

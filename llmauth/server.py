@@ -95,6 +95,7 @@ class Server:
             logger.warning("cut %d requests that were still running", left)
         self._flush()
         self._closed = True
+        self._trigger.pull_trigger()
         self._thread.join(_FLUSH_SECONDS)
         self.state.close()
         return left

@@ -16,6 +16,7 @@ import requests
 import urllib3.connection
 from requests.adapters import HTTPAdapter
 
+from .exceptions import INCOMPLETE, InvalidRequest
 from .http1 import Body, read_head
 from .watch import Watch
 
@@ -105,6 +106,8 @@ class _WatchedConnection:
         while left and (data := body.read(min(READ_SIZE, left))):
             self._exchange.watch.send(self.sock, data)
             left -= len(data)
+        if left:
+            raise InvalidRequest(INCOMPLETE)
 
     def getresponse(self) -> Response:
         return Response(self.sock, self._exchange)

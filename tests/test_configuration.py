@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from llmauth.configuration import Given, from_flask, load, require_keys
+from llmauth.configuration import Given, load, require_keys
 from llmauth.exceptions import ConfigurationError
+from llmauth.flask_settings import from_flask
 from llmauth.settings import TABLE
 from llmauth.stores import open_store
 
