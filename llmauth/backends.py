@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .credentials import GEMINI_PATH
+from .credentials import GEMINI_PATH, PROXY_KEY_HEADER
 from .exceptions import UnknownRoute
 from .settings import BackendSettings
 
@@ -139,13 +139,16 @@ class Router:
 
     :param backends: by name
     :param default: the name of the backend for requests that name none
+    :param unused: names of those that nobody configured; unless a request names them, they get
+        only what brings a key of its own
     """
 
-    def __init__(self, backends: Mapping[str, Backend], default: str) -> None:
+    def __init__(
+        self, backends: Mapping[str, Backend], default: str, unused: Collection[str] = ()
+    ) -> None:
         self._backends = backends
         self._default = backends[default]
-        self._anthropic = backends.get("anthropic")
-        self._gemini = backends.get("gemini")
+        self._unused = unused
 
     def find(
         self, path: str, query: str, header: Callable[[str], str | None]
@@ -160,19 +163,23 @@ class Router:
         if named := self._backends.get(first):
             return named, _one_version(f"/{rest}" if slash else "/")
         path = _one_version(path)
-        if self._anthropic and (
+        own_key = header(PROXY_KEY_HEADER) is not None
+        if (anthropic := self._usable("anthropic", own_key)) and (
             header("anthropic-version") is not None or _ANTHROPIC_PATH.match(path)
         ):
-            return self._anthropic, path
-        if self._gemini and (
+            return anthropic, path
+        if (gemini := self._usable("gemini", own_key)) and (
             header("x-goog-api-key") is not None
             or _GEMINI_ONLY.search(path)
             or ("key=" in query and re.search(r"(?:^|&)key=", query) and GEMINI_PATH.search(path))
         ):
-            return self._gemini, path
+            return gemini, path
         if _VERSION.match(path) or first in _KNOWN_ROOTS:
             return self._default, path
         raise UnknownRoute(self._advice(path, first))
+
+    def _usable(self, name: str, own_key: bool) -> Backend | None:
+        return self._backends.get(name) if own_key or name not in self._unused else None
 
     def _advice(self, path: str, first: str) -> str:
         """Say what to ask for instead of a path that nobody serves."""

@@ -40,7 +40,8 @@ class State:
         self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
         self.key_files = KeyFiles(settings, self.guard, self.backends, self.redactor)
-        self.router = Router(self.backends, settings.default_backend)
+        unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
+        self.router = Router(self.backends, settings.default_backend, unused)
         self.lifecycle = Lifecycle(settings.threads)
         self.journal = Journal()
         self.pump = Pump(lambda: self.lifecycle.cut)

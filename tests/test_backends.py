@@ -114,11 +114,32 @@ def test_a_password_in_the_base_url_is_sent_as_basic_and_not_shown():
 NAMES = ("openai", "anthropic", "gemini", "my-own", "echo")
 
 
-def find(path: str, query: str = "", names: tuple[str, ...] = NAMES, **headers: str):
+def find(
+    path: str,
+    query: str = "",
+    names: tuple[str, ...] = NAMES,
+    unused: tuple[str, ...] = (),
+    **headers: str,
+):
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    router = Router({name: backend(name, "https://x") for name in names}, "openai")
+    router = Router({name: backend(name, "https://x") for name in names}, "openai", unused)
     found, rest = router.find(path, query, sent.get)
     return found.name, rest
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "name"),
+    [
+        ("/v1/messages", {}, "openai"),
+        ("/v1beta/models", {}, "openai"),
+        ("/v1/models", {"x_goog_api_key": "k"}, "openai"),
+        ("/anthropic/v1/messages", {}, "anthropic"),
+        ("/v1/messages", {"x_proxy_api_key": "k", "x_api_key": "own"}, "anthropic"),
+        ("/v1beta/models", {"x_proxy_api_key": "k", "x_goog_api_key": "own"}, "gemini"),
+    ],
+)
+def test_a_provider_that_nobody_configured_gets_what_names_it_or_brings_a_key(path, headers, name):
+    assert find(path, unused=("anthropic", "gemini"), **headers)[0] == name
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,26 @@ def test_a_password_in_the_base_url_is_sent_as_basic_and_nowhere_else(upstream):
 
 
 @pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/messages", {}),
+        ("/v1/models", {"anthropic-version": "2023-06-01"}),
+        ("/v1beta/models/m:generateContent", {}),
+        ("/v1/models", {"x-goog-api-key": KEY}),
+        (f"/v1/models?key={KEY}", {}),
+    ],
+)
+def test_without_a_provider_of_its_own_a_request_goes_to_the_default_backend(
+    upstream, path, headers
+):
+    """Many a gateway speaks more than one dialect; an unconfigured provider would refuse anyway."""
+    unused = {"ANTHROPIC_API_BASE_URL": "", "GEMINI_API_BASE_URL": ""}
+    with running_proxy(upstream, unused) as proxy:
+        assert proxy.request("GET", path, headers).status == 200
+        assert KEY not in f"{upstream.requests[0].target} {upstream.requests[0].headers}"
+
+
+@pytest.mark.parametrize(
     ("path", "headers", "backend"),
     [
         ("/v1/messages", {}, "/a/v1/messages"),
