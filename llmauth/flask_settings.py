@@ -24,7 +24,7 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
     own = {k[len(PREFIX) :]: v for k, v in config.items() if k.startswith(PREFIX)}
     backends = _lower(_mapping(own.pop("BACKENDS", None), "BACKENDS"))
     pairs = _mapping(own.pop("API_KEYS", None), "API_KEYS")
-    file = own.pop("CONFIG", None)
+    file = str(own.pop("CONFIG", None) or "")  # or a Path
     if (one := own.pop("API_KEY", None)) not in (None, ""):
         pairs.setdefault("default", one)
     for value in pairs.values():

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+from fronts import program
+from servers import KEY as SERVER_KEY
 from servers import TIMEOUT, Upstream
 
 ROOT = Path(__file__).parent.parent
@@ -176,42 +178,51 @@ def test_a_port_that_the_demo_cannot_use_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
-def test_demo_prints_snippets_that_work_when_pasted(tmp_path):
+@pytest.fixture(scope="module")
+def snippets():
+    """The demo's snippets, while it runs."""
     port = free_port()
-    with started("-m", "llmauth", "demo", "--port", str(port), port=port) as process:
-        os.kill(process.pid, signal.SIGTERM)
-        output, _ = process.communicate(timeout=TIMEOUT)
-        assert process.returncode == 0
     with started("-m", "llmauth", "demo", "--port", str(port), port=port) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
             if "Ctrl-C" in line:
                 break
-        text = "".join(lines)
-        curl, python, javascript = (
-            re.search(pattern, text, re.DOTALL)[1]
-            for pattern in (
-                r"curl:\n\n(.*?)\n\nPython",
-                r"pip install openai\):\n\n(.*?)\n\nJava",
-                r"node\):\n\n(.*?)\n\nPress",
-            )
+        patterns = (
+            r"curl:\n\n(.*?)\n\nPython",
+            r"pip install openai\):\n\n(.*?)\n\nJava",
+            r"node\):\n\n(.*?)\n\nPress",
         )
-        done = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True)
-        assert done.stdout.count("data: ") > 5
-        assert done.stdout.endswith("data: [DONE]\n\n")
-        done = subprocess.run(
-            [sys.executable, "-c", python], capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "echo: Hello, how are you?"
-        (tmp_path / "demo.mjs").write_text(javascript)
-        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai"]
-        subprocess.run(install, cwd=tmp_path, check=True, timeout=120)
-        done = subprocess.run(
-            ["node", "demo.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "echo: Hello, how are you?"
-        assert output
+        yield [re.search(pattern, "".join(lines), re.DOTALL)[1] for pattern in patterns]
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
+def pasted(*command: str, **more) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, **more).stdout
+
+
+def test_the_demos_curl_works_when_pasted(snippets):
+    program("curl")
+    output = pasted("sh", "-c", snippets[0])
+    assert output.count("data: ") > 5
+    assert output.endswith("data: [DONE]\n\n")
+
+
+def test_the_demos_python_works_when_pasted(snippets):
+    assert pasted(sys.executable, "-c", snippets[1]) == "echo: Hello, how are you?"
+
+
+def test_javascript_of_the_demo_and_of_the_readme_works_when_pasted(snippets, tmp_path, echo):
+    install = [program("npm"), "install", "--silent", "--no-audit", "--no-fund", "openai"]
+    subprocess.run(install, cwd=tmp_path, check=True, timeout=120)
+    (tmp_path / "demo.mjs").write_text(snippets[2])
+    assert pasted(program("node"), "demo.mjs", cwd=tmp_path) == "echo: Hello, how are you?"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```js\n(.*?)```", readme, re.DOTALL)[1]
+    (tmp_path / "readme.mjs").write_text(example.replace("http://127.0.0.1:8000", echo.url))
+    environ = os.environ | {"LLM_INTERACTIVE_PROXY_API_KEY": SERVER_KEY}
+    assert pasted(program("node"), "readme.mjs", cwd=tmp_path, env=environ) == "echo: Hello"
 
 
 def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):

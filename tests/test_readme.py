@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from flask import Flask
+from servers import KEY as SERVER_KEY
 
 from llmauth import reference
 
@@ -32,12 +33,13 @@ def test_the_flask_example_runs(monkeypatch):
     assert client.get("/nothing", headers={"x-api-key": KEY}).status_code == 404
 
 
-def test_the_openai_example_runs(echo, capsys):
+def test_the_openai_example_runs(echo, capsys, monkeypatch):
+    monkeypatch.setenv("LLM_INTERACTIVE_PROXY_API_KEY", SERVER_KEY)
     example = next(
         b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "OpenAI" in b
     )
     example = example.replace("http://127.0.0.1:8000", echo.url)
-    exec(compile(example, "README", "exec"), {"PROXY_KEY": "proxy-key-0123456789abcdefghij"})
+    exec(compile(example, "README", "exec"), {})
     assert capsys.readouterr().out == "echo: Hello"
 
 
