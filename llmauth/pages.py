@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from .docs_page import docs_page
 from .extension import current_state
 from .openapi import document
 
@@ -13,20 +14,20 @@ pages_blueprint = Blueprint("llmauth_pages", __name__)
 
 _SECURITY_HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_DOCS, _DOCS_POLICY = docs_page()
 
 
 @pages_blueprint.after_request
 def _secure(response: Response) -> Response:
-    response.headers.update(_SECURITY_HEADERS)
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 
@@ -61,22 +62,5 @@ def openapi() -> Response:
 @pages_blueprint.get("/docs")
 def docs() -> Response:
     """Tell people how to use this server."""
-    return Response(DOCS, mimetype="text/html")
-
-
-DOCS = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>llmauth</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>:root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;
-margin:2rem auto;padding:0 1rem}pre{overflow:auto;padding:1rem;border:1px solid #8888}
-</style></head>
-<body><h1>llmauth</h1>
-<p>This server stands in front of LLM APIs and lets in those who hold its key. Send the key as
-<code>Authorization: Bearer KEY</code>; SDKs take it as their <code>api_key</code>, and this
-server's address with <code>/v1</code> as their <code>base_url</code>.</p>
-<pre>curl BASE/v1/chat/completions -H "Authorization: Bearer $LLM_KEY" \\
-  -H "Content-Type: application/json" \\
-  -d '{"model": "MODEL", "messages": [{"role": "user", "content": "Hello"}]}'</pre>
-<p><b>401</b>: the key is missing or wrong. <b>429</b> with <code>Retry-After</code>: too many wrong
-keys came from your address; wait that many seconds.</p></body></html>
-"""
+    policy = {"Content-Security-Policy": _DOCS_POLICY}
+    return Response(_DOCS, mimetype="text/html", headers=policy)
