@@ -14,6 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 from .exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
 
+_OWS = " \t"
+"""What HTTP calls white space (RFC 9110 §5.6.3); ``str.strip`` takes more than that."""
+
 MAX_TOKEN_BYTES = 4096
 """A longer token is refused unseen: a key is hostile input (CVE-2026-42208)."""
 
@@ -73,9 +76,9 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
     if query and "key=" in query and GEMINI_PATH.search(path):
         values += query_keys(query)
     authorization = header("authorization")
-    if authorization is not None and authorization.strip():
+    if authorization is not None and authorization.strip(_OWS):
         values.append(_bearer(authorization))
-    candidates = {value.strip() for value in values} - {""}
+    candidates = {value.strip(_OWS) for value in values} - {""}
     if len(candidates) > 1:
         raise Malformed(
             InvalidRequest(
@@ -94,8 +97,8 @@ def query_keys(query: str) -> list[str]:
 
 
 def _bearer(value: str) -> str:
-    scheme, _, token = value.strip().partition(" ")
-    token = token.strip()
+    scheme, _, token = value.strip(_OWS).partition(" ")
+    token = token.strip(_OWS)
     if scheme.lower() != "bearer":
         raise Malformed(
             AuthenticationRequired(
@@ -114,7 +117,7 @@ def _bearer(value: str) -> str:
 
 
 def _checked(value: str) -> bytes:
-    token = value.strip().encode("latin-1", "replace")
+    token = value.strip(_OWS).encode("latin-1", "replace")
     if not token:
         raise Malformed(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
     if len(token) > MAX_TOKEN_BYTES:
