@@ -81,9 +81,9 @@ class Parser(HTTPRequestParser):
     def received(self, data: bytes) -> int:
         """Take the next bytes; returns how many of them belong to this request."""
         try:
-            consumed = super().received(data)
             if not self.headers_finished:
-                self._check_unfinished(len(data))
+                self._check_line_ends(data)
+            consumed = super().received(data)
         except _Refused as refused:
             consumed, self.error = len(data), refused.refusal
         except ValueError:
@@ -97,12 +97,15 @@ class Parser(HTTPRequestParser):
                 self.error = Refusal(words, code)
         return consumed
 
-    def _check_unfinished(self, new: int) -> None:
+    def _check_line_ends(self, data: bytes) -> None:
         """Refuse at once what will never become a head."""
-        if len(self.header_plus) > MAX_HEAD_BYTES or self.error is not None:
-            raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
-        if _BARE_LINE_END.search(self.header_plus, max(0, len(self.header_plus) - new - 1)):
+        received = self.header_plus + data
+        start = max(0, len(self.header_plus) - 3)
+        end = received.find(b"\r\n\r\n", start)
+        if _BARE_LINE_END.search(received, start, len(received) if end < 0 else end):
             raise _Refused("A line of the request ends in a bare CR or LF.")
+        if len(received) > MAX_HEAD_BYTES and end < 0:
+            raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
 
     def parse_header(self, header_plus: bytes) -> None:
         """Check a whole head, then have waitress take it apart."""

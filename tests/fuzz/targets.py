@@ -1,0 +1,108 @@
+"""What is fuzzed: each target takes any bytes, and raises only when something is wrong.
+
+``run.py`` feeds them with bytes that atheris makes up; ``test_fuzz_corpus.py`` with those it kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from waitress.adjustments import Adjustments
+
+from llmauth.addresses import Clients, parse_network
+from llmauth.credentials import KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.guard import header_getter, raw_target
+from llmauth.headers import HOP_BY_HOP, request_headers, response_headers
+from llmauth.http1 import BadResponseError, Body, NoResponseError, read_head
+from llmauth.intake import Parser
+
+KEY = "fuzz-key-0123456789abcdef"
+RING = KeyRing([("fuzz", KEY)])
+CLIENTS = Clients(trusted_proxies=[parse_network("10.0.0.0/8"), parse_network("fd00::/8")])
+ADJUSTMENTS = Adjustments()
+
+
+def request(data: bytes) -> None:
+    """A request from the wire on, to what the upstream would be sent."""
+    whole, taken = _parsed(data, len(data))
+    pieces, taken_in_pieces = _parsed(data, 7)
+    assert (whole.error is None) == (pieces.error is None), "the pieces matter"
+    if whole.error is not None or not whole.completed or whole.empty:
+        return
+    assert taken == taken_in_pieces, "the request ends elsewhere"
+    environ = {f"HTTP_{name}": value for name, value in whole.headers.items()}
+    environ |= {"REQUEST_URI": whole.request_uri, "REQUEST_METHOD": whole.command}
+    path, query = raw_target(environ)
+    own = _credentials(environ, path, query)
+    headers = request_headers(environ, via="1.1 fuzz")
+    names = {name.lower() for name in headers}
+    assert not names & (HOP_BY_HOP | {"host", "cookie", "x-proxy-api-key", "authorization"})
+    assert not set("".join(headers) + "".join(headers.values())) & set("\r\n\0"), "split"
+    left, _ = strip_query_keys(query, RING, keep=own, any_value=True)
+    assert f"key={KEY}" not in left.split("&")
+    assert CLIENTS.address("10.0.0.1", environ.get("HTTP_X_FORWARDED_FOR"))
+
+
+def credentials(data: bytes) -> None:
+    """Headers, path and query as a server hands them on."""
+    lines = data.decode("latin-1").split("\n")
+    path, _, query = lines[0].partition("?")
+    pairs = (line.partition(":") for line in lines[1:])
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, _, value in pairs}
+    _credentials(environ, path, query)
+    CLIENTS.counted_as(CLIENTS.address(lines[-1], lines[0]))
+
+
+def response(data: bytes) -> None:
+    """A response from the wire on, to what the client would be sent."""
+    found = []
+    for size in (len(data) or 1, 5):
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+
+        def receive(left: list[bytes] = pieces) -> bytes:
+            return left.pop(0) if left else b""
+
+        try:
+            head = read_head(receive)
+            body = Body("GET", head)
+            content = b"" if body.complete or not body.received else body.feed(body.received)
+            while not body.complete:
+                content += body.feed(receive())
+        except (BadResponseError, NoResponseError) as error:
+            assert str(error)
+            found.append(None)
+            continue
+        headers = response_headers(head.headers, stream=False)
+        assert not {name.lower() for name, _ in headers} & HOP_BY_HOP
+        assert not set("".join(map("".join, headers)) + head.reason) & set("\r\n"), "split"
+        found.append((head.status, headers, content))
+    assert found[0] == found[1], "the pieces matter"
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "request": request,
+    "credentials": credentials,
+    "response": response,
+}
+
+
+def _parsed(data: bytes, size: int) -> tuple[Parser, int]:
+    parser, at = Parser(ADJUSTMENTS), 0
+    while at < len(data) and not parser.completed:
+        at += parser.received(data[at : at + size])
+    return parser, at
+
+
+def _credentials(environ: dict[str, str], path: str, query: str) -> bool:
+    """Check what the request carries; returns whether the rest of it is the provider's."""
+    try:
+        presented = find_key(header_getter(environ), path, query)
+    except Malformed as malformed:
+        assert malformed.refusal.code in (400, 401)
+        assert all(malformed.guesses)
+        return False
+    if presented is None:
+        return False
+    assert presented.token
+    assert (RING.match(presented.token) is not None) == (presented.token == KEY.encode())
+    return presented.own_credentials
