@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -41,6 +42,10 @@ CLIENT_NETWORK = frozenset(
 )
 """Who the client is and what its browser keeps for us is none of the provider's business."""
 
+NOT_HEADERS = frozenset(key for key in os.environ if key.startswith("HTTP_"))
+"""granian puts the process's environment into each request's, where ``HTTP_PROXY``, with a password
+in its URL, would pass for a header."""
+
 _REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
 _RESPONSE_DROPPED = HOP_BY_HOP | {
     # They speak for the provider's host, not for ours.
@@ -59,6 +64,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 @functools.lru_cache(1024)
 def _from_environ(key: str) -> tuple[str, str] | None:
     """Return a header's lower-case and usual name by its key in a WSGI environ, if it goes out."""
+    if key in NOT_HEADERS:
+        return None
     if key.startswith("HTTP_"):
         name = key[5:].replace("_", "-").lower()
     elif key == "CONTENT_TYPE":

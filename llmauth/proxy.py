@@ -28,7 +28,7 @@ from .exceptions import (
 )
 from .extension import State, always_guarded, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
-from .headers import request_headers, response_headers
+from .headers import NOT_HEADERS, request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
 from .relay import PolledRelay, Relay, UpstreamReply
 from .upstream import HTTPIncoming, Outgoing
@@ -247,7 +247,7 @@ def _captured(
     received = {
         key[5:].replace("_", "-").lower(): value
         for key, value in environ.items()
-        if key.startswith("HTTP_")
+        if key.startswith("HTTP_") and key not in NOT_HEADERS
     }
     received["content-type"] = environ.get("CONTENT_TYPE", "")
     exchange.inbound_request(outgoing.method, target, received, body)

@@ -14,13 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fronts import free_port, program
+
 TIMEOUT = 20.0
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def wait_for(condition, what: str, timeout: float = TIMEOUT) -> None:
@@ -92,7 +89,7 @@ class Redis(Program):
 
     def __init__(self, *options: str) -> None:
         where = [] if "--tls-port" in options else ["--port", "{port}"]
-        command = ["redis-server", *where, "--bind", "127.0.0.1", "--save", "", *options]
+        command = [program("redis-server"), *where, "--bind", "127.0.0.1", "--save", "", *options]
         super().__init__(command)
         self.uri = f"redis://127.0.0.1:{self.port}"
 

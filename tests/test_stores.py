@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from programs import Redis, free_port, wait_for
+from fronts import free_port
+from programs import Redis, wait_for
 
 from llmauth.exceptions import ConfigurationError
 from llmauth.lockout import Lockout, Policy
