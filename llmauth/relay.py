@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -77,6 +78,7 @@ class Relay:
         plain = "content-encoding" not in received and "content-length" not in received
         kind = received.get("content-type", "")
         self._events = plain and kind.lower().startswith("text/event-stream")
+        self._named: bool | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -102,6 +104,8 @@ class Relay:
 
     def _noted(self, chunk: bytes) -> bytes:
         if self._events:
+            if self._named is None:
+                self._named = chunk.startswith(b"event:")
             self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
         if self._exchange:
             self._exchange.stream_chunk(chunk)
@@ -132,8 +136,14 @@ class Relay:
         self.broken = True
         if not self._events or not self._tail.endswith(_BETWEEN_EVENTS):
             return b""
+        message = f"The backend '{self._name}' broke off in the middle of its answer."
+        if self._named is False:
+            # Google's client wants ``error`` to come first, and its code to be a number.
+            error = {"message": message, "type": "api_error", "code": 502, "status": "UNAVAILABLE"}
+            data = json.dumps({"error": error, "request_id": self._info.id})
+            return f"data: {data}\n\n".encode("ascii")
         body = error_body(
-            f"The backend '{self._name}' broke off in the middle of its answer.",
+            message,
             type="api_error",
             status="UNAVAILABLE",
             code="upstream_broke",

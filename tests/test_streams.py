@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from servers import TIMEOUT, read_all, request_bytes, running_proxy, whole
+from servers import TIMEOUT, raw, read_all, request_bytes, running_proxy, whole
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
@@ -163,8 +163,15 @@ def test_a_stream_that_breaks_upstream_never_looks_complete(proxy, upstream, ans
     if b"Content-Length: 99" in received:
         assert received.endswith(b"\r\n\r\nabc")
     whole_events = answer.endswith((EVENT + b"\r\n", b"zz\r\n"))
-    assert (b'event: error\ndata: {"type": "error"' in received) == whole_events
+    assert (b"broke off" in received) == whole_events
     assert proxy.server.state.lifecycle.used == 0
+
+
+def test_a_stream_of_named_events_ends_in_a_named_error(proxy, upstream):
+    event = b"event: message_start\ndata: {}\n\n"
+    upstream.answer = raw(HEAD + chunk(event))
+    received = proxy.exchange(request_bytes("/v1/x"))
+    assert b'event: error\ndata: {"type": "error", "error": {"message": "The b' in received
 
 
 @pytest.mark.parametrize(
