@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -174,6 +175,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         for sock in sockets:
             sock.close()
         reason = exc.strerror or "it cannot be used"
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise ConfigurationError(
+                f"Cannot listen on {host}: {reason}. Choose an address of this machine with --host."
+            ) from exc
         raise PortTakenError(
             f"Cannot listen on {host}, port {port}: {reason}. "
             "Choose another with --port, or stop the program that has it."

@@ -99,6 +99,7 @@ def test_without_a_key_it_refuses_to_start_and_says_why():
         (["--auth-brute-force-storage", "memcached://x"], {}, "moving window"),
         (["--config", "/nonexistent.yaml"], {}, "/nonexistent.yaml"),
         (["--backend", "x"], {}, "NAME=URL"),
+        (["--host", "192.0.2.1"], {}, "an address of this machine"),
         (["--backend", "http://u:pw-secret@127.0.0.1"], {}, "NAME=URL"),
     ],
 )
