@@ -1,6 +1,6 @@
 """Measure llmauth beside a naive proxy, nginx and the bare limit of its own stack.
 
-    python benchmarks/run.py [--quick] [--only direct,bare,…] [--rounds 3] [--output FILE]
+    python benchmarks/run.py [--quick] [--only direct,bare,…] [--rounds 3] [--output FILE] [--json FILE]
 
 All servers of a round are up at once and idle but for the one that is measured; every workload
 goes over all of them before the next begins, so that a slow minute of the machine hits all.
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             turned = servers[number % len(servers) :] + servers[: number % len(servers)]
             _round(turned, setting, up, length, results)
     report.write(results, options.output)
-    options.output.with_suffix(".json").write_text(json.dumps(asdict(results), indent=1) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(asdict(results), indent=1) + "\n")
     print(report.markdown(results))
     _say(f"written to {options.output}")
     return 0
@@ -91,7 +92,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=",".join(DEFAULT),
         help="comma-separated: direct, bare, naive, nginx, llmauth, capture (default: %(default)s)",
     )
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "performance.md")
+    parser.add_argument("--json", type=Path, help="file for every round's figures")
     options = parser.parse_args(arguments)
     known = {*DEFAULT, "capture"}
     if unknown := set(options.only.split(",")) - known:
