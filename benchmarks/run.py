@@ -1,6 +1,6 @@
 """Measure llmauth beside a naive proxy, nginx and the bare limit of its own stack.
 
-    python benchmarks/run.py [--quick] [--only direct,bare,…] [--rounds 3] [--output FILE] [--json FILE]
+    python benchmarks/run.py [--quick] [--only direct,bare,…] [--rounds 3] [--output FILE]
 
 All servers of a round are up at once and idle but for the one that is measured; every workload
 goes over all of them before the next begins, so that a slow minute of the machine hits all.
