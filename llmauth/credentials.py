@@ -96,15 +96,21 @@ def query_keys(query: str) -> list[str]:
     return [unquote_to_bytes(value).decode("latin-1") for name, _, value in pairs if name == "key"]
 
 
+def _about_scheme(scheme: str, token: str) -> str:
+    wanted = "This server takes the proxy key as 'Authorization: Bearer <key>'"
+    if not token:
+        return f"{wanted}; the request has one word there, without 'Bearer' or without the key."
+    if scheme.lower() == "basic":
+        return f"{wanted}, not with Basic, as 'curl -u' and a password in the URL send it."
+    return f"{wanted}, not with another scheme."
+
+
 def _bearer(value: str) -> str:
     scheme, _, token = value.strip(_OWS).partition(" ")
     token = token.strip(_OWS)
     if scheme.lower() != "bearer":
         raise Malformed(
-            AuthenticationRequired(
-                "This server takes the proxy key as 'Authorization: Bearer <key>', "
-                "not with another scheme."
-            ),
+            AuthenticationRequired(_about_scheme(scheme, token)),
             token or scheme,
         )
     if not token:

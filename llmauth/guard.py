@@ -20,6 +20,7 @@ from .exceptions import (
     InvalidKey,
     RequestRefused,
 )
+from .guesses import about_key
 from .lockout import Lockout, Policy
 from .settings import Settings
 
@@ -188,7 +189,7 @@ class Guard:
         if name is None:
             observe(presented.token.decode("latin-1"))
             self._count_failure(info)
-            raise InvalidKey(_advice(presented.token))
+            raise InvalidKey(about_key(presented.token))
         info.key_name, info.own_credentials = name, presented.own_credentials
         if self.lockout and (address := self.clients.counted_as(info.client)) is not None:
             self.lockout.succeeded(address)
@@ -230,13 +231,3 @@ def credentials_in(environ: Mapping[str, Any], carriers: Iterable[str]) -> list[
 def new_id() -> str:
     """Return an id for a request that has none."""
     return "req_" + os.urandom(12).hex()
-
-
-def _advice(token: bytes) -> str:
-    text = token.decode("latin-1")
-    if text[:1] in "\"'" or text[-1:] in "\"'":
-        return "The key has quotes around it. Send it without them."
-    return (
-        "The key is not this server's. Check it for a typing error, and that it is the proxy key "
-        "and not a provider's."
-    )

@@ -9,6 +9,8 @@ Here every line is checked first (RFC 9112), and only then handed on.
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from typing import Any
 
@@ -18,6 +20,8 @@ from waitress.utilities import Error
 
 from .exceptions import error_body
 from .guard import new_id
+
+logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
@@ -33,7 +37,19 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
+_TLS_HANDSHAKE = b"\x16\x03"
+"""How a client of https:// begins (RFC 8446 §5.1)."""
+
 _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
+
+
+@functools.cache
+def _tell_of_tls() -> None:
+    """Log it once: the client sees no more than that this is not TLS."""
+    logger.warning(
+        "a client speaks TLS to this port, which speaks plain HTTP: it must use http://, or put a "
+        "reverse proxy with HTTPS in front of this server"
+    )
 
 
 class Refusal(Error):
@@ -100,6 +116,9 @@ class Parser(HTTPRequestParser):
     def _check_line_ends(self, data: bytes) -> None:
         """Refuse at once what will never become a head."""
         received = self.header_plus + data
+        if received.startswith(_TLS_HANDSHAKE):
+            _tell_of_tls()
+            raise _Refused("This server speaks plain HTTP: use http:// in place of https://.")
         start = max(0, len(self.header_plus) - 3)
         end = received.find(b"\r\n\r\n", start)
         if _BARE_LINE_END.search(received, start, len(received) if end < 0 else end):

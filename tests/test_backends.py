@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmauth.backend_settings import BUILT_IN, variable_of
 from llmauth.backends import Backend, Router
 from llmauth.exceptions import UnknownRoute
 from llmauth.settings import BackendSettings
@@ -236,3 +238,13 @@ def test_an_unknown_path_is_refused_with_the_backends_there_are(path):
     assert caught.value.code == 404
     for name in NAMES:
         assert f"/{name}/" in caught.value.description
+
+
+def test_the_documentation_lists_the_built_in_backends_as_they_are():
+    text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", text, re.MULTILINE))
+    assert list(rows) == list(BUILT_IN)
+    for name, (url, auth) in BUILT_IN.items():
+        assert url in (None, "echo:") or f"`{url}`" in rows[name]
+        assert auth == "none" or f"`{variable_of(name)}_API_KEY`" in rows[name]
+        assert auth == "none" or f"`{auth}`" in rows[name].replace("Authorization: Bearer", auth)
