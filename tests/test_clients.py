@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matrix
 import pytest
+from fronts import program
 from matrix import CLIENTS, DOCS, FAILURES, FEATURES, OWN_KEY, SERVERS_KEY
 from servers import KEY, running_proxy
 
@@ -37,6 +38,8 @@ RETRIES = 3
 
 @pytest.fixture(scope="module")
 def found():
+    for name in ("node", "npm", "curl"):
+        program(name)
     return matrix.run_all()
 
 
@@ -171,6 +174,7 @@ def test_the_examples_in_javascript_run(found, everything, number):
 
 
 def test_the_examples_in_the_shell_run(echo):
+    program("curl")
     (example,) = blocks("sh")
     environ = os.environ | {"PROXY_KEY": KEY, "OWN_KEY": OWN_KEY}
     done = subprocess.run(

@@ -212,10 +212,11 @@ def test_no_key_is_in_the_logs(kind, tmp_path, cert, carrier, failure):
     """Not even of requests that failed, which both write down whole unless told not to."""
 
     def breaks_off() -> None:
-        sock, _ = llmauth.accept()
-        with sock:
-            sock.recv(65536)
-            sock.sendall(HEAD + chunk(b"data: {"))
+        with contextlib.suppress(OSError):  # nobody came: the test has ended
+            sock, _ = llmauth.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(HEAD + chunk(b"data: {"))
 
     headers = {} if carrier == "query" else {carrier: f"Bearer {KEY}"}
     query = f"?key={KEY}" if carrier == "query" else ""
