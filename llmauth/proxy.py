@@ -209,18 +209,25 @@ def _body(environ: dict[str, Any], limit: int) -> tuple[bytes | IO[bytes] | None
     if length > IN_MEMORY:
         return stream, length
     if length:
-        data = stream.read(length)
+        data = _read(stream, length)
         # A host application may have read it before us, and werkzeug kept it.
         data = data if len(data) == length else request.get_data()
         if len(data) != length:
             raise InvalidRequest(INCOMPLETE)
         return data, length
     if environ.get("wsgi.input_terminated") and "HTTP_TRANSFER_ENCODING" in environ:
-        data = stream.read(limit + 1)  # a server that does not count chunked bodies for us
+        data = _read(stream, limit + 1)  # a server that does not count chunked bodies for us
         if len(data) > limit:
             raise BodyTooLarge(f"The request body is over the limit of {limit} bytes.")
         return data, len(data)
     return (b"" if text or environ["REQUEST_METHOD"] in ("POST", "PUT", "PATCH") else None), 0
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    try:
+        return stream.read(size)
+    except Exception as exc:  # each server has errors of its own for a body that breaks off
+        raise InvalidRequest(INCOMPLETE) from exc
 
 
 def _refuse_loop(via: str | None) -> None:
