@@ -21,7 +21,8 @@ QUEUE_SIZE = 64 * 1024**2
 """Bytes of requests and responses that may wait in memory to be written."""
 
 FULL_QUEUE_WAIT = 0.1
-"""Seconds a request waits for room in a full queue; after that, until there is room, none does."""
+"""Seconds that the start of an exchange waits for room in a full queue; after that, until there is
+room, none does. A chunk never waits: one thread may be carrying all streams."""
 
 RETRY_INTERVAL = 1.0
 """Seconds between attempts to write to a failing disk."""
@@ -82,11 +83,20 @@ class WireCapture:
         return not (self._write_fails or self._dropping)
 
     def exchange(
-        self, *, request_id: str, client: str, backend: str, key_name: str | None
+        self,
+        *,
+        request_id: str,
+        client: str,
+        backend: str,
+        key_name: str | None,
+        credentials: tuple[str, ...] = (),
     ) -> Exchange:
-        """Return the recorder for one request and its response."""
+        """Return the recorder for one request and its response.
+
+        :param credentials: of the request; masked however long the exchange takes
+        """
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
-        return Exchange(self, ExchangeLog(self._redactor, client=client, ids=ids))
+        return Exchange(self, ExchangeLog(self._redactor, client, ids, credentials))
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -104,15 +114,16 @@ class WireCapture:
         if first and (self._incomplete or thread.is_alive()):
             logger.error("The wire capture is incomplete: it could not be written in time.")
 
-    def put(self, item: _Item, *, always: bool) -> bool:
+    def put(self, item: _Item, *, always: bool, patient: bool) -> bool:
         """Queue an event; False when there is no room for it.
 
         :param always: needed to complete an exchange that is in the capture already
+        :param patient: wait a moment for room
         """
         with self._lock:
             if self._closing and not always:
                 return False
-            if not always and not self._make_room(item.size):
+            if not always and not self._make_room(item.size, patient):
                 return False
             self._held += item.size
             self._items.append(item)
@@ -123,12 +134,12 @@ class WireCapture:
             self._arrived.notify()
             return True
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, patient: bool) -> bool:
         def has_room() -> bool:
             # What is larger than the whole queue passes alone.
             return self._held + size <= self._queue_size or not self._held
 
-        if not has_room() and not self._dropping:
+        if patient and not has_room() and not self._dropping:
             self._room.wait_for(has_room, FULL_QUEUE_WAIT)
         if has_room():
             self._dropping = False
@@ -150,7 +161,7 @@ class WireCapture:
             if not batch and not dropped:
                 break
             if dropped:
-                nobody = ExchangeLog(self._redactor, client="client", ids={})
+                nobody = ExchangeLog(self._redactor)
                 self._write(nobody.remark("stream_end", time.time(), dropped_events=dropped))
             for item in batch:
                 held = item.log.held
@@ -164,6 +175,7 @@ class WireCapture:
 
     def _rendered(self, item: _Item) -> list[str]:
         try:
+            item.log.remember()
             return item.render()
         except Exception:
             # Whatever could not be shown is not written, and the rest goes on.
@@ -269,7 +281,8 @@ class Exchange:
         if self._skipped:
             return
         item = _Item(self._log, direction, at, (size or 0) + _OVERHEAD, render)
-        queued = self._capture.put(item, always=self._begun and size is None)
+        always, patient = self._begun and size is None, direction != "stream_chunk"
+        queued = self._capture.put(item, always=always, patient=patient)
         self._skipped = not self._begun and not queued
         self._begun = self._begun or queued
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any
 
 from .capture_payloads import LIMIT, BodyDecoder, model_of, payload_of
-from .redactor import SENSITIVE, Redactor, masked_entirely
+from .capture_speech import EventRedactor, array_without_secrets
+from .redactor import Redactor, is_credential, masked_entirely
 
 PROXY = "llmauth"
+
+STREAMED = {
+    "text/event-stream": "events",
+    "application/x-ndjson": "lines",
+    "application/jsonl": "lines",
+}
+"""Content types of streams, by the way in which their events are separated."""
 
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
 
@@ -22,30 +31,43 @@ class ExchangeLog:
     """Renders the events of one request and its response, redacted, as finished lines.
 
     :param ids: the event's ``request_id``, ``backend`` and ``key_name``
+    :param credentials: of the request
     """
 
-    def __init__(self, redactor: Redactor, *, client: str, ids: dict[str, str | None]) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        client: str = "client",
+        ids: Mapping[str, str | None] = MappingProxyType({}),
+        credentials: tuple[str, ...] = (),
+    ) -> None:
         self.held = 0
         """Bytes of a body that is not yet complete."""
 
         self._redactor = redactor
         self._client = client
         self._ids = ids
+        self._credentials = credentials
         self._known: dict[str, str] = {}
         self._model: str | None = None
         self._response: tuple[float, int, dict[str, str]] | None = None
         self._decoder = BodyDecoder("")
-        self._stream = redactor.stream()
+        self._stream: EventRedactor | None = None
         self._body: list[bytes] = []
         self._length = self._chunks = 0
-        self._streaming = False
+
+    def remember(self) -> None:
+        """Have the credentials masked, should other ones have taken their place meanwhile."""
+        if self._credentials:
+            self._redactor.observe(*self._credentials)
 
     def request(
         self, direction: str, at: float, method: str, url: str, headers: Headers, body: bytes
     ) -> list[str]:
         shown = _shown(headers)
         decoder = BodyDecoder(shown.get("content-encoding", ""))
-        payload, note = payload_of(decoder.feed(body), shown.get("content-type", ""))
+        decoded = decoder.feed(body)
+        payload, note = self._payload(decoded, shown, cut=decoder.note is not None)
         self._model = model_of(payload, url) or self._model
         metadata = {"method": method, "url": url, "headers": shown}
         metadata |= _note((decoder.note if body else None) or note)
@@ -54,11 +76,12 @@ class ExchangeLog:
     def response(self, at: float, status: int, headers: Headers) -> list[str]:
         shown = _shown(headers)
         self._response = at, status, shown
-        self._streaming = shown.get("content-type", "").lower().startswith("text/event-stream")
+        kind = STREAMED.get(shown.get("content-type", "").partition(";")[0].strip().lower())
         encoding = shown.get("content-encoding", "")
-        self._decoder = BodyDecoder(encoding, limit=None if self._streaming else LIMIT)
-        if not self._streaming:
+        self._decoder = BodyDecoder(encoding, limit=None if kind else LIMIT)
+        if kind is None:
             return []
+        self._stream = EventRedactor(self._redactor, kind)
         metadata = {"status": status, "headers": shown} | _note(self._decoder.note)
         return [self._line("stream_start", at, shown, None, "null", metadata)]
 
@@ -66,11 +89,12 @@ class ExchangeLog:
         self._length += len(data)
         self._chunks += 1
         decoded = self._decoder.feed(data)
-        if not self._streaming:
+        if self._stream is None:
             self._body.append(decoded)
             self.held += len(decoded)
             return []
         safe = self._stream.feed(decoded)
+        self.held = self._stream.held
         if not safe:
             return []
         metadata = {"chunk": self._chunks}
@@ -81,24 +105,36 @@ class ExchangeLog:
         if self._response is None:
             return [self._line("outbound_response", at, {}, None, "null", ending)]
         began, status, headers = self._response
-        if self._streaming:
+        if self._stream is not None:
             ending |= {"status": status, "chunks": self._chunks} | _note(self._decoder.note)
-            rest = self._stream.finish()
+            rest = self._stream.finish(cut=error is not None)
+            self.held = 0
             return [self._line("stream_end", at, {}, self._length, _text(rest), ending)]
-        payload, note = payload_of(b"".join(self._body), headers.get("content-type", ""))
+        body = b"".join(self._body)
+        payload, note = self._payload(body, headers, cut=bool(error or self._decoder.note))
         self._body.clear()
         self.held = 0
-        body = self._safe(payload)
+        if isinstance(payload, list) and len(payload) > 1:
+            payload = array_without_secrets(self._redactor, payload)
+        shown = self._safe(payload)
         metadata = {"status": status, "headers": headers} | _note(self._decoder.note or note)
         length = self._length
         return [
-            self._line("inbound_response", began, headers, length, body, metadata),
-            self._line("outbound_response", at, headers, length, body, metadata | ending),
+            self._line("inbound_response", began, headers, length, shown, metadata),
+            self._line("outbound_response", at, headers, length, shown, metadata | ending),
         ]
+
+    def _payload(
+        self, body: bytes, headers: dict[str, str], *, cut: bool
+    ) -> tuple[Any, str | None]:
+        payload, note = payload_of(body, headers.get("content-type", ""))
+        if cut and isinstance(payload, str):
+            payload = self._redactor.cut(payload)
+        return payload, note
 
     def remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        nobody = ExchangeLog(self._redactor, client="client", ids={})
+        nobody = ExchangeLog(self._redactor)
         return nobody._line(direction, at, {}, None, "null", metadata)
 
     def _line(
@@ -175,7 +211,7 @@ def _shown(headers: Headers) -> dict[str, str]:
     shown: dict[str, str] = {}
     for name, value in headers:
         name = name.lower()
-        value = masked_entirely(value) if name in SENSITIVE else value
+        value = masked_entirely(value) if is_credential(name) else value
         shown[name] = f"{shown[name]}, {value}" if name in shown else value
     return shown
 

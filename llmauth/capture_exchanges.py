@@ -85,10 +85,11 @@ def timings(seen: Seen) -> tuple[float, float, float]:
 
 
 def streamed_text(stream: str) -> str:
-    """Return the text of a stream of server-sent events, joined."""
+    """Return the text of a stream of server-sent events, or of lines of JSON, joined."""
     texts: list[str] = []
-    for event in re.split(r"\r?\n\r?\n", stream):
-        data = "\n".join(
+    lines = stream.lstrip().startswith("{")
+    for event in stream.split("\n") if lines else re.split(r"\r?\n\r?\n", stream):
+        data = event if lines else "\n".join(
             line[5:].removeprefix(" ") for line in event.splitlines() if line.startswith("data:")
         )
         try:
@@ -133,6 +134,8 @@ def text_of(content: Any) -> str:
                  "choices", "output", "content_block", "error"):  # fmt: skip
         if content.get(name):
             return text_of(content[name])
+    if isinstance(content.get("response"), str):
+        return str(content["response"])
     if kind in ("image", "image_url", "input_image") or "inlineData" in content:
         return "[image]"
     call = content.get("function") or content.get("functionCall") or content.get("input")

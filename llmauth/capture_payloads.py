@@ -44,7 +44,8 @@ class BodyDecoder:
         for coding in reversed([c for c in codings if c not in ("", "identity")]):
             decoder = _decoder(coding)
             if decoder is None:
-                self.note = f"withheld: content-encoding '{coding[:20]}' cannot be decoded here"
+                # Not named: it may be anything, and what is cut of a secret is not recognised.
+                self.note = "withheld: its content-encoding cannot be decoded here"
                 return
             self._decoders.append(decoder)
 
@@ -137,13 +138,10 @@ def _sliced(process: Callable[[bytes], bytes]) -> Decoder:
 
 def payload_of(data: bytes, content_type: str) -> tuple[Any, str | None]:
     """Return a body as JSON, as text, or not at all, and a note when something is missing."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        if exc.start < len(data) - 4 or len(data) < LIMIT:
-            kind = content_type.partition(";")[0].strip() or "of no stated type"
-            return None, f"not text: {len(data)} bytes {kind}"
-        text = data[: exc.start].decode("utf-8")  # cut within a character
+    text = _text(data)
+    if text is None:
+        kind = content_type.partition(";")[0].strip() or "of no stated type"
+        return None, f"not text: {len(data)} bytes {kind}"
     if not text:
         return None, None
     if "json" in content_type.lower() or text.lstrip()[:1] in ("{", "["):
@@ -152,6 +150,18 @@ def payload_of(data: bytes, content_type: str) -> tuple[Any, str | None]:
         except (ValueError, RecursionError):
             return text, None
     return text, None
+
+
+def _text(data: bytes) -> str | None:
+    # UTF-16 may pass for UTF-8 with a NUL in each character, where no secret is recognised.
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        if exc.start < len(data) - 4 or len(data) < LIMIT:
+            return None
+        return data[: exc.start].decode("utf-8")  # cut within a character
 
 
 def model_of(payload: Any, target: str) -> str | None:

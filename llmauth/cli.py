@@ -16,7 +16,7 @@ from .configuration import Given, load, require_keys, warn, with_changes
 from .exceptions import ConfigurationError
 from .factory import create_app
 from .keys import DEFAULT_NAME
-from .logs import colourful, configure
+from .logs import configure
 from .server import PortTakenError, Server
 from .settings import TABLE, Setting, Settings
 from .uris import masked_uri
@@ -38,10 +38,10 @@ class _ServeByDefault(click.Group):
         try:
             return super().invoke(ctx)
         except PortTakenError as exc:
-            click.echo(console.refusal(str(exc)), err=True)
+            click.echo(str(exc), err=True)
             ctx.exit(1)
         except ConfigurationError as exc:
-            click.echo(console.refusal(str(exc)), err=True)
+            click.echo(str(exc), err=True)
             ctx.exit(2)
 
 
@@ -101,8 +101,6 @@ def _settings(options: dict[str, Any]) -> Settings:
 @click.version_option(__version__, package_name="llmauth", message="llmauth %(version)s")
 def main() -> None:
     """An authenticating proxy for LLM APIs. Without a command: serve."""
-    if not colourful():
-        click.get_current_context().color = False
 
 
 @main.command()
@@ -123,7 +121,7 @@ def serve(**options: Any) -> None:
     help="Port; another if it is taken.",
 )
 def demo(port: int) -> None:
-    """Try it: a throw-away key, an echo, and snippets to paste."""
+    """Try it: a throw-away key, an echo for a model, and snippets to paste."""
     key = "demo-" + secrets.token_urlsafe(KEY_BYTES)
     settings = with_changes(
         load(environ={}),
@@ -161,13 +159,13 @@ def keygen() -> None:
 @main.command()
 @settings_options
 def check(**options: Any) -> None:
-    """Show the settings and their sources; try backends and store."""
+    """Validate the configuration, show where it comes from, try the backends and the store."""
     settings = _settings(options)
     for line in console.origins(settings):
         click.echo(line)
     require_keys(settings)
     click.echo()
-    sys.exit(0 if run_checks(settings, lambda line: click.echo(console.verdict(line))) else 1)
+    sys.exit(0 if run_checks(settings, click.echo) else 1)
 
 
 @main.group()
@@ -181,7 +179,7 @@ def capture() -> None:
 def capture_show(file: str, follow: bool) -> None:
     """Print a capture as a conversation."""
     lines = capture_view.follow(file) if follow else _lines(file)
-    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty() and colourful())
+    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty())
 
 
 @capture.command("har")

@@ -5,10 +5,12 @@ No Flask in here: a request is its header getter, its raw path and its raw query
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -88,6 +90,18 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
             *candidates,
         )
     return Presented(_checked(candidates.pop())) if candidates else None
+
+
+def tokens_in(value: str) -> Iterator[str]:
+    """Yield the secrets in the value of a header that carries credentials: without its scheme."""
+    scheme, _, token = value.strip().partition(" ")
+    yield token.strip() or scheme
+    if "," in value or " " in token.strip():
+        yield from re.split(r"[\s,]+", value)
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            pair = base64.b64decode(token.strip() + "==", validate=False)
+            yield pair.decode("utf-8", "surrogateescape").partition(":")[2]
 
 
 def query_keys(query: str) -> list[str]:

@@ -198,9 +198,9 @@ class MethodRefused(RequestRefused, exceptions.MethodNotAllowed):
 
     def __init__(self, method: str, allowed: Iterable[str]) -> None:
         methods = ", ".join(sorted(allowed))
-        super().__init__(
-            f"This path does not take {method} requests. It takes {methods}.", [("Allow", methods)]
-        )
+        such = method if method.isalpha() and len(method) < 10 else "such"  # may be anything
+        message = f"This path does not take {such} requests. It takes {methods}."
+        super().__init__(message, [("Allow", methods)])
 
 
 class BodyTooLarge(RequestRefused, exceptions.RequestEntityTooLarge):

@@ -6,13 +6,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from .addresses import Clients, on_this_machine
-from .credentials import KeyRing, Malformed, find_key
+from .credentials import KeyRing, Malformed, find_key, query_keys, tokens_in
 from .exceptions import (
     AddressLockedOut,
     AuthenticationRequired,
@@ -22,12 +22,16 @@ from .exceptions import (
 )
 from .guesses import about_key
 from .lockout import Lockout, Policy
+from .redactor import is_credential
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.json"})
 ENVIRON_KEY = "llmauth.request"
+
+_SESSION = 12
+"""Characters from which on a cookie is taken for a session rather than a preference."""
 
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 _SAFE_IN_PATH = "/:@!$&'()*+,;=-._~"
@@ -176,7 +180,7 @@ class Guard:
         try:
             presented = find_key(header_getter(environ), info.path, info.query)
         except Malformed as malformed:
-            observe(*malformed.guesses)
+            observe(*malformed.guesses, *credentials_in(environ, info.query))
             if malformed.guesses:
                 self._count_failure(info)
             raise malformed.refusal from None
@@ -187,7 +191,7 @@ class Guard:
             )
         name = self.keys.match(presented.token)
         if name is None:
-            observe(presented.token.decode("latin-1"))
+            observe(*credentials_in(environ, info.query))
             self._count_failure(info)
             raise InvalidKey(about_key(presented.token))
         info.key_name, info.own_credentials = name, presented.own_credentials
@@ -222,10 +226,20 @@ def refusal_headers(refusal: RequestRefused, info: RequestInfo) -> RequestRefuse
     return refusal
 
 
-def credentials_in(environ: Mapping[str, Any], carriers: Iterable[str]) -> list[str]:
-    """Return the values of the headers that may carry credentials."""
-    get = header_getter(environ)
-    return [value for name in carriers if (value := get(name))]
+def credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
+    """Yield whatever in a request is a credential, right or wrong: in headers, cookies, ``key=``.
+
+    :param query: raw
+    """
+    for key, value in environ.items():
+        if key.startswith("HTTP_") and is_credential(key[5:]):
+            if key == "HTTP_COOKIE":
+                cookies = (pair.partition("=")[2].strip() for pair in value.split(";"))
+                yield from (cookie for cookie in cookies if len(cookie) >= _SESSION)
+            else:
+                yield from tokens_in(value)
+    if "key=" in query:
+        yield from query_keys(query)
 
 
 def new_id() -> str:

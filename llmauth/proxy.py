@@ -155,8 +155,7 @@ def _outgoing(
     state: State, info: RequestInfo, environ: dict[str, Any], backend: Backend, path: str
 ) -> Outgoing:
     keep = _providers_own(state, environ) if info.own_credentials else ()
-    if _OBSERVED_HEADERS & environ.keys():
-        state.redactor.observe(*credentials_in(environ, (*keep, "cookie")))
+    state.redactor.observe(*credentials_in(environ, info.query))
     headers = request_headers(environ, keep=keep, via=VIA)
     query = info.query
     own_in_query = False
@@ -178,9 +177,6 @@ def _outgoing(
         body,
         length,
     )
-
-
-_OBSERVED_HEADERS = {"HTTP_X_PROXY_API_KEY", "HTTP_COOKIE"}
 
 
 def _bare_query(environ: dict[str, Any]) -> bool:
@@ -247,7 +243,11 @@ def _captured(
     if state.capture is None:
         return None
     exchange = state.capture.exchange(
-        request_id=info.id, client=info.client, backend=backend.name, key_name=info.key_name
+        request_id=info.id,
+        client=info.client,
+        backend=backend.name,
+        key_name=info.key_name,
+        credentials=tuple(credentials_in(environ, info.query)),
     )
     body = outgoing.body if isinstance(outgoing.body, bytes) else None
     target = f"{info.path}?{info.query}" if info.query else info.path

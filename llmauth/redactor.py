@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .secret_forms import Form, FormIndex, TooCostly, forms, levels, unfinished_escape
+from .secret_forms import Form, forms, has_escapes, levels, unfinished_escape
+from .secret_index import FormIndex, TooCostly
 from .secret_shapes import MASK, Span, find_shapes, mask, unfinished_shape
 
 TEXT_WITHHELD = "(withheld: redacting it would have cost too much)"
@@ -20,8 +22,11 @@ OBSERVED = 512
 MAX_HELD = 16 * 1024
 """Characters a stream holds back at most, waiting for the end of what may be a secret."""
 
-_CONTEXT = 16
+CONTEXT = 16
+"""Characters before a secret that tell whether it is one."""
+
 _MAX_DEPTH = 64
+_TELLING = 6  # characters at the start of a secret that are not shown either
 
 SENSITIVE = frozenset({
     "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "apikey",
@@ -29,6 +34,10 @@ SENSITIVE = frozenset({
     "access-token", "refresh-token", "id-token", "secret-access-key", "x-amz-security-token",
 })
 """Names, lower case with hyphens, whose values are masked whatever they are."""
+
+_CREDENTIAL = re.compile(
+    r"(?:.*-)?(?:token|secret|password|auth|(?<!idempotency-)key)|.*(?:authorization|cookie).*"
+)
 
 _PUBLIC_WORDS = frozenset({
     "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
@@ -100,7 +109,18 @@ class Redactor:
             spans = self.spans(value)
         except TooCostly:
             return TEXT_WITHHELD
-        return _masked(value, spans, 0, len(value)) if spans else value
+        return masked_between(value, spans, 0, len(value)) if spans else value
+
+    def cut(self, value: str) -> str:
+        """Return a text with its secrets masked, the one that it may be cut off in included."""
+        try:
+            spans = self.spans(value)
+            end = held_from(self, value, spans)
+        except TooCostly:
+            return TEXT_WITHHELD
+        if len(value) - end < _TELLING:
+            end = len(value)
+        return masked_between(value, spans, 0, end) + (MASK if end < len(value) else "")
 
     def data(self, value: bytes) -> bytes:
         """Return the bytes with the secrets masked; what is not UTF-8 stays as it is."""
@@ -149,7 +169,7 @@ class Redactor:
 
     def spans(self, text: str) -> list[Span]:
         """Return what to mask in the text, in order, without overlaps."""
-        if "%" not in text and "\\" not in text:
+        if not has_escapes(text):
             found = [*self._index.find(text), *find_shapes(text)]
             return _merged(found) if found else found
         found = []
@@ -199,9 +219,11 @@ class StreamRedactor:
         except TooCostly:
             self._withheld = True
             return TEXT_WITHHELD.encode("ascii")
-        end = len(text) if final else self._end(text, spans)
-        safe = _masked(text, spans, self._written, end)
-        kept = max(0, end - _CONTEXT)
+        end = len(text)
+        if not final:
+            end = max(held_from(self._redactor, text, spans), self._written)
+        safe = masked_between(text, spans, self._written, end)
+        kept = max(0, end - CONTEXT)
         while kept < end and text[kept] == "\\":
             kept += 1  # half of an escaped backslash would change what follows
         self._text, self._written = text[kept:], end - kept
@@ -210,12 +232,12 @@ class StreamRedactor:
         self._enough = len(self._text) + held // 2 if held > 512 else 0
         return safe.encode("utf-8", "surrogateescape")
 
-    def _end(self, text: str, spans: list[Span]) -> int:
-        end = self._redactor.unfinished(text)
-        for start, stop, _ in reversed(spans):
-            if stop == len(text) or start < end < stop:
-                end = min(end, start)
-        return len(text) if len(text) - end > MAX_HELD else max(end, self._written)
+
+@functools.lru_cache(1024)
+def is_credential(header: str) -> bool:
+    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+    name = header.lower().replace("_", "-")
+    return name in SENSITIVE or _CREDENTIAL.fullmatch(name) is not None
 
 
 def _is_telling(credential: str) -> bool:
@@ -245,11 +267,22 @@ def _merged(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def _masked(text: str, spans: list[Span], begin: int, end: int) -> str:
+def held_from(redactor: Redactor, text: str, spans: list[Span]) -> int:
+    """Return where to stop showing a text whose continuation may make a secret of its end."""
+    end = redactor.unfinished(text)
+    for start, stop, _ in reversed(spans):
+        if stop == len(text) or start < end < stop:
+            end = min(end, start)
+    return len(text) if len(text) - end > MAX_HELD else end
+
+
+def masked_between(text: str, spans: list[Span], begin: int, end: int) -> str:
+    """Return a part of a text, masked; of a secret that begins before it, nothing."""
     pieces: list[str] = []
     at = begin
     for start, stop, shown in spans:
         if stop > at and start < end:
-            pieces += (text[at:start], shown)
+            if start >= at:
+                pieces += (text[at:start], shown)
             at = stop
     return "".join(pieces) + text[at:end]

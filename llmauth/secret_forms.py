@@ -1,28 +1,31 @@
-"""The forms in which a known secret can stand in text, and finding them quickly.
+"""The forms in which a known secret can stand in text.
 
-Escapes are undone rather than enumerated: a text is searched as it is, and again with its
-percent-encoding, JSON and ``repr`` escapes decoded, up to `MAX_DEPTH` times for encodings within
-encodings. Found positions are mapped back. That leaves the plain form and base64 to look for.
+Escapes are undone rather than enumerated: a text is searched as it is, and again with the escapes
+of URLs, HTML, JSON and ``repr`` decoded, up to `MAX_DEPTH` times for encodings within encodings.
+Found positions are mapped back. That leaves the plain form and base64 to look for.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import html
+import os
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from .secret_shapes import MASK, Span, mask
 
-MAX_DEPTH = 3
-"""Encodings within encodings that are undone: a URL in JSON in a JSON string."""
+MAX_DEPTH = 4
+"""Encodings within encodings that are undone: a URL in JSON in a JSON string, in our own JSON."""
 
 MAX_SECRET = 1024
 """Characters of a secret that are compared; of a longer one everything that follows is masked."""
 
-MAX_CANDIDATES = 200_000
-"""Comparisons for one text (or its length, if more). Only a text built for it needs more."""
+LONG = 12
+"""Characters from which on a secret is masked in capitals and in small letters, too."""
 
 _HEX = "[0-9A-Fa-f]"
 _HIGH = rf"(?:\\u[Dd][89ABab]{_HEX}{{2}}|[\ud800-\udbff])"
@@ -31,10 +34,11 @@ _ESCAPE = re.compile(
     rf"%[0-7]{_HEX}|%[CDcd]{_HEX}%[89ABab]{_HEX}|%[Ee]{_HEX}(?:%[89ABab]{_HEX}){{2}}"
     rf"|%[Ff]{_HEX}(?:%[89ABab]{_HEX}){{3}}"
     rf"|{_HIGH}{_LOW}|\\u{_HEX}{{4}}|\\U{_HEX}{{8}}|\\x{_HEX}{{2}}|\\[\\\"'/]"
+    rf"|&(?:amp|lt|gt|quot|apos|#\d{{2,3}}|#[xX]{_HEX}{{2}});"
 )
 _PAIR = re.compile(_HIGH + _LOW)
 _UNIT = re.compile(f"{_HIGH}|{_LOW}")
-_UNFINISHED_ESCAPE = re.compile(r"[\\%\ud800-\udbff][\\%0-9A-Fa-fuUx]{0,16}\Z")
+_UNFINISHED_ESCAPE = re.compile(r"(?:[\\%\ud800-\udbff][\\%0-9A-Fa-fuUx]{0,16}|&[#\w]{0,5})\Z")
 _LETTERS = {ord(c): f"\\{letter}" for c, letter in zip("\b\f\n\r\t", "bfnrt", strict=True)}
 _TO_URLSAFE = str.maketrans("+/", "-_")
 _BASE64_CHARACTERS = frozenset(
@@ -43,16 +47,12 @@ _BASE64_CHARACTERS = frozenset(
 _REST = re.compile(r"""[^\s"'\\,;<>&]*""")
 
 
-class TooCostly(Exception):
-    """The text was made to be expensive to search."""
-
-
 class Form(NamedTuple):
     """A secret as it can stand in (decoded) text.
 
     :param bounded: only as a word of its own: the secret is too short to be told from text
     :param base64: the part of an encoding that depends on the secret alone
-    :param cut: what follows belongs to the secret, too
+    :param rest: of a secret that is longer than what is compared; what follows belongs to it, too
     """
 
     text: str
@@ -60,7 +60,7 @@ class Form(NamedTuple):
     shown: str
     bounded: bool = False
     base64: bool = False
-    cut: bool = False
+    rest: str = ""
 
     def span(self, text: str, start: int) -> Span | None:
         """Return the span of this form, found in the text at `start`, None if it does not count."""
@@ -73,9 +73,11 @@ class Form(NamedTuple):
             end += text[end : end + 1] in _BASE64_CHARACTERS
             while text[end : end + 1] == "=":
                 end += 1
-        if self.cut:
-            rest = _REST.match(text, end)
-            end = rest.end() if rest else end
+        if self.rest:
+            after = text[end : end + len(self.rest)].lower()
+            end += len(os.path.commonprefix([self.rest.lower(), after]))
+            following = _REST.match(text, end)
+            end = following.end() if following else end
         return start, end, self.shown
 
 
@@ -89,31 +91,67 @@ def forms(secret: str, *, bounded: bool) -> tuple[Form, ...]:
 
     :param bounded: find the plain form only where it is a word of its own
     """
-    cut = len(secret) > MAX_SECRET
-    kept = secret[:MAX_SECRET]
+    kept, rest = secret[:MAX_SECRET], secret[MAX_SECRET:]
     shown = mask(secret)
     texts = {kept, kept.replace(" ", "+"), *(level.text for level in levels(kept))}
     # `\\n` and its kin are not undone in texts: `C:\\new` and `\\new` would be the same.
     texts |= {text.translate(_LETTERS) for text in texts}
-    # What WSGI and repr() of bytes make of UTF-8.
-    texts |= {text.encode("utf-8", "surrogatepass").decode("latin-1") for text in texts}
+    texts |= {other for text in texts for other in _other_readings(text)}
     if len(kept) >= 4:
         texts = {text for text in texts if len(text) >= 4}
-    found = [Form(text, secret, shown, bounded=bounded, cut=cut) for text in texts]
     encoded = {e for text in texts if len(text) >= 4 for e in _base64_middles(text)}
-    found += [Form(text, secret, MASK, base64=True, cut=cut) for text in encoded]
+    respelled = {other for text in texts for other in _respelled(text)}
+    texts |= {level.text for text in respelled for level in levels(text)}
+    found = [Form(text, secret, shown, bounded=bounded, rest=rest) for text in texts]
+    found += [Form(text, secret, MASK, base64=True, rest=rest) for text in encoded]
     return tuple(found)
+
+
+def _other_readings(text: str) -> Iterator[str]:
+    """Yield what becomes of a text that is written in one encoding and read in another."""
+    if text.isascii():
+        return
+    # What WSGI and repr() of bytes make of UTF-8, and what it was before they did.
+    yield text.encode("utf-8", "surrogatepass").decode("latin-1")
+    with contextlib.suppress(UnicodeError):
+        yield text.encode("latin-1").decode("utf-8")
+
+
+def _respelled(text: str) -> Iterator[str]:
+    """Yield what names of headers and old clients make of a text."""
+    yield from (spelled := _cased(text))
+    for spelling in (text, *spelled):
+        if not spelling.isascii() and (latin := _latin(spelling)):
+            for pattern in ("%{:02X}", "%{:02x}"):
+                yield "".join(chr(byte) if byte < 128 else pattern.format(byte) for byte in latin)
+            yield latin.decode("utf-8", "surrogateescape")
+            yield latin.decode("utf-8", "replace")
+            yield spelling.encode("ascii", "replace").decode("ascii")
+
+
+def _cased(text: str) -> tuple[str, ...]:
+    if len(text) < LONG:
+        return ()
+    return text.lower(), text.upper(), text.upper().replace("-", "_"), text.title()
 
 
 def _base64_middles(secret: str) -> Iterator[str]:
     """Yield the base64 that every text with the secret at one of three alignments has in common."""
-    data = secret.encode("utf-8", "surrogatepass")
-    for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
-        encoded = base64.b64encode(b"\0" * alignment + data).decode("ascii")
-        middle = encoded[foreign : (alignment + len(data)) * 8 // 6]
-        if len(middle) >= 4:
-            yield middle
-            yield middle.translate(_TO_URLSAFE)
+    for data in filter(None, {secret.encode("utf-8", "surrogatepass"), _latin(secret)}):
+        for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
+            encoded = base64.b64encode(b"\0" * alignment + data).decode("ascii")
+            middle = encoded[foreign : (alignment + len(data)) * 8 // 6]
+            if len(middle) >= 4:
+                yield middle
+                yield middle.translate(_TO_URLSAFE)
+
+
+def _latin(text: str) -> bytes:
+    """Return the text as old clients encode it, nothing if it cannot be."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return b""
 
 
 class Level(NamedTuple):
@@ -126,12 +164,17 @@ class Level(NamedTuple):
     raw: Callable[[int], int]
 
 
+def has_escapes(text: str) -> bool:
+    """Tell whether undoing escapes could change the text."""
+    return "%" in text or "\\" in text or "&" in text
+
+
 def levels(text: str) -> Iterator[Level]:
     """Yield the text as it is, then with its escapes undone, as long as that changes something."""
     level = Level(text, lambda position: position)
     yield level
     for _ in range(MAX_DEPTH):
-        if "%" not in level.text and "\\" not in level.text:
+        if not has_escapes(level.text):
             return
         deeper = _undo(level)
         if deeper is None:
@@ -163,6 +206,8 @@ def _undo(level: Level) -> Level | None:
 
 
 def _character(escape: str) -> str | None:
+    if escape[0] == "&":
+        return html.unescape(escape)
     if escape[0] == "%":
         try:
             return bytes.fromhex(escape.replace("%", "")).decode("utf-8")
@@ -181,101 +226,3 @@ def unfinished_escape(text: str) -> int:
     """Return where an escape begins that more text could complete, else the text's length."""
     match = _UNFINISHED_ESCAPE.search(text, max(0, len(text) - 17))
     return match.start() if match else len(text)
-
-
-_T = TypeVar("_T")
-_Table = dict[str, tuple[tuple[Form, int], ...]]
-
-
-class FormIndex:
-    """Finds any number of forms in a time that depends on the text alone.
-
-    A form of at least ``2 * gram - 1`` characters covers, wherever it stands, one whole block of
-    the text at a multiple of `gram`. So only those blocks are looked up, among the first `gram`
-    substrings of each form. Not locked: `add` and `discard` are the owner's to serialise, and a
-    reader sees each form either whole or not at all.
-    """
-
-    def __init__(self) -> None:
-        self._tables: tuple[tuple[int, _Table], ...] = ((8, {}), (4, {}))
-        self._tiny: dict[Form, None] = {}
-        self._heads: dict[str, tuple[Form, ...]] = {}
-        self._longest = 0
-
-    def add(self, form: Form) -> None:
-        self._longest = max(self._longest, len(form.text))
-        for size in (1, 2, 3):
-            head = form.text[:size]
-            if len(head) == size:
-                self._heads[head] = (*self._heads.get(head, ()), form)
-        for gram, table in self._tables:
-            if len(form.text) >= 2 * gram - 1:
-                for offset in range(gram):
-                    block = form.text[offset : offset + gram]
-                    table[block] = (*table.get(block, ()), (form, offset))
-                return
-        self._tiny = {**self._tiny, form: None}
-
-    def discard(self, form: Form) -> None:
-        for size in (1, 2, 3):
-            _remove(self._heads, form.text[:size], lambda entry: entry == form)
-        for gram, table in self._tables:
-            if len(form.text) >= 2 * gram - 1:
-                for offset in range(gram):
-                    block = form.text[offset : offset + gram]
-                    _remove(table, block, lambda entry: entry[0] == form)
-                return
-        self._tiny = {known: None for known in self._tiny if known != form}
-
-    def find(self, text: str) -> set[Span]:
-        """Return the spans of all forms in the text.
-
-        :raises TooCostly: for a text that was made to be
-        """
-        spans: set[Span] = set()
-        for gram, table in self._tables:
-            if table and any(
-                map(table.__contains__, [text[i : i + gram] for i in range(0, len(text), gram)])
-            ):
-                spans |= _confirmed(text, gram, table)
-        for form in self._tiny:
-            start = text.find(form.text)
-            while start >= 0:
-                if span := form.span(text, start):
-                    spans.add(span)
-                start = text.find(form.text, start + 1)
-        return spans
-
-    def unfinished(self, text: str) -> int:
-        """Return where a form begins that more text could complete, else the text's length."""
-        for start in range(max(0, len(text) - self._longest), len(text)):
-            for form in self._heads.get(text[start : start + 3], ()):
-                tail = len(text) - start
-                if tail < len(form.text) + form.bounded and form.text.startswith(text[start:]):
-                    return start
-        return len(text)
-
-
-def _remove(table: dict[str, tuple[_T, ...]], key: str, is_it: Callable[[_T], bool]) -> None:
-    left = tuple(entry for entry in table.get(key, ()) if not is_it(entry))
-    if left:
-        table[key] = left
-    else:
-        table.pop(key, None)
-
-
-def _confirmed(text: str, gram: int, table: _Table) -> set[Span]:
-    spans: set[Span] = set()
-    candidates = 0
-    for block in range(0, len(text) - gram + 1, gram):
-        entries = table.get(text[block : block + gram], ())
-        candidates += len(entries)
-        if candidates > max(MAX_CANDIDATES, len(text)):
-            raise TooCostly
-        for form, offset in entries:
-            start = block - offset
-            if start >= 0 and text.startswith(form.text, start):
-                span = form.span(text, start)
-                if span:
-                    spans.add(span)
-    return spans

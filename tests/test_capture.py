@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import stat
 import sys
 import threading
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmauth import capture as capture_module
 from llmauth.capture import Exchange, WireCapture
 from llmauth.exceptions import ConfigurationError
 from llmauth.redaction import Redactor
@@ -255,12 +257,13 @@ def test_a_decompression_bomb_is_cut(
 @pytest.mark.parametrize(
     ("headers", "body", "note"),
     [
-        ({"Content-Encoding": "compress"}, b"abc", "'compress' cannot be decoded"),
+        ({"Content-Encoding": "compress"}, b"abc", "its content-encoding cannot be decoded"),
         ({"Content-Encoding": "gzip"}, b"not gzip", "cannot be decoded"),
         ({"Content-Type": "image/png"}, b"\x89PNG\xff\xfe" * 10, "not text: 60 bytes image/png"),
         ({}, b"\xff", "not text: 1 bytes of no stated type"),
+        ({}, "UTF-16".encode("utf-16-le"), "not text: 12 bytes of no stated type"),
     ],
-    ids=["unknown coding", "broken", "image", "binary"],
+    ids=["unknown coding", "broken", "image", "binary", "utf-16"],
 )
 def test_a_body_that_cannot_be_shown_is_withheld_with_a_note(
     recording: Recording, headers: dict[str, str], body: bytes, note: str
@@ -424,6 +427,29 @@ def test_a_full_queue_drops_and_counts_and_says_so_but_fails_no_request(
 
 @posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_chunk_of_a_stream_never_waits_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_module, "FULL_QUEUE_WAIT", 3600)  # to wait would be for good
+    path = tmp_path / "capture.jsonl"
+    path.symlink_to("/dev/full")
+    recording = Recording(path)
+    recording.capture.close(30)
+    recording.capture = recording.open(queue_size=5000)
+    exchange = recording.exchange()
+    exchange.inbound_request("GET", "/", {}, None)
+    exchange.inbound_response(200, EVENTS)
+    for _ in range(1000):
+        exchange.stream_chunk(b"x" * 1000)
+    path.unlink()
+    wait_until(lambda: path.exists())
+    exchange.finished()
+    assert recording.events()[-1]["metadata"]["chunks"] < 1000
+    assert recording.capture.failures > 900
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_closing_gives_up_on_a_full_disk_in_time_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,3 +460,66 @@ def test_closing_gives_up_on_a_full_disk_in_time_and_says_so(
     exchange.inbound_request("GET", "/", {}, None)
     capture.close(0.2)
     assert "incomplete" in caplog.text
+
+
+STREAMS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "openai": ("text/event-stream", lambda t: {"choices": [{"index": 0, "delta": {"content": t}}]}),
+    "anthropic": ("text/event-stream", lambda t: {"type": "x", "delta": {"text": t}}),
+    "responses": ("text/event-stream", lambda t: {"type": "output_text.delta", "delta": t}),
+    "gemini": ("text/event-stream", lambda t: {"candidates": [{"parts": [{"text": t}]}]}),
+    "ollama": ("application/x-ndjson", lambda t: {"message": {"content": t}}),
+    "gemini, an array": ("application/json", lambda t: {"candidates": [{"parts": [{"text": t}]}]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "event"), STREAMS.values(), ids=STREAMS)
+@given(before=st.text(max_size=12), sizes=st.lists(st.integers(1, 6), min_size=1, max_size=9))
+@settings(max_examples=25, deadline=None)
+def test_a_secret_that_a_model_says_token_by_token_is_masked(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    event: Callable[[str], Any],
+    before: str,
+    sizes: list[int],
+) -> None:
+    text, tokens = f"{before.encode(errors='ignore').decode()}: {SECRET}, good?", []
+    while text:
+        size = sizes[len(tokens) % len(sizes)]
+        tokens.append(text[:size])
+        text = text[size:]
+    said = [event(token) for token in tokens]
+    recording = Recording(tmp_path_factory.mktemp("tokens") / "capture.jsonl")
+    exchange = recording.exchange()
+    exchange.inbound_response(200, {"Content-Type": kind})
+    if kind == "application/json":
+        exchange.stream_chunk(json.dumps(said).encode())
+    for one in said if kind != "application/json" else []:
+        lead, end = (b"data: ", b"\n\n") if "event" in kind else (b"", b"\n")
+        exchange.stream_chunk(lead + json.dumps(one).encode() + end)
+    exchange.finished()
+    payloads = [e["payload"] for e in recording.events() if e["direction"] != "outbound_response"]
+    whole = json.dumps(payloads[0]) if kind == "application/json" else None
+    written = whole or "".join(filter(None, payloads))
+    heard = "".join(re.findall(r'"(?:content|text|delta)": ?"((?:[^"\\]|\\.)*)"', written))
+    assert SECRET not in json.loads(f'"{heard}"')
+    assert json.loads(f'"{heard}"').endswith(": ****, good?")
+
+
+def test_what_is_said_without_a_secret_is_written_as_it_came(recording: Recording) -> None:
+    events = [{"choices": [{"delta": {"content": letter}}]} for letter in "sk-ok key=!"]
+    said = [f"data: {json.dumps(event)}\r\n\r\n" for event in events]
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS)
+    for one in said:
+        exchange.stream_chunk(one.encode())
+    exchange.finished()
+    assert "".join(e["payload"] or "" for e in recording.events()) == "".join(said)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
+def test_a_secret_that_is_cut_off_is_masked(recording: Recording, kind: str) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_response(200, {"Content-Type": kind})
+    exchange.stream_chunk(f"data: {SECRET[:-2]}".encode())
+    exchange.finished("upstream_broke")
+    assert {e["payload"] for e in recording.events()} - {None} == {"data: ****"}

@@ -57,6 +57,12 @@ STREAMS: dict[str, list[bytes]] = {
         {"type": "message_stop"},
         name=True,
     ),
+    "ollama": [
+        b'{"message": {"role": "assistant", "content": "Hello"}}\n',
+        '{"message": {"content": " wörld"}}\n'.encode(),
+        b'{"message": {"content": ""}, "done": true}\n',
+    ],
+    "ollama generate": ['{"response": "Hello wörld"}\n'.encode(), b'{"done": true}\n'],
     "gemini": sse(
         {"candidates": [{"content": {"role": "model", "parts": [{"text": "Hello"}]}}]},
         {"candidates": [{"content": {"role": "model", "parts": [{"text": " wörld"}]}}]},
