@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import sys
@@ -101,6 +102,10 @@ def _settings(options: dict[str, Any]) -> Settings:
 @click.version_option(__version__, package_name="llmauth", message="llmauth %(version)s")
 def main() -> None:
     """An authenticating proxy for LLM APIs. Without a command: serve."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A code page of Windows lacks most characters: none of them shall end the program.
+            stream.reconfigure(errors="backslashreplace")
 
 
 @main.command()

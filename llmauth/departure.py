@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ def client_disconnected(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 def _hung_up(sock: socket.socket) -> bool:
     try:
-        if _HUNG_UP is not None:
+        if sys.platform != "win32" and _HUNG_UP is not None:
             poll = select.poll()
             poll.register(sock, _HUNG_UP)
             return bool(poll.poll(0))

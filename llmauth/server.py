@@ -207,7 +207,9 @@ def _bound(family: int, address: Any) -> socket.socket:
 def _raise_file_limit() -> None:
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:
+        return
+    if sys.platform == "win32":  # has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
