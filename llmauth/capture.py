@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .capture_events import ExchangeLog
 from .capture_file import RotatingFile
+from .capture_json import SafeJSON
 from .redactor import Redactor
 
 QUEUE_SIZE = 64 * 1024**2
@@ -65,7 +66,7 @@ class WireCapture:
         self.failures = 0
         """Failed writes, and events dropped or withheld."""
 
-        self._redactor = redactor
+        self._json = SafeJSON(redactor)
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._queue_size = queue_size
         self._items: deque[_Item] = deque()
@@ -96,7 +97,7 @@ class WireCapture:
         :param credentials: of the request; masked however long the exchange takes
         """
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
-        return Exchange(self, ExchangeLog(self._redactor, client, ids, credentials))
+        return Exchange(self, ExchangeLog(self._json, client, ids, credentials))
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -161,7 +162,7 @@ class WireCapture:
             if not batch and not dropped:
                 break
             if dropped:
-                nobody = ExchangeLog(self._redactor)
+                nobody = ExchangeLog(self._json)
                 self._write(nobody.remark("stream_end", time.time(), dropped_events=dropped))
             for item in batch:
                 held = item.log.held

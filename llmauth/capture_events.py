@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
+from .capture_json import SafeJSON, dumps
 from .capture_payloads import LIMIT, BodyDecoder, model_of, payload_of
 from .capture_speech import EventRedactor, array_without_secrets
-from .redactor import Redactor, is_credential, masked_entirely
+from .redactor import is_credential, masked_entirely
 
 PROXY = "llmauth"
 
@@ -22,21 +22,20 @@ STREAMED = {
 }
 """Content types of streams, by the way in which their events are separated."""
 
-_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
-
 Headers = Sequence[tuple[str, str]]
 
 
 class ExchangeLog:
     """Renders the events of one request and its response, redacted, as finished lines.
 
+    :param json: shared by the exchanges of a capture
     :param ids: the event's ``request_id``, ``backend`` and ``key_name``
     :param credentials: of the request
     """
 
     def __init__(
         self,
-        redactor: Redactor,
+        json: SafeJSON,
         client: str = "client",
         ids: Mapping[str, str | None] = MappingProxyType({}),
         credentials: tuple[str, ...] = (),
@@ -44,12 +43,13 @@ class ExchangeLog:
         self.held = 0
         """Bytes of a body that is not yet complete."""
 
-        self._redactor = redactor
+        self._json = json
+        self._redactor = json.redactor
         self._client = client
         self._ids = ids
         self._credentials = credentials
-        self._known: dict[str, str] = {}
         self._model: str | None = None
+        self._sent: tuple[bytes, tuple[str, str], tuple[str, str | None]] | None = None
         self._response: tuple[float, int, dict[str, str]] | None = None
         self._decoder = BodyDecoder("")
         self._stream: EventRedactor | None = None
@@ -65,17 +65,28 @@ class ExchangeLog:
         self, direction: str, at: float, method: str, url: str, headers: Headers, body: bytes
     ) -> list[str]:
         shown = _shown(headers)
-        decoder = BodyDecoder(shown.get("content-encoding", ""))
+        payload, note = self._request_payload(body, shown, url)
+        metadata = {"method": method, "url": url, "headers": shown} | _note(note)
+        return [self._line(direction, at, shown, len(body), payload, metadata)]
+
+    def _request_payload(
+        self, body: bytes, headers: dict[str, str], url: str
+    ) -> tuple[str, str | None]:
+        kinds = headers.get("content-encoding", ""), headers.get("content-type", "")
+        if self._sent and self._sent[0] is body and self._sent[1] == kinds:
+            return self._sent[2]
+        decoder = BodyDecoder(kinds[0])
         decoded = decoder.feed(body)
-        payload, note = self._payload(decoded, shown, cut=decoder.note is not None)
+        payload, note = self._payload(decoded, headers, cut=decoder.note is not None)
         self._model = model_of(payload, url) or self._model
-        metadata = {"method": method, "url": url, "headers": shown}
-        metadata |= _note((decoder.note if body else None) or note)
-        return [self._line(direction, at, shown, len(body), self._safe(payload), metadata)]
+        shown = self._json.value(payload), (decoder.note if body else None) or note
+        self._sent = (body, kinds, shown) if self._sent is None else None
+        return shown
 
     def response(self, at: float, status: int, headers: Headers) -> list[str]:
         shown = _shown(headers)
         self._response = at, status, shown
+        self._sent = None
         kind = STREAMED.get(shown.get("content-type", "").partition(";")[0].strip().lower())
         encoding = shown.get("content-encoding", "")
         self._decoder = BodyDecoder(encoding, limit=None if kind else LIMIT)
@@ -116,8 +127,9 @@ class ExchangeLog:
         self.held = 0
         if isinstance(payload, list) and len(payload) > 1:
             payload = array_without_secrets(self._redactor, payload)
-        shown = self._safe(payload)
-        metadata = {"status": status, "headers": headers} | _note(self._decoder.note or note)
+        shown = self._json.value(payload)
+        metadata: dict[str, Any] = {"status": status, "headers": headers}
+        metadata |= _note(self._decoder.note or note)
         length = self._length
         return [
             self._line("inbound_response", began, headers, length, shown, metadata),
@@ -134,7 +146,7 @@ class ExchangeLog:
 
     def remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        nobody = ExchangeLog(self._redactor)
+        nobody = ExchangeLog(self._json)
         return nobody._line(direction, at, {}, None, "null", metadata)
 
     def _line(
@@ -148,58 +160,29 @@ class ExchangeLog:
     ) -> str:
         """Return one event; `payload` is JSON and redacted already."""
         iso = datetime.fromtimestamp(at, timezone.utc).isoformat()
-        content_type = self._safe(headers.get("content-type"))
+        content_type = self._json.fields({"content_type": headers.get("content-type")})
         return (
             f'{{"timestamp_iso":"{iso}","timestamp_unix":{at!r},"direction":"{direction}",'
-            f'{self._parties(direction)},"content_type":{content_type},'
-            f'"content_length":{_dumps(length)},"payload":{payload},'
-            f'"metadata":{self._safe(metadata)}}}'
+            f'{self._parties(direction)},{content_type},'
+            f'"content_length":{dumps(length)},"payload":{payload},'
+            f'"metadata":{{{self._json.fields(metadata)}}}}}'
         )
 
     def _parties(self, direction: str) -> str:
-        key = f"{direction} {self._model}"
-        if key not in self._known:
-            backend = self._ids.get("backend") or "backend"
-            source, destination = {
-                "inbound_request": (self._client, PROXY),
-                "outbound_request": (PROXY, backend),
-                "inbound_response": (backend, PROXY),
-            }.get(direction, (PROXY, self._client))
-            parties = {
-                "source": source,
-                "destination": destination,
-                "request_id": self._ids.get("request_id"),
-                "backend": self._ids.get("backend"),
-                "model": self._model,
-                "key_name": self._ids.get("key_name"),
-            }
-            self._known[key] = ",".join(f'"{k}":{self._safe(v)}' for k, v in parties.items())
-        return self._known[key]
-
-    def _safe(self, value: Any) -> str:
-        """Serialise a value without its secrets.
-
-        Redacting the JSON is several times cheaper than redacting each of its strings. Should
-        masking break it (a secret that begins within an escape), that is done after all.
-        """
-        line = _dumps(value)
-        shown = self._redactor.text(line)
-        if shown != line:
-            try:
-                json.loads(shown)
-            except (ValueError, RecursionError):
-                return _dumps(self._redactor.mapping(value))
-        return shown
-
-
-def _dumps(value: Any) -> str:
-    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    # What JSON allows as it is, but terminals obey and str.splitlines() splits at.
-    return line if line.isprintable() else _CONTROLS.sub(_escape, line)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match.group()):04x}"
+        backend = self._ids.get("backend") or "backend"
+        source, destination = {
+            "inbound_request": (self._client, PROXY),
+            "outbound_request": (PROXY, backend),
+            "inbound_response": (backend, PROXY),
+        }.get(direction, (PROXY, self._client))
+        return self._json.fields({
+            "source": source,
+            "destination": destination,
+            "request_id": self._ids.get("request_id"),
+            "backend": self._ids.get("backend"),
+            "model": self._model,
+            "key_name": self._ids.get("key_name"),
+        })
 
 
 def _note(note: str | None) -> dict[str, str]:
@@ -209,12 +192,17 @@ def _note(note: str | None) -> dict[str, str]:
 def _shown(headers: Headers) -> dict[str, str]:
     """Return headers by name in lower case, repeated ones joined (RFC 9110 §5.3), keys masked."""
     shown: dict[str, str] = {}
-    for name, value in headers:
-        name = name.lower()
-        value = masked_entirely(value) if is_credential(name) else value
+    for spelled, value in headers:
+        name, secret = _named(spelled)
+        value = masked_entirely(value) if secret else value
         shown[name] = f"{shown[name]}, {value}" if name in shown else value
     return shown
 
 
+@functools.lru_cache(1024)
+def _named(name: str) -> tuple[str, bool]:
+    return name.lower(), is_credential(name)
+
+
 def _text(data: bytes) -> str:
-    return _dumps(data.decode("utf-8", "replace")) if data else "null"
+    return dumps(data.decode("utf-8", "replace")) if data else "null"

@@ -62,6 +62,9 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.version = 0
+        """Grows with each secret that is learned or forgotten."""
+
         self._index = FormIndex()
         self._permanent: set[str] = set()
         self._observed: OrderedDict[str, tuple[Form, ...]] = OrderedDict()
@@ -79,6 +82,7 @@ class Redactor:
                     self._permanent.add(secret)
                     for form in forms(secret, bounded=len(secret) < 4):
                         self._index.add(form)
+            self.version += 1
 
     def observe(self, *credentials: str) -> None:
         """Mask what a request carried as a credential, right or wrong, for as long as it matters.
@@ -102,6 +106,7 @@ class Redactor:
                 if len(self._observed) > OBSERVED:
                     for form in self._observed.popitem(last=False)[1]:
                         self._index.discard(form)
+                self.version += 1
 
     def text(self, value: str) -> str:
         """Return the text with its secrets masked."""

@@ -333,6 +333,27 @@ def test_after_close_nothing_is_taken_and_closing_again_is_harmless(recording: R
     assert recording.events() == []
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_remembered_of_headers_is_masked_once_it_turns_out_to_be_a_secret(
+    tmp_path: Path,
+) -> None:
+    redactor, late = Redactor(), "Late9Kx2Wq7Zt4Lm"
+    capture = WireCapture(str(tmp_path / "c"), redactor, max_bytes=0, max_files=1)
+    for number in range(3):
+        names = {"request_id": f"r{number}", "client": "c", "backend": "b", "key_name": None}
+        capture.exchange(**names).inbound_request("GET", "/", {"X-Other": late}, None)
+        wait_until(lambda n=number: f'"r{n}"' in (tmp_path / "c").read_text())
+        redactor.observe(late)
+    capture.close(30)
+    assert (tmp_path / "c").read_text().count(late) == 1
+
+
 @posix
 @pytest.mark.parametrize("existing", [False, True])
 def test_only_the_owner_may_read_it(tmp_path: Path, existing: bool) -> None:
@@ -372,13 +393,6 @@ def test_rotation_keeps_the_newest_files_and_whole_lines(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_written_is_refused_at_start(tmp_path: Path, where: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written"):
         WireCapture(str(tmp_path / where), Redactor(), max_bytes=0, max_files=1)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @posix

@@ -396,7 +396,7 @@ PACKAGE = Path(llmauth.__file__).parent
 SERVER_MUTATIONS = {
     "the log is not redacted": ("logs.py", "install(redactor)", "(lambda: None)", "log"),
     "the capture is not redacted": (
-        "capture_events.py", "self._redactor.text(line)", "line", "whole capture"),
+        "capture_json.py", "self.redactor.text(line)", "line", "whole capture"),
     "credentials of requests are not observed": (
         "guard.py", "is_credential(key[5:])", "False", "whole capture"),
     "what is said in pieces is not joined": (
