@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItemPerSecond
 
-from .stores import BoundedMemoryStorage, CountingStore, Recent, open_store, store_errors, try_out
+from .stores import CountingStore, MemoryLedger, Recent, open_store, store_errors, try_out
 
 logger = logging.getLogger(__name__)
 
@@ -124,16 +124,6 @@ class _Ledger:
         return f"llmauth/trace/{epoch}/{address}", f"llmauth/trace/{epoch + 1}/{address}"
 
 
-class _MemoryLedger(_Ledger):
-    """Without traces: asking a store in memory costs nothing."""
-
-    def has_trace(self, address: str) -> bool:
-        return True
-
-    def _traces(self, address: str) -> tuple[()]:  # type: ignore[override]
-        return ()
-
-
 class Lockout:
     """Blocks addresses that keep sending wrong keys.
 
@@ -144,11 +134,12 @@ class Lockout:
 
     def __init__(self, policy: Policy, storage_uri: str = "memory://") -> None:
         self.policy = policy
-        self._local = _MemoryLedger(BoundedMemoryStorage(), policy)
-        store = open_store(storage_uri)
+        self._local = MemoryLedger(
+            policy.max_failed_attempts, policy.ttl_seconds, policy.block_seconds
+        )
         self._shared: _Ledger | None = None
-        if not isinstance(store, BoundedMemoryStorage):
-            self._shared = _Ledger(store, policy)
+        if not storage_uri.startswith("memory:"):
+            self._shared = _Ledger(open_store(storage_uri), policy)
         self._store_errors = store_errors(storage_uri)
         self._store_failed = False
         self._lock = threading.Lock()
@@ -222,7 +213,9 @@ class Lockout:
         known = self._unblocked.get(address)
         if known > now or self._clean.get(address) > now:
             return None
-        ledger = self._ledger()
+        if self._store_failed:
+            return self._local.blocked_until(address)
+        ledger = self._shared
         try:
             # Where failures are known of, one question is enough, too.
             if not known and not ledger.has_trace(address):
@@ -234,11 +227,11 @@ class Lockout:
             return self._local.blocked_until(address)
         if found:
             self._blocks.put(address, found)
-        elif ledger is self._shared:
+        else:
             self._unblocked.put(address, now + NOT_BLOCKED_FOR)
         return found
 
-    def _ledger(self) -> _Ledger:
+    def _ledger(self) -> _Ledger | MemoryLedger:
         return self._local if self._shared is None or self._store_failed else self._shared
 
     def _fall_back(self, exc: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Where failures are counted: a bounded store in memory, or any ``limits`` storage."""
+"""Where failures are counted: in memory that is bounded, or in any ``limits`` storage."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import limits.errors
-from limits.storage import MovingWindowSupport, Storage, storage_from_string
+from limits.storage import storage_from_string
 
 from .exceptions import ConfigurationError
 from .uris import masked_uri
 
-MAX_WINDOWS = 80_000
+MAX_FAILING = 80_000
 """Addresses whose failures are remembered; more than the 65,536 networks /64 of one IPv6 /48."""
 
-MAX_COUNTERS = 80_000
-"""Blocks and strikes that are remembered. They have a table of their own, so that addresses which
-fail once cannot push out one that is blocked."""
+MAX_STRUCK = 80_000
+"""Addresses whose blocks and strikes are remembered. They have a table of their own, so that
+addresses which fail once cannot push out one that is blocked."""
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.1, 0.15
 """Seconds; together the quarter of a second that a hanging store may cost a request."""
@@ -42,81 +43,79 @@ class CountingStore(Protocol):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...
 
 
-class BoundedMemoryStorage(Storage, MovingWindowSupport):
-    """A ``limits`` storage whose memory is bounded, without timers and threads of its own.
+class Struck(NamedTuple):
+    """An address that has been blocked; moments are Unix times.
 
-    The storage that comes with ``limits`` keeps an entry for every key it ever saw. Here the key
-    that was asked for least recently makes room: an attacker who is still at it is never it.
+    :param until: when its block ends
+    :param strikes: blocks so far
+    :param forgotten: when they no longer count
     """
 
-    STORAGE_SCHEME: list[str] | None = []
+    until: float
+    strikes: int
+    forgotten: float
 
-    def __init__(self) -> None:
-        super().__init__(None)
+
+class MemoryLedger:
+    """Failures, blocks and strikes in memory that is bounded, without timers and threads.
+
+    The storage that comes with ``limits`` keeps an entry for every key it ever saw. Here the
+    address that was heard of least recently makes room: an attacker who is still at it is never it.
+
+    :param limit: failures within the window that block an address
+    :param window: seconds, and how long strikes outlive a block
+    :param block_seconds: returns the length of the block after so many strikes
+    """
+
+    def __init__(self, limit: int, window: int, block_seconds: Callable[[int], int]) -> None:
+        self._limit = limit
+        self._window = window
+        self._block_seconds = block_seconds
         self._lock = threading.Lock()
-        self._counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._windows: OrderedDict[str, tuple[float, ...]] = OrderedDict()
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return ValueError
+        self._failing: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+        self._struck: OrderedDict[str, Struck] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._counters) + len(self._windows)
+        return len(self._failing) + len(self._struck)
 
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+    def blocked_until(self, address: str) -> float | None:
+        """Return the end of the address's block as a Unix time, None when it is not blocked."""
+        with self._lock:
+            struck = self._struck.get(address)
+            if struck is None:
+                return None
+            self._struck.move_to_end(address)
+            return struck.until if struck.until > time.time() else None
+
+    def failed(self, address: str) -> tuple[bool, int | None]:
+        """Count a failure: whether it came in time to be answered 401, and the block it set."""
         with self._lock:
             now = time.time()
-            value, end = self._counters.get(key, (0, 0.0))
-            value, end = (value + amount, end) if end > now else (amount, now + expiry)
-            self._counters[key] = (value, end)
-            _touch(self._counters, key, MAX_COUNTERS)
-            return value
+            struck = self._struck.get(address)
+            strikes = struck.strikes if struck and struck.forgotten > now else 0
+            if struck and struck.until > now:
+                return False, None
+            if not strikes:
+                failures = self._failing.pop(address, ())
+                failures = (*(at for at in failures if at > now - self._window), now)
+                if len(failures) < self._limit:
+                    self._failing[address] = failures
+                    _touch(self._failing, address, MAX_FAILING)
+                    return True, None
+            seconds = self._block_seconds(strikes)
+            end = now + seconds
+            self._struck[address] = Struck(end, strikes + 1, end + self._window)
+            _touch(self._struck, address, MAX_STRUCK)
+            return True, seconds
 
-    def get(self, key: str) -> int:
+    def forget(self, address: str) -> None:
+        """Drop all failures and strikes of an address that showed the right key."""
         with self._lock:
-            value, end = self._counters.get(key, (0, 0.0))
-            if not value:
-                return 0
-            if end <= time.time():
-                del self._counters[key]
-                return 0
-            self._counters.move_to_end(key)
-            return value
-
-    def get_expiry(self, key: str) -> float:
-        with self._lock:
-            return self._counters.get(key, (0, time.time()))[1]
-
-    def clear(self, key: str) -> None:
-        with self._lock:
-            self._counters.pop(key, None)
-            self._windows.pop(key, None)
-
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        with self._lock:
-            now = time.time()
-            alive = tuple(at for at in self._windows.get(key, ()) if at > now - expiry)
-            acquired = len(alive) + amount <= limit
-            self._windows[key] = alive + (now,) * amount if acquired else alive
-            _touch(self._windows, key, MAX_WINDOWS)
-            return acquired
-
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        with self._lock:
-            now = time.time()
-            alive = [at for at in self._windows.get(key, ()) if at > now - expiry]
-            return (alive[0], len(alive)) if alive else (now, 0)
-
-    def check(self) -> bool:
-        return True
-
-    def reset(self) -> int | None:
-        with self._lock:
-            count = len(self)
-            self._counters.clear()
-            self._windows.clear()
-            return count
+            self._failing.pop(address, None)
+            struck = self._struck.pop(address, None)
+            if struck and struck.until > time.time():
+                # It was set by other failures while the key was being checked.
+                self._struck[address] = Struck(struck.until, 0, 0.0)
 
 
 class Recent:
@@ -153,8 +152,6 @@ def open_store(uri: str) -> CountingStore:
     :raises ConfigurationError: saying what to install, or that the store cannot be reached
     """
     scheme = uri.partition("://")[0]
-    if scheme == "memory":
-        return BoundedMemoryStorage()
     try:
         store = storage_from_string(uri, wrap_exceptions=True, **_options(scheme))
         try_out(store)
