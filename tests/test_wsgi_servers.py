@@ -143,7 +143,7 @@ def test_a_stream_that_breaks_upstream_never_looks_complete(hosted, upstream, en
     upstream.answer = broken
     with hosted.open(request_bytes("/v1/x", "Connection: close")) as sock:
         received = read_all(sock)
-    assert b"event: error" in received
+    assert b'"error": {' in received
     # An application cannot make granian break a response off.
     assert received.endswith(b"0\r\n\r\n") == (hosted.name == "granian")
 
@@ -199,4 +199,4 @@ def test_without_a_key_it_does_not_start(name):
     assert ended.returncode != 0
     said = (ended.stdout + ended.stderr).decode()
     assert "API key not configured" in said
-    assert "Traceback" not in said
+    assert "hosting.py" not in said  # gunicorn may show a traceback of its own, with two workers
