@@ -143,7 +143,7 @@ def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
 def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return the settings of a config file by their dotted names, and its backends."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # nosec B506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from exc
