@@ -81,6 +81,20 @@ class Pump:
             self._waker.send(b".")
 
     def _run(self) -> None:
+        try:
+            self._carry_on()
+        except Exception:
+            logger.exception("streams keep their threads from now on: unexpected error")
+        finally:
+            with self._lock:
+                self._closing = True
+            self._adopt(time.monotonic())
+            for stream in list(self._streams):
+                self._take(stream, stream.close)
+            for closable in (self._selector, self._woken, self._waker):
+                closable.close()
+
+    def _carry_on(self) -> None:
         next_look = 0.0
         while not self._closing:
             ready = self._selector.select(TICK if self._streams else None)
@@ -95,11 +109,6 @@ class Pump:
                 next_look, cut = now + TICK, self._cut()
                 for stream in list(self._streams):
                     self._take(stream, stream.look_after, now, cut)
-        self._adopt(time.monotonic())
-        for stream in list(self._streams):
-            self._take(stream, stream.close)
-        for closable in (self._selector, self._woken, self._waker):
-            closable.close()
 
     def _adopt(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -320,6 +320,9 @@ def main() -> int:
         driver.start()
         try:
             while time.monotonic() - began < options.seconds and process.poll() is None:
+                if not driver.is_alive():
+                    tally.unexpected["the driver ended"] += 1
+                    break
                 time.sleep(options.every)
                 upstream.requests.clear()
                 sample = measured(process.pid)

@@ -98,6 +98,22 @@ def test_a_defect_in_one_stream_leaves_the_others_alone(carried, caplog):
     assert "unexpected error" in caplog.text
 
 
+def test_when_polling_fails_streams_are_cut_and_later_ones_keep_their_threads(
+    pump, carried, monkeypatch, caplog
+):
+    source, _, client = carried(b"one")
+    read_until(client, b"one")
+
+    def fails(*args: object) -> None:
+        raise OSError("no more polling")
+
+    monkeypatch.setattr(pump._selector, "select", fails)
+    assert source.ended.wait(TIMEOUT)
+    assert read_all(client) == b""
+    assert not pump.carry(Stream(source, client, chunked=True, passed=len, ended=lambda: None))
+    assert "unexpected error" in caplog.text
+
+
 def test_while_the_client_does_not_read_the_upstream_is_not_read_either(carried):
     source, upstream, client = carried(chunked=False)
     _, other_upstream, other_client = carried()
