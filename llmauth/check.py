@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 
 from .backends import Backend
 from .exceptions import ConfigurationError, RequestRefused
 from .keys import weakness
+from .reasons import remedy
 from .settings import BackendSettings, Settings
 from .stores import open_store
-from .upstream import Outgoing, UpstreamBroke, open_upstream
+from .upstream import Incoming, Outgoing, UpstreamBroke, open_upstream
 from .uris import masked_uri
 
 CHECK_SECONDS = 10.0
-"""How long a backend may take to list its models."""
+"""How long a backend may take to connect, and to begin its list of models."""
+
+_PATHS = {"openrouter": "/key"}
+"""Instead of the list of models, where that is there for everyone."""
+
+_READ_CHUNKS = 16
+_OF_A_KEY = re.compile(rb"(?i)api.?key")
 
 
 def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
@@ -25,18 +36,21 @@ def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
     for name, key in settings.keys:
         if reason := weakness(key):
             say(f"key {name}: weak ({reason}); make a strong one with 'llmauth keygen'")
-    for name, backend in settings.backends.items():
-        given = f"backends.{name}.base_url" in settings.origins or backend.api_key
-        wanted = bool(given) or name == settings.default_backend
-        fine, verdict = _check_backend(backend, wanted)
-        say(f"backend {name}: {verdict}")
-        good = good and (fine or not wanted)
+    tried = [b for b in settings.backends.values() if settings.uses(b) or b.base_url == "echo:"]
+    with ThreadPoolExecutor(len(tried)) as pool:
+        for backend, (fine, verdict) in zip(tried, pool.map(_check_backend, tried), strict=True):
+            say(f"backend {backend.name}: {verdict}")
+            good = good and fine
+    others = ", ".join(name for name, b in settings.backends.items() if b not in tried)
+    if others:
+        say(f"not configured: {others}")
     return good
 
 
 def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
     try:
-        open_store(settings.storage_uri)
+        if not settings.storage_uri.startswith("memory:"):
+            open_store(settings.storage_uri)
     except ConfigurationError as exc:
         say(f"store: {exc}")
         return False
@@ -44,39 +58,54 @@ def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _check_backend(settings: BackendSettings, wanted: bool) -> tuple[bool, str]:
+def _check_backend(settings: BackendSettings) -> tuple[bool, str]:
     """Ask for the list of models, which costs nothing."""
-    if not wanted and settings.base_url != "echo:":
-        return True, "not configured"
+    settings = replace(
+        settings,
+        connect_timeout=min(settings.connect_timeout, CHECK_SECONDS),
+        first_byte_timeout=min(settings.first_byte_timeout, CHECK_SECONDS),
+        read_timeout=min(settings.read_timeout, CHECK_SECONDS),
+    )
     backend = Backend(settings)
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if settings.name == "anthropic":
         headers["Anthropic-Version"] = "2023-06-01"
     backend.add_key(headers)
+    target = backend.target(_PATHS.get(settings.name, "/models"))
     upstream = open_upstream(backend, 1)
     try:
-        incoming = upstream.send(Outgoing("GET", backend.target("/models"), headers), lambda: False)
+        incoming = upstream.send(Outgoing("GET", target, headers), lambda: False)
         try:
-            for _ in incoming.chunks():
-                pass
+            body = b"".join(islice(incoming.chunks(), _READ_CHUNKS))
         finally:
             incoming.close()
     except RequestRefused as exc:
-        return False, str(exc.description)
+        advice = remedy(exc.__cause__) if exc.__cause__ else ""
+        return False, f"{exc.description} {advice}".rstrip()
     except UpstreamBroke:
         return False, "it broke off in the middle of its answer"
     finally:
         upstream.close()
-    return _verdict(incoming.status, settings)
+    return _verdict(incoming, body, settings)
 
 
-def _verdict(status: int, settings: BackendSettings) -> tuple[bool, str]:
-    if status in (401, 403):
+def _verdict(incoming: Incoming, body: bytes, settings: BackendSettings) -> tuple[bool, str]:
+    status, variable = incoming.status, settings.api_key_env
+    # Google and xAI answer 400 to a wrong key.
+    if status in (401, 403) or (status == 400 and _OF_A_KEY.search(body)):
         if settings.api_key:
-            return False, f"answers, but refuses the key in {settings.api_key_env} ({status})"
-        return False, f"answers, and wants a key: set {settings.api_key_env}"
+            return False, f"answers, but refuses the key in {variable} ({status})"
+        return False, f"answers, and wants a key: set {variable}"
+    if status == 400 and b"HTTPS" in body:
+        return False, "speaks TLS at this port: the base URL must begin with https://"
+    if 300 <= status < 400:
+        return False, f"redirects ({status}): is the base URL the right one, and https:// or http://?"
+    if status == 429:
+        return True, "answers, and is tired of requests (429)"
     if status >= 500:
         return False, f"answers with an error of its own ({status})"
     if status >= 400:
         return True, f"answers ({status} for the list of models, which it may not have)"
+    if not body.lstrip().startswith((b"{", b"[")):
+        return False, "answers, but not with JSON: is the base URL that of an API?"
     return True, "ok" if settings.api_key or settings.auth == "none" else "ok, without a key"

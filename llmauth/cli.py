@@ -17,7 +17,7 @@ from .configuration import Given, load, require_keys, warn, with_changes
 from .exceptions import ConfigurationError
 from .factory import create_app
 from .keys import DEFAULT_NAME
-from .logs import configure
+from .logs import colourful, configure
 from .server import PortTakenError, Server
 from .settings import TABLE, Setting, Settings
 from .uris import masked_uri
@@ -39,10 +39,10 @@ class _ServeByDefault(click.Group):
         try:
             return super().invoke(ctx)
         except PortTakenError as exc:
-            click.echo(str(exc), err=True)
+            click.echo(console.refusal(str(exc)), err=True)
             ctx.exit(1)
         except ConfigurationError as exc:
-            click.echo(str(exc), err=True)
+            click.echo(console.refusal(str(exc)), err=True)
             ctx.exit(2)
 
 
@@ -102,6 +102,8 @@ def _settings(options: dict[str, Any]) -> Settings:
 @click.version_option(__version__, package_name="llmauth", message="llmauth %(version)s")
 def main() -> None:
     """An authenticating proxy for LLM APIs. Without a command: serve."""
+    if not colourful():
+        click.get_current_context().color = False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A code page of Windows lacks most characters: none of them shall end the program.
@@ -126,7 +128,7 @@ def serve(**options: Any) -> None:
     help="Port; another if it is taken.",
 )
 def demo(port: int) -> None:
-    """Try it: a throw-away key, an echo for a model, and snippets to paste."""
+    """Try it: a throw-away key, an echo, and snippets to paste."""
     key = "demo-" + secrets.token_urlsafe(KEY_BYTES)
     settings = with_changes(
         load(environ={}),
@@ -164,13 +166,13 @@ def keygen() -> None:
 @main.command()
 @settings_options
 def check(**options: Any) -> None:
-    """Validate the configuration, show where it comes from, try the backends and the store."""
+    """Show the settings and their sources; try backends and store."""
     settings = _settings(options)
     for line in console.origins(settings):
         click.echo(line)
     require_keys(settings)
     click.echo()
-    sys.exit(0 if run_checks(settings, click.echo) else 1)
+    sys.exit(0 if run_checks(settings, lambda line: click.echo(console.verdict(line))) else 1)
 
 
 @main.group()
@@ -184,7 +186,7 @@ def capture() -> None:
 def capture_show(file: str, follow: bool) -> None:
     """Print a capture as a conversation."""
     lines = capture_view.follow(file) if follow else _lines(file)
-    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty())
+    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty() and colourful())
 
 
 @capture.command("har")

@@ -1,10 +1,16 @@
-"""What the command line prints: the banner, the snippets of the demo, the origins of settings."""
+"""What the command line prints: the banner, the snippets of the demo, the origins of settings.
+
+Styles are click's, which leaves them out of files and pipes.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import click
 
 from .guard import PUBLIC_PATHS
 from .server import Server
@@ -15,6 +21,9 @@ from .version import __version__
 logger = logging.getLogger("llmauth")
 
 _WIDTH = 80
+_COLUMN = 33
+"""Width of the names in the table of settings."""
+
 _BACKEND_ATTRIBUTES = (
     "base_url", "auth", "api_key", "proxy", "connect_timeout", "first_byte_timeout", "read_timeout",
 )  # fmt: skip
@@ -49,16 +58,43 @@ def banner(server: Server) -> str:
         ("capture", settings.capture_file or "off"),
         ("public", " ".join([*sorted(PUBLIC_PATHS), *settings.bypass_paths])),
     ]
-    lines = [f"llmauth {__version__}"]
+    if settings.cors_origins:
+        rows.append(("web pages of", " ".join(settings.cors_origins)))
+    lines = [click.style(f"llmauth {__version__}", bold=True)]
     for name, value in rows:
-        lines += textwrap.wrap(
-            f"  {name + ':':16}{value}",
-            _WIDTH,
-            subsequent_indent=" " * 18,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-    return "\n".join(lines).encode("ascii", "backslashreplace").decode("ascii")
+        first, *rest = _wrapped(f"  {name + ':':16}{_ascii(value)}", indent=18)
+        lines += [click.style(first[:18], fg="cyan") + first[18:], *rest]
+    return "\n".join(lines)
+
+
+def refusal(message: str) -> str:
+    """Return an error for standard error: one line, or lines of whole words on a terminal."""
+    if not sys.stderr.isatty():
+        return message
+    return click.style("\n".join(_wrapped(message)), fg="red")
+
+
+def verdict(line: str) -> str:
+    """Return a line of ``llmauth check``, such as ``backend openai: ok``."""
+    subject, colon, rest = _ascii(line).partition(": ")
+    lines = _wrapped(f"{subject}{colon}{rest}", indent=2)
+    style = {"fg": "green"} if rest.startswith("ok") else {"bold": True}
+    lines[0] = click.style(lines[0][: len(subject)], **style) + lines[0][len(subject) :]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, *, indent: int = 0) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _backends(settings: Settings) -> str:
@@ -85,13 +121,13 @@ def _brute_force(settings: Settings) -> str:
 
 
 def origins(settings: Settings) -> Iterator[str]:
-    """Yield a line for each effective value and where it came from, secrets masked."""
+    """Yield a table of the effective values and where they came from, secrets masked."""
     rows = [
         (s.name, shown_value(s, getattr(settings, s.attribute)), settings.origins[s.attribute])
         for s in TABLE
     ]
     for name, _ in settings.keys:
-        rows.append(("proxy key", f"{name}: ****", _key_origin(settings, name)))
+        rows.append((f"proxy keys.{name}", "****", _key_origin(settings, name)))
     for name, backend in settings.backends.items():
         if not settings.uses(backend):
             continue
@@ -100,8 +136,30 @@ def origins(settings: Settings) -> Iterator[str]:
             for attribute in _BACKEND_ATTRIBUTES
             for setting in [f"backends.{name}.{attribute}"]
         ]
+    yield "Values without a source in brackets are the defaults."
+    yield from _table(rows)
+
+
+def _table(rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield the lines of settings by section; what does not fit goes on below the value."""
+    section = None
     for name, value, origin in rows:
-        yield f"{name:50} {value}  [{origin}]"
+        head, _, last = name.rpartition(".")
+        if head != section:
+            section = head
+            yield ""
+            if head:
+                yield click.style(head, bold=True)
+        indent = "  " if head else ""
+        source = "" if origin in ("default", "not set") else f"  [{_ascii(origin)}]"
+        lines = _wrapped(f"{indent + last:{_COLUMN}}{_ascii(value)}", indent=_COLUMN)
+        if len(lines[-1] + source) > _WIDTH:
+            yield from lines
+            below = _wrapped(" " * _COLUMN + source.strip(), indent=_COLUMN)
+            yield from (click.style(line, dim=True) for line in below)
+        else:
+            yield from lines[:-1]
+            yield lines[-1] + (click.style(source, dim=True) if source else "")
 
 
 def _key_origin(settings: Settings, name: str) -> str:
@@ -121,6 +179,9 @@ def demo(server: Server, key: str) -> str:
     """Return snippets that work when pasted."""
     url = address(server)
     return f"""llmauth {__version__} demo: an echo answers, and this key is good until you stop it.
+
+Browser: open {url}/docs and paste the key
+{key}
 
 curl:
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 from .exceptions import ConfigurationError
 from .redaction import Redactor, install
 from .settings import Settings
+
+_BAD, _DOUBTFUL, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -23,6 +28,30 @@ class _TextFormatter(logging.Formatter):
         at = time.localtime(record.created)
         seconds, offset = time.strftime("%Y-%m-%dT%H:%M:%S", at), time.strftime("%z", at)
         return f"{seconds}.{int(record.msecs):03d}{offset}"
+
+
+class _TerminalFormatter(logging.Formatter):
+    """For somebody who watches: the time of day, the level when it matters, whole words.
+
+    :param colour: mark warnings and errors by colour, too
+    """
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        if record.levelno < logging.WARNING:
+            return f"{at} {record.message}"
+        text = f"{at} {record.levelname} {record.message}"
+        width = shutil.get_terminal_size().columns
+        lines = textwrap.wrap(text, width, subsequent_indent=" " * 9, break_long_words=False)
+        shown = "\n".join(lines)
+        if not self._colour:
+            return shown
+        style = _BAD if record.levelno >= logging.ERROR else _DOUBTFUL
+        return shown.replace(record.levelname, f"{style}{record.levelname}{_PLAIN}", 1)
 
 
 class JSONFormatter(_TextFormatter):
@@ -43,6 +72,20 @@ class JSONFormatter(_TextFormatter):
         return json.dumps(entry)
 
 
+def colourful() -> bool:
+    """Whether a terminal may get colours: not where ``NO_COLOR`` is set or it takes none."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _formatter(settings: Settings) -> logging.Formatter:
+    if settings.log_format == "json":
+        return JSONFormatter()
+    if settings.log_file or not sys.stderr.isatty():
+        return _TextFormatter(TEXT_FORMAT)
+    # Older consoles of Windows show the escape sequences as they are.
+    return _TerminalFormatter(colour=colourful() and sys.platform != "win32")
+
+
 def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:
     """Send the log where the settings say, with every handler's records redacted.
 
@@ -59,8 +102,7 @@ def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:
             ) from exc
     else:
         handler = logging.StreamHandler(sys.stderr)
-    json_wanted = settings.log_format == "json"
-    handler.setFormatter(JSONFormatter() if json_wanted else _TextFormatter(TEXT_FORMAT))
+    handler.setFormatter(_formatter(settings))
     root = logging.getLogger()
     before = root.level
     root.setLevel(settings.log_level)

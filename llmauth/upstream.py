@@ -15,6 +15,7 @@ from .backends import Backend
 from .echo import Echo
 from .exceptions import InvalidRequest, UpstreamTimeout, UpstreamUnreachable
 from .headers import Headers
+from .reasons import why
 from .transport import Adapter, Exchange, Response
 from .watch import TICK, Watch
 
@@ -103,7 +104,7 @@ class HTTPUpstream:
             raise UpstreamTimeout(f"The backend '{name}' did not answer in time.") from exc
         except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as exc:
             raise UpstreamUnreachable(
-                f"The backend '{name}' could not be reached: {_why(exc)}."
+                f"The backend '{name}' could not be reached: {why(exc)}."
             ) from exc
         watch.headers_received()
         return HTTPIncoming(response, self._settings.read_timeout)
@@ -124,30 +125,6 @@ class HTTPUpstream:
         if split or "\0" in head or " " in outgoing.target:
             raise InvalidRequest("The request holds a control character where none may be.")
         return f"{head}\r\n\r\n".encode("latin-1")
-
-
-def _why(exc: BaseException) -> str:
-    """Say in plain words what kept the upstream from answering; no addresses, no internals."""
-    text = _chain(exc)
-    for sign, words in (
-        ("ProxyError", "the proxy that leads to it does not let through"),
-        ("NameResolutionError", "its name cannot be resolved"),
-        ("CERTIFICATE_VERIFY_FAILED", "its TLS certificate is not trusted"),
-        ("SSLError", "the TLS handshake failed"),
-        ("ConnectionRefusedError", "it refuses connections"),
-        ("refused", "it refuses connections"),
-        ("NewConnectionError", "no connection could be made"),
-        ("BadResponseError", "it did not answer with valid HTTP"),
-        ("NoResponseError", "it closed the connection without an answer"),
-        ("ConnectionResetError", "it closed the connection without an answer"),
-    ):
-        if sign in text:
-            return words
-    return "the connection failed"
-
-
-def _chain(exc: BaseException) -> str:
-    return f"{exc!r} {exc.__context__!r} {exc.__cause__!r}"
 
 
 class HTTPIncoming:

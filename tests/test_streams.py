@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import http.client
+import os
+import re
+import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from servers import TIMEOUT, raw, read_all, request_bytes, running_proxy, whole
+from programs import listens, llmauth, wait_for
+from servers import (
+    KEY,
+    PROVIDER_KEY,
+    TIMEOUT,
+    raw,
+    read_all,
+    request_bytes,
+    running_proxy,
+    whole,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
@@ -111,15 +127,23 @@ def test_a_streaming_upstream_is_closed_when_the_client_leaves(proxy, upstream):
     assert stopped.wait(TIMEOUT)
 
 
-def test_cancelled_requests_leave_nothing_behind(upstream):
+def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
+    """As many sockets and threads as before, in this process that holds both of its ends."""
     with running_proxy(upstream, threads=32) as proxy:
-        upstream.answer = whole()
-        proxy.request("GET", "/v1/x")
-        threads = {thread.name for thread in threading.enumerate() if "waitress" in thread.name}
         lifecycle = proxy.server.state.lifecycle
-        for number in range(300):
-            while lifecycle.used > 16:
-                time.sleep(0.01)
+
+        def settle() -> tuple[int, int]:
+            upstream.answer = Held(HEAD + chunk(EVENT), b"0\r\n\r\n")
+            with proxy.open(request_bytes("/v1/x")) as sock:
+                read_until(sock, EVENT)
+                upstream.answer.go_on.release()
+                upstream.answer.go_on.release()
+                assert read_all(sock).endswith(b"0\r\n\r\n")
+            return descriptors(), threading.active_count()
+
+        before = settle()
+        for number in range(1000):
+            wait_for(lambda: lifecycle.used < 16, "cancelled requests end")
             upstream.answer = Held(b"" if number % 2 else HEAD + chunk(EVENT))
             with proxy.open(request_bytes("/v1/x")) as sock:
                 upstream.answer.wait()
@@ -128,14 +152,56 @@ def test_cancelled_requests_leave_nothing_behind(upstream):
                     with contextlib.suppress(TimeoutError):
                         sock.recv(10)
             upstream.answer.go_on.release()
-        until = time.monotonic() + TIMEOUT
-        while lifecycle.used and time.monotonic() < until:
-            time.sleep(0.01)
-        assert lifecycle.used == 0
-        after = {thread.name for thread in threading.enumerate() if "waitress" in thread.name}
-        assert after == threads
-        upstream.answer = whole()
-        assert proxy.request("GET", "/v1/x").status == 200
+        wait_for(lambda: lifecycle.used == 0, "cancelled requests end")
+        wait_for(lambda: settle() == before, "sockets and threads are closed")
+
+
+def descriptors() -> int:
+    """Return how many files and sockets this process has open, where the system tells."""
+    where = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+    return len(os.listdir(where)) if where else 0
+
+
+def test_a_large_upload_passes_without_being_held_in_memory(upstream):
+    """100 MB; the peak of resident memory grows by a fraction of that."""
+    proxy = llmauth(
+        LLM_INTERACTIVE_PROXY_API_KEY=KEY,
+        OPENAI_API_BASE_URL=upstream.url,
+        OPENAI_API_KEY=PROVIDER_KEY,
+    )
+    digest, size = hashlib.sha256(), 100 * 1024 * 1024
+
+    def answer(request) -> None:
+        whole(hashlib.sha256(request.body).hexdigest().encode())(request)
+
+    upstream.answer = answer
+    with contextlib.closing(proxy):
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {KEY}"}
+            connection.request("GET", "/v1/models", headers=headers)
+            connection.getresponse().read()
+            before = peak_megabytes(proxy.process.pid)
+
+            def blocks():
+                for number in range(100):
+                    block = bytes([number]) * (1024 * 1024)
+                    digest.update(block)
+                    yield block
+
+            headers["Content-Length"] = str(size)
+            connection.request("POST", "/v1/files", blocks(), headers)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, digest.hexdigest().encode())
+            assert peak_megabytes(proxy.process.pid) - before < 20
+
+
+def peak_megabytes(pid: int) -> float:
+    """Return the most memory that a process ever had resident; 0 where the system does not tell."""
+    status = Path(f"/proc/{pid}/status")
+    text = status.read_text(encoding="ascii") if status.exists() else ""
+    found = re.search(r"VmHWM:\s+(\d+) kB", text)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 @pytest.mark.parametrize(
@@ -260,3 +326,33 @@ def test_a_shutdown_cuts_streams_after_its_time(upstream):
         with contextlib.suppress(ConnectionResetError):
             assert upstream.requests[0].sock.recv(1) == b""
     upstream.answer.go_on.release()
+
+
+def test_while_streams_finish_readyz_says_so_and_a_second_signal_ends_it_now(upstream):
+    upstream.answer = Held(HEAD + chunk(b"one"))
+    proxy = llmauth(
+        LLM_INTERACTIVE_PROXY_API_KEY=KEY,
+        OPENAI_API_BASE_URL=upstream.url,
+        APP_SHUTDOWN_TIMEOUT="600",
+    )
+    with (
+        contextlib.closing(proxy),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.port)) as kept_alive,
+        socket.create_connection(("127.0.0.1", proxy.port), TIMEOUT) as sock,
+    ):
+
+        def ready() -> int:
+            kept_alive.request("GET", "/readyz")
+            response = kept_alive.getresponse()
+            response.read()
+            return response.status
+
+        assert ready() == 200
+        sock.sendall(request_bytes("/v1/x"))
+        read_until(sock, b"one")
+        proxy.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: ready() == 503, "/readyz turns")
+        wait_for(lambda: not listens(proxy.port), "nothing more is accepted")
+        assert proxy.process.poll() is None
+        assert proxy.stop(signal.SIGTERM) == 1
+        upstream.answer.go_on.release()

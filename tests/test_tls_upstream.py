@@ -59,7 +59,7 @@ def test_a_certificate_that_is_not_trusted_is_a_502_and_nothing_is_sent(provider
     with running_proxy(provider) as proxy:
         reply = proxy.request("GET", "/v1/models")
     assert reply.status == 502
-    assert "certificate is not trusted" in reply.error["message"]
+    assert "certificate is from an unknown authority" in reply.error["message"]
     assert provider.requests == []
 
 

@@ -1,0 +1,172 @@
+"""``llmauth check`` says in plain words what is wrong with a backend."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+import threading
+
+import pytest
+import trustme
+from servers import PROVIDER_KEY, raw, whole
+
+from llmauth import check
+from llmauth.configuration import load
+
+JSON = ("Content-Type: application/json",)
+
+
+def verdict(variables: dict[str, str], name: str = "openai") -> str:
+    """Return what is said of one backend; no secret is ever in it."""
+    lines: list[str] = []
+    check.run_checks(load(environ=variables), lines.append)
+    assert PROVIDER_KEY not in "".join(lines)
+    (line,) = [line for line in lines if line.startswith(f"backend {name}: ")]
+    return line.partition(": ")[2]
+
+
+def of(url: str, key: str | None = PROVIDER_KEY) -> str:
+    return verdict({"OPENAI_API_BASE_URL": url} | ({"OPENAI_API_KEY": key} if key else {}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "said"),
+    [
+        (whole(b"{}", headers=JSON), PROVIDER_KEY, "ok"),
+        (whole(b"{}", headers=JSON), None, "ok, without a key"),
+        (whole(b"{}", "401 No"), None, "wants a key: set OPENAI_API_KEY"),
+        (whole(b"{}", "401 No"), PROVIDER_KEY, "refuses the key in OPENAI_API_KEY (401)"),
+        (whole(b"{}", "403 No"), PROVIDER_KEY, "refuses the key in OPENAI_API_KEY (403)"),
+        (whole(b'{"m": "API key not valid"}', "400 No"), PROVIDER_KEY, "refuses the key"),
+        (whole(b"{}", "404 No"), PROVIDER_KEY, "answers (404"),
+        (whole(b"{}", "500 No"), PROVIDER_KEY, "an error of its own (500)"),
+        (whole(b"{}", "429 No"), PROVIDER_KEY, "429"),
+        (whole(b"", "301 Moved", ("Location: https://x/",)), PROVIDER_KEY, "redirects (301)"),
+        (whole(b"<html>"), PROVIDER_KEY, "not with JSON"),
+        (whole(b"sent to HTTPS port", "400 No"), PROVIDER_KEY, "must begin with https://"),
+        (raw(b"SSH-2.0-OpenSSH\r\n\r\n"), PROVIDER_KEY, "did not answer with valid HTTP"),
+        (raw(b""), PROVIDER_KEY, "closed the connection without an answer"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), PROVIDER_KEY, "broke off"),
+    ],
+)
+def test_what_a_backend_answers(upstream, answer, key, said):
+    upstream.answer = answer
+    assert said in of(upstream.url, key)
+
+
+def test_a_port_where_nothing_listens():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    said = of(f"http://127.0.0.1:{port}")
+    assert "it refuses connections. Does it run, and at this port?" in said
+
+
+def test_a_name_that_nobody_knows():
+    assert "its name cannot be resolved. Check the base URL" in of("https://nobody.invalid")
+
+
+def test_a_backend_that_takes_too_long(upstream, monkeypatch):
+    monkeypatch.setattr(check, "CHECK_SECONDS", 0.3)
+    upstream.answer = lambda request: None
+    assert "did not answer in time" in of(upstream.url)
+
+
+def test_a_connection_that_does_not_come_about(monkeypatch):
+    """A listener whose queue is full lets further connections wait."""
+    monkeypatch.setattr(check, "CHECK_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as sock, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(sock.getsockname())
+        assert "did not answer in time" in of(f"http://127.0.0.1:{sock.getsockname()[1]}")
+
+
+@contextlib.contextmanager
+def tls_server(certificate: trustme.LeafCert):
+    """Yield the port of a server that offers a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                with plain, contextlib.suppress(OSError):
+                    with context.wrap_socket(plain, server_side=True) as sock:
+                        sock.recv(65536)
+                        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+EXPIRED = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("host", "not_after", "trusted", "said"),
+    [
+        ("127.0.0.1", None, True, "ok"),
+        ("127.0.0.1", None, False, "its TLS certificate is"),
+        ("127.0.0.1", EXPIRED, True, "its TLS certificate has expired"),
+        ("other.example", None, True, "its TLS certificate is for another name"),
+    ],
+    ids=["trusted", "unknown authority", "expired", "other name"],
+)
+def test_certificates(tmp_path, monkeypatch, host, not_after, trusted, said):
+    authority = trustme.CA()
+    if trusted:
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    certificate = authority.issue_cert(host, not_after=not_after)
+    with tls_server(certificate) as port:
+        found = of(f"https://127.0.0.1:{port}")
+    assert said in found
+    if not trusted:
+        assert "REQUESTS_CA_BUNDLE" in found
+
+
+def test_https_to_a_port_that_speaks_http():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        said = of(f"https://127.0.0.1:{listener.getsockname()[1]}")
+    assert "it does not speak TLS. Does the base URL mean http://" in said
+
+
+def test_http_to_a_port_that_speaks_tls():
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    with tls_server(certificate) as port:
+        said = of(f"http://127.0.0.1:{port}")
+    assert "Does the base URL mean https://" in said
+
+
+def test_built_in_backends_that_nobody_configured_take_one_line(upstream):
+    upstream.answer = whole(b"{}", headers=JSON)
+    lines: list[str] = []
+    assert check.run_checks(load(environ={"OPENAI_API_BASE_URL": upstream.url}), lines.append)
+    assert [line for line in lines if line.startswith("backend ")] == [
+        "backend openai: ok, without a key",
+        "backend echo: ok",
+    ]
+    (others,) = [line for line in lines if line.startswith("not configured: ")]
+    assert "groq" in others
+
+
+def test_where_models_are_public_the_key_itself_is_asked_about(upstream):
+    upstream.answer = whole(b"{}", "401 No")
+    url = {"OPENROUTER_API_BASE_URL": f"{upstream.url}/api/v1", "OPENROUTER_API_KEY": PROVIDER_KEY}
+    said = verdict(url | {"LLM_BACKEND": "openrouter"}, "openrouter")
+    assert "refuses the key in OPENROUTER_API_KEY" in said
+    assert [request.target for request in upstream.requests] == ["/api/v1/key"]
