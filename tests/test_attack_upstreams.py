@@ -1,0 +1,294 @@
+"""Upstreams that fail, lie or attack: a clear error, bounded memory, and the slot given back."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gzip
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+import trustme
+from attack import wait_until
+from servers import KEY, TIMEOUT, Upstream, raw, request_bytes, running_proxy, whole
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+NO_ANSWER = {
+    "nothing": b"",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "HTTP/0.9": b"<html>hello</html>",
+    "HTTP/2": b"\0\0\x12\x04\0\0\0\0\0" + bytes(18) + b"\r\n\r\n",
+    "another version": b"HTTP/3.0 200 OK\r\n\r\n",
+    "a status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
+    "a status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "a status of 000": b"HTTP/1.1 000 OK\r\n\r\n",
+    "a status of 600": b"HTTP/1.1 600 OK\r\n\r\n",
+    "a status in letters": b"HTTP/1.1 abc OK\r\n\r\n",
+    "a long status line": b"HTTP/1.1 200 " + b"x" * 100_000 + b"\r\n\r\n",
+    "an endless header": OK + b"X: " + b"x" * 300_000,
+    "a thousand headers": OK + b"".join(b"X-%d: y\r\n" % n for n in range(1000)) + b"\r\n",
+    "half a head": OK + b"Content-Le",
+    "a header without a colon": OK + b"nonsense\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+    "a length of letters": OK + b"Content-Length: abc\r\n\r\n",
+    "a negative length": OK + b"Content-Length: -5\r\n\r\n",
+    "a length of 5,000 digits": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "an unknown coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+    "a storm of 1xx": b"HTTP/1.1 102 Processing\r\n\r\n" * 5000,
+    "a storm of 1xx with headers": b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\n" * 5000,
+}
+
+
+@pytest.mark.parametrize("case", NO_ANSWER)
+def test_what_is_no_answer_is_a_502_without_internals(proxy, upstream, case):
+    upstream.answer = raw(NO_ANSWER[case])
+    reply = proxy.request("POST", "/v1/x", body=b"{}")
+    assert reply.status == 502
+    assert "openai" in reply.error["message"]
+    assert str(upstream.port) not in reply.body.decode()
+    wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    upstream.answer = whole()
+    assert proxy.request("POST", "/v1/x", body=b"{}").status == 200
+
+
+BROKEN_OFF = {
+    "too few bytes": OK + b"Content-Length: 99\r\n\r\nabc",
+    "no end of the chunks": CHUNKED + b"3\r\nabc\r\n",
+    "a chunk cut": CHUNKED + b"ff\r\nabc",
+    "a bad size": CHUNKED + b"3\r\nabc\r\nxyz\r\n",
+    "a negative size": CHUNKED + b"3\r\nabc\r\n-1\r\n",
+    "a size of 100 digits": CHUNKED + b"3\r\nabc\r\n" + b"f" * 100 + b"\r\n",
+    "an endless size": CHUNKED + b"3\r\nabc\r\n" + b"1" * 300_000,
+    "an endless extension": CHUNKED + b"3\r\nabc\r\n1;" + b"x" * 300_000,
+    "endless trailers": CHUNKED + b"3\r\nabc\r\n0\r\n" + b"X: y\r\n" * 50_000,
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_OFF)
+def test_what_breaks_off_never_looks_complete(proxy, upstream, case):
+    upstream.answer = raw(BROKEN_OFF[case])
+    received = proxy.exchange(request_bytes("/v1/x"))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert not received.endswith(b"0\r\n\r\n")
+    wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
+        (OK + b"Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\n\r\nforged", b"abc"),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc", b""),
+        (OK + b"Connection: close\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
+    ],
+    ids=[
+        "HTTP/1.0",
+        "with a length",
+        "more than its length",
+        "a body of a 204",
+        "close",
+        "no reason",
+    ],
+)
+def test_a_poor_answer_that_is_clear_is_passed_on_and_nothing_after_it(
+    proxy, upstream, answer, body
+):
+    upstream.answer = raw(answer)
+    reply = proxy.request("POST", "/v1/x", body=b"{}")
+    assert (reply.status // 100, reply.body) == (2, body)
+    upstream.answer = whole(b"second")
+    assert proxy.request("POST", "/v1/x", body=b"{}").body == b"second"
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Again", "308 Gone"])
+def test_redirects_are_never_followed(proxy, upstream, status):
+    upstream.answer = whole(
+        b"", status, (f"Location: {upstream.url}/v1/elsewhere", "Refresh: 0; url=/")
+    )
+    assert proxy.request("POST", "/v1/x", body=b"{}").status == int(status[:3])
+    assert len(upstream.requests) == 1
+
+
+# What an answer's headers could do
+
+SPLITTING = [
+    b"X-Own: a\rSet-Cookie: b=c",
+    b"X-Own: a\nSet-Cookie: b=c",
+    b"X-Own: a\r\n Set-Cookie: b=c",
+    b"X-Own: a\0\r\x0b\x0c\x85Set-Cookie: b=c",
+    b"X-Own: a\r\r\nSet-Cookie: b=c",
+    b"Set-Cookie: b=c\r\nSet-Cookie2: d\r\nClear-Site-Data: *",
+    b"Connection: X-Own, Date\r\nX-Own: 1\r\nUpgrade: h2c\r\nKeep-Alive: timeout=9",
+    b"Access-Control-Allow-Origin: *\r\nStrict-Transport-Security: max-age=9",
+]
+
+
+@pytest.mark.parametrize("lines", SPLITTING, ids=repr)
+@pytest.mark.parametrize("reason", [b"OK", b"a\rSet-Cookie: b=c", b"\0\x1b[31m", b"\xff\xfe"])
+def test_an_upstream_sets_no_cookie_and_splits_no_answer(proxy, upstream, lines, reason):
+    upstream.answer = raw(
+        b"HTTP/1.1 200 " + reason + b"\r\n" + lines + b"\r\nContent-Length: 2\r\n\r\nok"
+    )
+    head, _, body = proxy.exchange(request_bytes("/v1/x", "Connection: close")).partition(
+        b"\r\n\r\n"
+    )
+    names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    if head.startswith(b"HTTP/1.1 502 "):
+        return
+    assert body == b"ok"
+    assert not names & {
+        b"set-cookie",
+        b"set-cookie2",
+        b"clear-site-data",
+        b"upgrade",
+        b"keep-alive",
+    }
+    assert not names & {b"access-control-allow-origin", b"strict-transport-security"}
+    assert not set(head.replace(b"\r\n", b"")) & set(b"\r\n\0\x1b\x0b\x0c")
+
+
+# Memory
+
+MEMORY = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_attack_upstreams import {name} as scenario
+scenario({argument!r})
+"""
+
+
+def grown(name: str, argument: object = None) -> int:
+    """Return by how many bytes a process grew that ran a scenario of this module."""
+    script = MEMORY.format(tests=os.path.dirname(__file__), name=name, argument=argument)
+    environ = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True, timeout=60)
+    return int(done.stdout.split()[-1])
+
+
+def resident() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) * 1024
+
+
+def bomb(capture: str) -> None:
+    """Print by how much memory grows while a body of 64 KB that unpacks to 64 MB is captured."""
+    upstream = Upstream()
+    packed = gzip.compress(bytes(64 * 2**20))
+    headers = ("Content-Encoding: gzip", "Content-Type: application/json")
+    with running_proxy(upstream, capture_file=capture) as proxy:
+        proxy.request("POST", "/v1/x", body=b"{}")
+        before = resident()
+        upstream.answer = whole(packed, headers=headers)
+        for _ in range(5):
+            assert proxy.request("POST", "/v1/x", body=b"{}").body == packed
+        proxy.server.state.capture.close(30.0)
+        print(resident() - before)
+
+
+def slow_readers(length: str) -> None:
+    """Print by how much memory grows while 4 clients do not read what they asked for."""
+    upstream = Upstream()
+    def endless(request) -> None:
+        request.sock.sendall(OK + length.encode() + b"Content-Type: text/event-stream\r\n\r\n")
+        with contextlib.suppress(OSError):
+            request.sock.settimeout(1.0)
+            for _ in range(1024):
+                request.sock.sendall(bytes(2**16))
+
+    with running_proxy(upstream, threads=32) as proxy, contextlib.ExitStack() as stack:
+        proxy.request("POST", "/v1/x", body=b"{}")
+        before = resident()
+        upstream.answer = endless
+        for _ in range(4):
+            stack.enter_context(proxy.open(request_bytes("/v1/large")))
+        for _ in range(4):
+            assert upstream.closed.acquire(timeout=50)  # nobody took more for a second
+        print(resident() - before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_compressed_bomb_is_passed_on_and_takes_little_memory_while_captured(tmp_path):
+    assert grown("bomb", str(tmp_path / "capture.jsonl")) < 64 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("length", ["", "Content-Length: 67108864\r\n"], ids=["stream", "length"])
+def test_clients_that_do_not_read_hold_little_memory(length):
+    """Four of them ask for 64 MB each: what waits for them is bounded, in memory and on disk."""
+    assert grown("slow_readers", length) < 64 * 2**20
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def tls_upstream(cert: trustme.LeafCert, upstream: Upstream) -> socket.socket:
+    """Return a listener that says over TLS what the upstream says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cert.configure_cert(context)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with contextlib.suppress(OSError), sock:
+                    sock.settimeout(TIMEOUT)
+                    with context.wrap_socket(sock, server_side=True) as wrapped:
+                        wrapped.recv(65536)
+                        upstream.requests.append(None)
+                        wrapped.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\nok")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener
+
+
+def certificate(authority: trustme.CA, kind: str) -> trustme.LeafCert:
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
+    if kind == "expired":
+        return authority.issue_cert("127.0.0.1", not_before=past, not_after=past.replace(month=2))
+    if kind == "of another name":
+        return authority.issue_cert("api.openai.com")
+    return (trustme.CA() if kind == "of nobody known" else authority).issue_cert("127.0.0.1")
+
+
+@pytest.mark.parametrize("kind", ["good", "expired", "of another name", "of nobody known"])
+def test_certificates(upstream, authority, tmp_path, monkeypatch, kind):
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with contextlib.closing(tls_upstream(certificate(authority, kind), upstream)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with running_proxy(upstream, {"OPENAI_API_BASE_URL": url}) as proxy:
+            reply = proxy.request("POST", "/v1/x", body=b"{}")
+            if kind == "good":
+                assert (reply.status, reply.body) == (200, b"ok")
+                return
+            assert reply.status == 502
+            assert "certificate is not trusted" in reply.error["message"]
+            assert KEY not in reply.body.decode()
+            wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
+    assert upstream.requests == []
+
+
+def test_an_upstream_that_speaks_no_tls(upstream):
+    environ = {"OPENAI_API_BASE_URL": upstream.url.replace("http:", "https:")}
+    with running_proxy(upstream, environ) as proxy:
+        reply = proxy.request("POST", "/v1/x", body=b"{}")
+    assert reply.status == 502
+    assert "TLS" in reply.error["message"]
