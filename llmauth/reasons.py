@@ -8,7 +8,11 @@ from collections.abc import Iterator
 # what the operator can do, which is for ``llmauth check`` alone. The first that fits counts.
 _REASONS = (
     ("ProxyError", "the proxy that leads to it does not let through", "Look at its http_proxy."),
-    ("NameResolutionError", "its name cannot be resolved", "Check the base URL and this DNS."),
+    (
+        "NameResolutionError",
+        "its name cannot be resolved",
+        "Check the base URL, and that this machine has DNS.",
+    ),
     (
         "certificate has expired",
         "its TLS certificate has expired",

@@ -57,6 +57,7 @@ CLIENTS = (
     Client("anthropic (Python)", "anthropic_sdk.py"),
     Client("@anthropic-ai/sdk (npm)", "anthropic_sdk.mjs"),
     Client("google-genai (Python)", "google_genai.py"),
+    Client("@google/genai (npm)", "google_genai.mjs"),
     Client("langchain-openai", "langchain_sdk.py", lacks=("models", "file")),
     Client("llm", "llm_command.py", lacks=("models", "file")),
     Client("curl", "curl_command.py"),
@@ -97,7 +98,8 @@ class Driven:
         self._process = subprocess.Popen(
             [interpreter, client.script],
             cwd=SDKS,
-            env=environ | {"PYTHONUNBUFFERED": "1"},
+            # Without a key, Google's client for JavaScript would look for a cloud around it.
+            env=environ | {"PYTHONUNBUFFERED": "1", "METADATA_SERVER_DETECTION": "none"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -272,7 +274,8 @@ def _lock_out(bench: Bench) -> None:
 
 def install() -> None:
     """Install the clients of npm beside their scripts, if they are not there yet."""
-    if not (SDKS / "node_modules" / "openai").is_dir():
+    wanted = json.loads((SDKS / "package.json").read_text())["dependencies"]
+    if not all((SDKS / "node_modules" / name).is_dir() for name in wanted):
         command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
         subprocess.run(command, cwd=SDKS, check=True, timeout=300, shell=os.name == "nt")
 
@@ -287,7 +290,7 @@ def versions() -> str:
     """Return the name and the version of each package that was run."""
     names = ("openai", "anthropic", "google-genai", "langchain-openai", "llm")
     found = [f"{name} {version(name)}" for name in names]
-    for name in ("openai", "@anthropic-ai/sdk"):
+    for name in ("openai", "@anthropic-ai/sdk", "@google/genai"):
         package = json.loads((SDKS / "node_modules" / name / "package.json").read_text())
         found.append(f"{name} (npm) {package['version']}")
     return ", ".join(found)

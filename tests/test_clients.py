@@ -109,13 +109,21 @@ def test_the_proxys_key_never_reaches_a_provider(found, client):
 
 def test_googles_client_sends_a_files_bytes_straight_to_the_provider_without_any_key(found):
     """The address is the provider's, and carries a permission of its own (docs/clients.md)."""
-    google = next(client for client in CLIENTS if client.name.startswith("google"))
+    google = next(client for client in CLIENTS if client.name == "google-genai (Python)")
     start, upload = found[google].received["file"]
     assert start.header("x-goog-api-key") == SERVERS_KEY
     assert start.header("via")
     assert upload.header("via") is None
     assert upload.header("x-goog-api-key") is None
     assert upload.header("authorization") is None
+
+
+def test_googles_client_for_javascript_sends_a_file_through_the_proxy(found):
+    google = next(client for client in CLIENTS if client.name == "@google/genai (npm)")
+    assert len(found[google].received["file"]) == 2
+    for request in found[google].received["file"]:
+        assert request.header("via")
+        assert request.header("x-goog-api-key") == SERVERS_KEY
 
 
 def test_the_documentation_says_what_the_run_found(found):
@@ -159,7 +167,7 @@ def test_the_examples_in_python_run(everything, capsys, number):
     assert capsys.readouterr().out == "echo: Hello\n" * 2
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_the_examples_in_javascript_run(found, everything, number):
     done = subprocess.run(
         ["node", "--input-type=module", "-e", here(blocks("js")[number], everything.url)],
