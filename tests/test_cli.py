@@ -51,16 +51,21 @@ def started(*command: str, port: int, **environ: str):
         text=True,
     )
     try:
-        until = time.monotonic() + TIMEOUT
-        while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError):
-                get(port, "/health")
-                break
-            time.sleep(0.05)
+        wait_until_healthy(process, port)
         yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def wait_until_healthy(process: subprocess.Popen, port: int) -> None:
+    """Wait until the server answers, or has ended."""
+    until = time.monotonic() + TIMEOUT
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError):
+            get(port, "/health")
+            break
+        time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -8,11 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from servers import TIMEOUT, Upstream
-from test_cli import KEY, SECRET, environment, free_port, get, run
+from test_cli import KEY, SECRET, environment, free_port, run, wait_until_healthy
 
 pty = pytest.importorskip("pty", reason="a terminal of POSIX")
 
@@ -70,12 +69,7 @@ def served():
     def serve(**environ: str) -> str:
         port = free_port()
         with on_terminal("--port", str(port), **environ) as (process, read):
-            until = time.monotonic() + TIMEOUT
-            while time.monotonic() < until and process.poll() is None:
-                with contextlib.suppress(OSError):
-                    get(port, "/health")
-                    break
-                time.sleep(0.05)
+            wait_until_healthy(process, port)
             os.kill(process.pid, signal.SIGTERM)
             return read()
 
