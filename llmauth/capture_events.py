@@ -66,8 +66,8 @@ class ExchangeLog:
     ) -> list[str]:
         shown = _shown(headers)
         payload, note = self._request_payload(body, shown, url)
-        metadata = {"method": method, "url": url, "headers": shown} | _note(note)
-        return [self._line(direction, at, shown, len(body), payload, metadata)]
+        metadata = {"method": method, "url": url} | _note(note)
+        return [self._line(direction, at, shown, len(body), payload, metadata, shown)]
 
     def _request_payload(
         self, body: bytes, headers: dict[str, str], url: str
@@ -93,8 +93,8 @@ class ExchangeLog:
         if kind is None:
             return []
         self._stream = EventRedactor(self._redactor, kind)
-        metadata = {"status": status, "headers": shown} | _note(self._decoder.note)
-        return [self._line("stream_start", at, shown, None, "null", metadata)]
+        metadata = {"status": status} | _note(self._decoder.note)
+        return [self._line("stream_start", at, shown, None, "null", metadata, shown)]
 
     def chunk(self, at: float, data: bytes) -> list[str]:
         self._length += len(data)
@@ -128,12 +128,11 @@ class ExchangeLog:
         if isinstance(payload, list) and len(payload) > 1:
             payload = array_without_secrets(self._redactor, payload)
         shown = self._json.value(payload)
-        metadata: dict[str, Any] = {"status": status, "headers": headers}
-        metadata |= _note(self._decoder.note or note)
+        metadata = {"status": status} | _note(self._decoder.note or note)
         length = self._length
         return [
-            self._line("inbound_response", began, headers, length, shown, metadata),
-            self._line("outbound_response", at, headers, length, shown, metadata | ending),
+            self._line("inbound_response", began, headers, length, shown, metadata, headers),
+            self._line("outbound_response", at, headers, length, shown, metadata | ending, headers),
         ]
 
     def _payload(
@@ -157,15 +156,23 @@ class ExchangeLog:
         length: int | None,
         payload: str,
         metadata: dict[str, Any],
+        shown: dict[str, str] | None = None,
     ) -> str:
-        """Return one event; `payload` is JSON and redacted already."""
+        """Return one event.
+
+        :param payload: JSON, redacted already
+        :param shown: headers for the metadata
+        """
         iso = datetime.fromtimestamp(at, timezone.utc).isoformat()
         content_type = self._json.fields({"content_type": headers.get("content-type")})
+        about = self._json.fields(metadata)
+        if shown is not None:
+            about += f'{"," if about else ""}"headers":{{{self._json.fields(shown)}}}'
         return (
             f'{{"timestamp_iso":"{iso}","timestamp_unix":{at!r},"direction":"{direction}",'
             f'{self._parties(direction)},{content_type},'
-            f'"content_length":{dumps(length)},"payload":{payload},'
-            f'"metadata":{{{self._json.fields(metadata)}}}}}'
+            f'"content_length":{"null" if length is None else length},"payload":{payload},'
+            f'"metadata":{{{about}}}}}'
         )
 
     def _parties(self, direction: str) -> str:
@@ -185,7 +192,7 @@ class ExchangeLog:
         })
 
 
-def _note(note: str | None) -> dict[str, str]:
+def _note(note: str | None) -> dict[str, Any]:
     return {"note": note} if note else {}
 
 

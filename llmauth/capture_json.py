@@ -15,6 +15,7 @@ REMEMBERED = 4096
 LONGEST = 512
 """Characters of a value that is remembered."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
@@ -42,25 +43,32 @@ class SafeJSON:
         return shown
 
     def fields(self, values: Mapping[str, Any]) -> str:
-        """Serialise what stands between the braces of an object."""
+        """Serialise what stands between the braces of an object of texts and numbers."""
         if self._version != self.redactor.version or len(self._pairs) > REMEMBERED:
             self._version = self.redactor.version
             self._pairs.clear()
-        return ",".join([self._pair(name, value) for name, value in values.items()])
-
-    def _pair(self, name: str, value: Any) -> str:
-        if isinstance(value, dict):
-            return f"{self.value(name)}:{{{self.fields(value)}}}"
-        known = self._pairs.get((name, value))
-        if known is None:
-            known = self.value({name: value})[1:-1]
+        pairs = self._pairs
+        try:
+            return ",".join([pairs[pair] for pair in values.items()])
+        except KeyError:
+            pass
+        new = {name: value for name, value in values.items() if (name, value) not in pairs}
+        shown = self._clean(new) or [self.value({n: v})[1:-1] for n, v in new.items()]
+        found = dict(zip(new, shown, strict=True))
+        for name, value in new.items():
             if not isinstance(value, str) or len(value) <= LONGEST:
-                self._pairs[name, value] = known
-        return known
+                pairs[name, value] = found[name]
+        return ",".join([found.get(n) or pairs[n, v] for n, v in values.items()])
+
+    def _clean(self, values: Mapping[str, Any]) -> list[str] | None:
+        """Serialise all of the pairs when there is no secret in any; looked at together."""
+        lines = [dumps({name: value})[1:-1] for name, value in values.items()]
+        together = ",".join(lines)
+        return lines if self.redactor.text(together) == together else None
 
 
 def dumps(value: Any) -> str:
-    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    line = _ENCODER.encode(value)
     # What JSON allows as it is, but terminals obey and str.splitlines() splits at.
     return line if line.isprintable() else _CONTROLS.sub(_escape, line)
 
