@@ -10,12 +10,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from .capture_events import ExchangeLog
 from .capture_file import RotatingFile
 from .capture_json import SafeJSON
+from .capture_recorder import Exchange, Item
 from .redactor import Redactor
 
 QUEUE_SIZE = 64 * 1024**2
@@ -28,20 +27,9 @@ room, none does. A chunk never waits: one thread may be carrying all streams."""
 RETRY_INTERVAL = 1.0
 """Seconds between attempts to write to a failing disk."""
 
-_OVERHEAD = 1024
-"""Bytes an event takes beside its body."""
-
-AnyHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
+__all__ = ["Exchange", "WireCapture"]
 
 logger = logging.getLogger(__name__)
-
-
-class _Item(NamedTuple):
-    log: ExchangeLog
-    direction: str
-    at: float
-    size: int
-    render: Callable[[], list[str]]
 
 
 class WireCapture:
@@ -69,7 +57,7 @@ class WireCapture:
         self._json = SafeJSON(redactor)
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._queue_size = queue_size
-        self._items: deque[_Item] = deque()
+        self._items: deque[Item] = deque()
         self._held = self._dropped = 0
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -97,7 +85,7 @@ class WireCapture:
         :param credentials: of the request; masked however long the exchange takes
         """
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
-        return Exchange(self, ExchangeLog(self._json, client, ids, credentials))
+        return Exchange(self.put, ExchangeLog(self._json, client, ids, credentials))
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -115,7 +103,7 @@ class WireCapture:
         if first and (self._incomplete or thread.is_alive()):
             logger.error("The wire capture is incomplete: it could not be written in time.")
 
-    def put(self, item: _Item, *, always: bool, patient: bool) -> bool:
+    def put(self, item: Item, *, always: bool, patient: bool) -> bool:
         """Queue an event; False when there is no room for it.
 
         :param always: needed to complete an exchange that is in the capture already
@@ -174,7 +162,7 @@ class WireCapture:
                     self._room.notify()
         self._file.close()
 
-    def _rendered(self, item: _Item) -> list[str]:
+    def _rendered(self, item: Item) -> list[str]:
         try:
             item.log.remember()
             return item.render()
@@ -217,76 +205,3 @@ class WireCapture:
     def _count_failure(self) -> None:
         with self._lock:
             self.failures += 1
-
-
-class Exchange:
-    """Records one request and its response, in the order in which things happen.
-
-    Headers are a mapping or pairs of names and values.
-    """
-
-    def __init__(self, capture: WireCapture, log: ExchangeLog) -> None:
-        self._capture = capture
-        self._log = log
-        self._begun = self._skipped = self._finished = False
-
-    def inbound_request(
-        self, method: str, target: str, headers: AnyHeaders, body: bytes | None
-    ) -> None:
-        """Record what the client sent."""
-        self._request("inbound_request", method, target, headers, body)
-
-    def outbound_request(
-        self, method: str, url: str, headers: AnyHeaders, body: bytes | None
-    ) -> None:
-        """Record what is sent to the backend."""
-        self._request("outbound_request", method, url, headers, body)
-
-    def inbound_response(self, status: int, headers: AnyHeaders) -> None:
-        """Record the head of the backend's response; its body follows in chunks."""
-        at, pairs = time.time(), _pairs(headers)
-        self._put("inbound_response", at, lambda: self._log.response(at, status, pairs))
-
-    def stream_chunk(self, data: bytes) -> None:
-        """Record a piece of the response's body, whether it is a stream of events or not."""
-        at = time.time()
-        self._put("stream_chunk", at, lambda: self._log.chunk(at, data), len(data))
-
-    def finished(self, error: str | None = None) -> None:
-        """Record the end, once.
-
-        :param error: what broke it off
-        """
-        if not self._finished:
-            self._finished = True
-            at = time.time()
-            self._put("outbound_response", at, lambda: self._log.finished(at, error))
-
-    def _request(
-        self, direction: str, method: str, url: str, headers: AnyHeaders, body: bytes | None
-    ) -> None:
-        at, pairs, data = time.time(), _pairs(headers), body or b""
-
-        def render() -> list[str]:
-            return self._log.request(direction, at, method, url, pairs, data)
-
-        self._put(direction, at, render, len(data))
-
-    def _put(
-        self, direction: str, at: float, render: Callable[[], list[str]], size: int | None = None
-    ) -> None:
-        """Queue an event; one without a size, of its own bytes, belongs to those before it.
-
-        An exchange whose first event found no room is left out as a whole.
-        """
-        if self._skipped:
-            return
-        item = _Item(self._log, direction, at, (size or 0) + _OVERHEAD, render)
-        always, patient = self._begun and size is None, direction != "stream_chunk"
-        queued = self._capture.put(item, always=always, patient=patient)
-        self._skipped = not self._begun and not queued
-        self._begun = self._begun or queued
-
-
-def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:
-    return list(headers.items() if isinstance(headers, Mapping) else headers)

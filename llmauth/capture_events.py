@@ -62,24 +62,35 @@ class ExchangeLog:
             self._redactor.observe(*self._credentials)
 
     def request(
-        self, direction: str, at: float, method: str, url: str, headers: Headers, body: bytes
+        self,
+        direction: str,
+        at: float,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes,
+        length: int | None = None,
     ) -> list[str]:
         shown = _shown(headers)
-        payload, note = self._request_payload(body, shown, url)
+        length = len(body) if length is None else length
+        payload, note = self._request_payload(body, length, shown, url)
         metadata = {"method": method, "url": url} | _note(note)
-        return [self._line(direction, at, shown, len(body), payload, metadata, shown)]
+        return [self._line(direction, at, shown, length, payload, metadata, shown)]
 
     def _request_payload(
-        self, body: bytes, headers: dict[str, str], url: str
+        self, body: bytes, length: int, headers: dict[str, str], url: str
     ) -> tuple[str, str | None]:
         kinds = headers.get("content-encoding", ""), headers.get("content-type", "")
         if self._sent and self._sent[0] is body and self._sent[1] == kinds:
             return self._sent[2]
         decoder = BodyDecoder(kinds[0])
         decoded = decoder.feed(body)
-        payload, note = self._payload(decoded, headers, cut=decoder.note is not None)
+        note = decoder.note if body else None
+        if len(body) < length and not note:
+            note = f"cut after {len(body)} bytes" if body else "left out: it passed by unread"
+        payload, other = self._payload(decoded, headers, cut=note is not None)
         self._model = model_of(payload, url) or self._model
-        shown = self._json.value(payload), (decoder.note if body else None) or note
+        shown = self._json.value(payload), note or other
         self._sent = (body, kinds, shown) if self._sent is None else None
         return shown
 
@@ -138,7 +149,7 @@ class ExchangeLog:
     def _payload(
         self, body: bytes, headers: dict[str, str], *, cut: bool
     ) -> tuple[Any, str | None]:
-        payload, note = payload_of(body, headers.get("content-type", ""))
+        payload, note = payload_of(body, headers.get("content-type", ""), cut=cut)
         if cut and isinstance(payload, str):
             payload = self._redactor.cut(payload)
         return payload, note

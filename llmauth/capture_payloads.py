@@ -16,6 +16,8 @@ LIMIT = 8 * 1024**2
 _SLICE = 64
 """Bytes given at once to decompressors that cannot be told how much to return."""
 
+_NEAR = 4096  # characters at the beginning of a body that is not complete
+_MODEL = re.compile(r'"model"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
 _GEMINI_MODEL = re.compile(r"/models/([^/:?]+)")
 
 
@@ -136,9 +138,12 @@ def _sliced(process: Callable[[bytes], bytes]) -> Decoder:
     return decode
 
 
-def payload_of(data: bytes, content_type: str) -> tuple[Any, str | None]:
-    """Return a body as JSON, as text, or not at all, and a note when something is missing."""
-    text = _text(data)
+def payload_of(data: bytes, content_type: str, *, cut: bool) -> tuple[Any, str | None]:
+    """Return a body as JSON, as text, or not at all, and a note when something is missing.
+
+    :param cut: it is the beginning of one
+    """
+    text = _text(data, cut)
     if text is None:
         kind = content_type.partition(";")[0].strip() or "of no stated type"
         return None, f"not text: {len(data)} bytes {kind}"
@@ -152,14 +157,14 @@ def payload_of(data: bytes, content_type: str) -> tuple[Any, str | None]:
     return text, None
 
 
-def _text(data: bytes) -> str | None:
+def _text(data: bytes, cut: bool) -> str | None:
     # UTF-16 may pass for UTF-8 with a NUL in each character, where no secret is recognised.
     if b"\0" in data:
         return None
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
-        if exc.start < len(data) - 4 or len(data) < LIMIT:
+        if exc.start < len(data) - 4 or not cut:
             return None
         return data[: exc.start].decode("utf-8")  # cut within a character
 
@@ -168,5 +173,7 @@ def model_of(payload: Any, target: str) -> str | None:
     """Return the model that a request asks for: in its JSON, or in a Gemini path."""
     if isinstance(payload, dict) and isinstance(payload.get("model"), str):
         return str(payload["model"])
-    found = _GEMINI_MODEL.search(target)
+    json_cut = isinstance(payload, str) and payload.lstrip().startswith("{")
+    found = _MODEL.search(payload[:_NEAR]) if json_cut else None
+    found = found or _GEMINI_MODEL.search(target)
     return found.group(1) if found else None

@@ -39,6 +39,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 IN_MEMORY = 64 * 1024
 """Bytes; a larger request body is sent from the server's file without being read at once."""
 
+CAPTURED = 1024 * 1024
+"""Bytes of a request body that is not in memory which go into the wire capture."""
+
 _INSTANCE = secrets.token_hex(8)
 VIA = f"1.1 llmauth-{_INSTANCE}"
 _MAX_HOPS = 5
@@ -249,7 +252,7 @@ def _captured(
         key_name=info.key_name,
         credentials=tuple(credentials_in(environ, info.query)),
     )
-    body = outgoing.body if isinstance(outgoing.body, bytes) else None
+    body = outgoing.body if isinstance(outgoing.body, bytes) else _beginning(outgoing.body)
     target = f"{info.path}?{info.query}" if info.query else info.path
     received = {
         key[5:].replace("_", "-").lower(): value
@@ -257,8 +260,21 @@ def _captured(
         if key.startswith("HTTP_") and key not in NOT_HEADERS
     }
     received["content-type"] = environ.get("CONTENT_TYPE", "")
-    exchange.inbound_request(outgoing.method, target, received, body)
+    exchange.inbound_request(outgoing.method, target, received, body, outgoing.length)
     url = backend.origin + outgoing.target
-    exchange.outbound_request(outgoing.method, url, outgoing.headers, body)
+    exchange.outbound_request(
+        outgoing.method, url, outgoing.headers, body, outgoing.length
+    )
     return exchange
+
+
+def _beginning(body: IO[bytes] | None) -> bytes | None:
+    """Return the beginning of a body that stays in its file, as much as is captured."""
+    # What a server hands through from its socket can be read only once.
+    if body is None or not getattr(body, "seekable", lambda: False)():
+        return None
+    position = body.tell()
+    data = body.read(CAPTURED)
+    body.seek(position)
+    return data
 

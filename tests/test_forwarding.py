@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 
 import pytest
@@ -339,3 +340,21 @@ def test_routing(upstream, path, headers, backend):
     with running_proxy(upstream, environ) as proxy:
         assert proxy.request("GET", path, headers).status == 200
     assert upstream.requests[0].target == backend
+
+
+@pytest.mark.parametrize("size", [100_000, 700_000, 3_000_000], ids=["memory", "file", "cut"])
+def test_a_large_body_is_captured_and_arrives_whole(tmp_path, upstream, size):
+    text = "é" * (size // 2)
+    body = json.dumps({"model": "big-1", "text": text}, ensure_ascii=False).encode()
+    with running_proxy(upstream, capture_file=str(tmp_path / "capture")) as proxy:
+        assert proxy.request("POST", "/v1/chat/completions", body=body).status == 200
+    assert upstream.requests[0].body == body
+    events = [json.loads(line) for line in (tmp_path / "capture").read_text().splitlines()]
+    for event in events[:2]:
+        assert event["content_length"] == len(body)
+        assert event["model"] == "big-1"
+        if size < 1024 * 1024:
+            assert event["payload"] == json.loads(body)
+        else:
+            assert event["payload"].encode() == body[: len(event["payload"].encode())]
+            assert event["metadata"]["note"] == "cut after 1048576 bytes"
