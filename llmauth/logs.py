@@ -24,6 +24,10 @@ TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 class _TextFormatter(logging.Formatter):
     """ISO 8601 with the offset from UTC, so that logs of several machines can be merged."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        # What an exception says may look like a line of its own.
+        return super().format(record).replace("\n", "\n  ")
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         at = time.localtime(record.created)
         seconds, offset = time.strftime("%Y-%m-%dT%H:%M:%S", at), time.strftime("%z", at)
