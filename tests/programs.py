@@ -75,6 +75,10 @@ class Program:
             raise
 
     def close(self) -> None:
+        # Asked first: a server that is killed leaves its worker processes behind.
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
         self.process.kill()
         self.process.wait()
         self._output.close()
