@@ -105,6 +105,7 @@ class Server:
         self._closed = True
         self._trigger.pull_trigger()
         self._thread.join(_FLUSH_SECONDS)
+        self.dispatcher.set_thread_count(0)
         self.state.close()
         return left
 

@@ -143,3 +143,15 @@ def test_when_a_client_that_does_not_read_leaves_its_slot_is_given_back(upstream
             wait_until(lambda: proxy.server.state.lifecycle.used == 1, "it does not run")
         wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
         assert upstream.closed.acquire(timeout=TIMEOUT)
+
+
+def test_a_stopped_server_leaves_no_threads(upstream):
+    def waitress() -> set[int | None]:
+        return {one.ident for one in threading.enumerate() if "waitress" in one.name}
+
+    before = waitress()
+    for _ in range(3):
+        with running_proxy(upstream) as proxy:
+            assert proxy.request("GET", "/v1/models").status == 200
+            assert len(waitress() - before) >= 32
+    wait_until(lambda: not waitress() - before, "threads are still there")
