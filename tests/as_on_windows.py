@@ -36,7 +36,7 @@ def take_away() -> None:
             if hasattr(owner, name):
                 delattr(owner, name)
     _take_away_file_modes()
-    select.select = _NarrowSelect()
+    select.select = _NarrowSelect()  # type: ignore[assignment]
     _windows_waitress()
 
 
@@ -51,23 +51,39 @@ def _take_away_file_modes() -> None:
 
 
 class _NarrowSelect:
-    """``select`` for sockets alone, and few of them.
+    """``select`` for sockets alone, and few of them, but whatever their numbers, as on Windows.
 
     An object, since ``selectors`` makes the builtin an attribute of a class, where a function
     would become a method.
     """
 
-    real = select.select
+    _poll = select.poll
+    _readable = select.POLLIN | select.POLLHUP | select.POLLERR
+    _writable = select.POLLOUT | select.POLLERR
 
     def __call__(self, *lists: Any) -> Any:
-        for one in lists[:3]:
-            if len(one) > SELECT_MAX:
+        readers, writers, others, *timeout = lists
+        poll, wanted = type(self)._poll(), dict.fromkeys([*readers, *writers, *others], 0)
+        for items, event in ((readers, select.POLLIN), (writers, select.POLLOUT), (others, 0)):
+            if len(items) > SELECT_MAX:
                 raise ValueError("too many file descriptors in select()")
-            for item in one:
-                number = item if isinstance(item, int) else item.fileno()
-                if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                    raise OSError(10038, "An operation was attempted on something not a socket")
-        return type(self).real(*lists)
+            for item in items:
+                wanted[item] |= event
+        for item, events in wanted.items():
+            if not stat.S_ISSOCK(os.fstat(_number(item)).st_mode):
+                raise OSError(10038, "An operation was attempted on something not a socket")
+            poll.register(item, events)
+        seconds = timeout[0] if timeout else None
+        found = dict(poll.poll(None if seconds is None else max(0, seconds) * 1000))
+        return (
+            [item for item in readers if found.get(_number(item), 0) & self._readable],
+            [item for item in writers if found.get(_number(item), 0) & self._writable],
+            [item for item in others if found.get(_number(item), 0) & select.POLLERR],
+        )
+
+
+def _number(item: Any) -> int:
+    return item if isinstance(item, int) else int(item.fileno())
 
 
 def _windows_waitress() -> None:
