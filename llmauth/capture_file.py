@@ -24,6 +24,7 @@ class RotatingFile:
         self._descriptor = -1
         self._rest = b""
         self._identity: tuple[int, int] | None = None
+        self._size = 0
         try:
             self._open()
         except OSError as exc:
@@ -70,7 +71,8 @@ class RotatingFile:
             os.close(descriptor)
             raise
         identity = (status.st_dev, status.st_ino)
-        if self._rest and identity != self._identity:
+        emptied = regular and status.st_size < self._size
+        if self._rest and (identity != self._identity or emptied):
             self._rest = b""  # the line was begun in another file: write it whole into this one
         self._identity = identity
         self._size = status.st_size if regular else 0

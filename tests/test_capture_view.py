@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from haralyzer import HarParser
 
 from llmauth.capture import WireCapture
 from llmauth.capture_view import follow, har, show
@@ -258,6 +259,21 @@ def test_the_har_has_what_developer_tools_need(written: Written) -> None:
     assert stream["response"]["content"]["mimeType"] == "text/event-stream"
     assert stream["response"]["content"]["text"].encode() == b"".join(STREAMS["openai chat"])
     assert json.loads(whole["response"]["content"]["text"]) == {"id": 1}
+
+
+def test_a_reader_of_hars_finds_everything(written: Written, tmp_path: Path) -> None:
+    written.exchange(STREAMS["openai chat"], EVENTS)
+    written.exchange([b'{"id": 1}'], JSON, request_id="req-2")
+    (page,) = HarParser(json.loads(json.dumps(har(written.lines())))).pages
+    stream, whole = page.entries
+    assert (stream.request.method, stream.request.url, stream.status) == (
+        "POST", "https://api.test/v1/chat?a=1&b=", 200,
+    )  # fmt: skip
+    assert stream.request.mimeType == JSON["Content-Type"]
+    assert stream.response.mimeType == EVENTS["Content-Type"]
+    assert stream.time >= 0
+    assert stream.startTime <= whole.startTime
+    assert json.loads(whole.response.text) == {"id": 1}
 
 
 def test_a_har_of_requests_that_got_no_answer_is_still_valid(written: Written) -> None:
