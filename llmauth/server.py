@@ -93,10 +93,12 @@ class Server:
         self._thread.start()
 
     def stop(self) -> int:
-        """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``.
+        """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``, once.
 
         :returns: how many requests had to be cut
         """
+        if self._closed:
+            return 0
         self._close_listeners()
         left = self.state.lifecycle.drain(self.state.settings.shutdown_timeout)
         if left:
@@ -106,6 +108,7 @@ class Server:
         self._trigger.pull_trigger()
         self._thread.join(_FLUSH_SECONDS)
         self.dispatcher.set_thread_count(0)
+        wasyncore.close_all(self._map, ignore_all=True)
         self.state.close()
         return left
 

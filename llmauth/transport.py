@@ -143,6 +143,10 @@ class Adapter(HTTPAdapter):
         response: Any = self.send(self._request, stream=True, timeout=timeout)
         return response  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        self._pool.close()
+        super().close()
+
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         return self._pool
 
