@@ -93,7 +93,7 @@ class Server:
         self._thread.start()
 
     def stop(self) -> int:
-        """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``, once.
+        """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``.
 
         :returns: how many requests had to be cut
         """
@@ -107,8 +107,9 @@ class Server:
         self._closed = True
         self._trigger.pull_trigger()
         self._thread.join(_FLUSH_SECONDS)
-        self.dispatcher.set_thread_count(0)
-        wasyncore.close_all(self._map, ignore_all=True)
+        self.dispatcher.shutdown(timeout=int(_FLUSH_SECONDS))
+        if not self.dispatcher.threads:
+            wasyncore.close_all(self._map, ignore_all=True)
         self.state.close()
         return left
 

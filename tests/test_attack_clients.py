@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 import threading
 
 import pytest
@@ -145,7 +147,7 @@ def test_when_a_client_that_does_not_read_leaves_its_slot_is_given_back(upstream
         assert upstream.closed.acquire(timeout=TIMEOUT)
 
 
-def test_a_stopped_server_leaves_no_threads(upstream):
+def test_a_stopped_server_leaves_no_threads_and_no_connections(upstream):
     def waitress() -> set[int | None]:
         return {one.ident for one in threading.enumerate() if "waitress" in one.name}
 
@@ -154,4 +156,17 @@ def test_a_stopped_server_leaves_no_threads(upstream):
         with running_proxy(upstream) as proxy:
             assert proxy.request("GET", "/v1/models").status == 200
             assert len(waitress() - before) >= 32
+        assert upstream.closed.acquire(timeout=TIMEOUT)
     wait_until(lambda: not waitress() - before, "threads are still there")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_stopped_server_leaves_no_descriptors(upstream):
+    def left() -> int:
+        with running_proxy(upstream) as proxy:
+            assert proxy.request("GET", "/v1/models").status == 200
+        assert upstream.closed.acquire(timeout=TIMEOUT)
+        return len(os.listdir("/proc/self/fd"))
+
+    first = left()
+    wait_until(lambda: left() <= first, "descriptors are still open")
