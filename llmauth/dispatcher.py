@@ -28,6 +28,27 @@ class _Task(WSGITask):
         return environ
 
 
+class _Server:
+    """The server as one connection sees it: its reading thread is woken only if there is a reason.
+
+    waitress wakes it after every answer, to look at all connections, though it waits for the next
+    request of this one anyway.
+    """
+
+    def __init__(self, server: Any, channel: Channel) -> None:
+        self._server = server
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    def pull_trigger(self) -> None:
+        channel = self._channel
+        unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
+        if unsent or closing or channel.will_close or channel.requests:
+            self._server.pull_trigger()
+
+
 class Channel(HTTPChannel):
     """A client's connection: its requests are read strictly, and some are answered at once."""
 
@@ -35,8 +56,9 @@ class Channel(HTTPChannel):
     task_class = _Task
     answers_at_once = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: Any, *args: Any, **kwargs: Any) -> None:
+        quieter: Any = _Server(server, self)
+        super().__init__(quieter, *args, **kwargs)
         self.reader = threading.get_ident()
         self.is_due = False
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import ssl
 import struct
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .watch import RECEIVE_SIZE
+from .watch import NOT_YET, RECEIVE_SIZE
 
 STALLED = 300.0
 """Seconds for which a client may take nothing of what waits for it, before its stream is cut."""
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _LAST_CHUNK = b"0\r\n\r\n"
-_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # Two ints, on Windows two shorts: closing resets the connection.
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -142,7 +140,7 @@ class Stream:
     def _receive(self, now: float) -> None:
         try:
             data = self._upstream.recv(RECEIVE_SIZE)
-        except _NOT_YET:
+        except NOT_YET:
             return
         except OSError as exc:
             self._pass_on(self._source.break_off(exc))

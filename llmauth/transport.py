@@ -91,6 +91,8 @@ class _WatchedConnection:
         self._exchange = exchange
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined]
+            sock: Any = self.sock
+            sock.setblocking(False)
         watch, body = exchange.watch, exchange.body
         if body is None or (isinstance(body, bytes) and len(body) <= SEND_TOGETHER):
             watch.send(self.sock, exchange.head + (body or b""))

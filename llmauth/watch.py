@@ -9,9 +9,12 @@ on Windows), and costs nothing while data flows.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .exceptions import ClientDisconnected
 
@@ -20,6 +23,9 @@ TICK = 0.25
 
 RECEIVE_SIZE = 16 * 1024
 """Bytes that are read from an upstream at a time; a record of TLS holds as many."""
+
+NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket that does not block raises when it would have to."""
 
 _SEND_AT_ONCE = 256 * 1024
 
@@ -51,41 +57,44 @@ class Watch:
     def receive(self, sock: socket.socket) -> bytes:
         """Return the next bytes, as ``recv`` does.
 
+        :param sock: one that does not block, as for :meth:`send`
         :raises ClientDisconnected: when nobody waits for them any more
         :raises TimeoutError: when the upstream took too long
         """
-        try:
-            return sock.recv(RECEIVE_SIZE)
-        except TimeoutError:
-            # The first tick has passed; only now is a clock needed.
-            due = self._headers_due or time.monotonic() - TICK + self._read_timeout
+        due = None
         while True:
+            # First a look, then a read: mostly the answer is not there yet.
+            if wait_for_read(sock, TICK):
+                try:
+                    return sock.recv(RECEIVE_SIZE)
+                except NOT_YET:  # part of a TLS record
+                    continue
             self.check()
-            if time.monotonic() >= due:
+            now = time.monotonic()
+            due = due or self._headers_due or now - TICK + self._read_timeout
+            if now >= due:
                 raise TimeoutError("the upstream took too long")
-            try:
-                return sock.recv(RECEIVE_SIZE)
-            except TimeoutError:
-                continue
 
     def send(self, sock: socket.socket, data: Any) -> None:
         """Send all the data, as ``sendall`` does; raises as :meth:`receive` does."""
-        sock.settimeout(TICK)
         view = memoryview(data).cast("B")
         due = 0.0
         while view:
             try:
                 # One call for a large body would not return before all of it is sent over TLS.
-                sent = sock.send(view[:_SEND_AT_ONCE])
-            except TimeoutError:
+                view = view[sock.send(view[:_SEND_AT_ONCE]) :]
+                due = 0.0
+            except ssl.SSLWantReadError:
+                wait_for_read(sock, TICK)
+                self.check()
+            except NOT_YET:
+                if wait_for_write(sock, TICK):
+                    continue
                 self.check()
                 now = time.monotonic()
                 due = due or now + self._read_timeout
                 if now >= due:
                     raise TimeoutError("the upstream took too long to read the request") from None
-                continue
-            view = view[sent:]
-            due = 0.0
 
     def check(self) -> None:
         """Raise ClientDisconnected when nobody waits for the answer any more."""

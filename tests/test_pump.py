@@ -172,7 +172,8 @@ class FewSockets(selectors.SelectSelector):
 
 
 def test_streams_beyond_what_select_can_watch_keep_their_threads(upstream, monkeypatch):
-    monkeypatch.setattr(selectors, "DefaultSelector", FewSockets)
+    few = FewSockets if hasattr(select, "poll") else selectors.SelectSelector
+    monkeypatch.setattr(selectors, "DefaultSelector", few)
     monkeypatch.setattr("llmauth.pump.SELECT_LIMIT", 1)
     upstream.answer = Held(HEAD + chunk(b"one"), chunk(b"two") + b"0\r\n\r\n")
     with running_proxy(upstream) as proxy, contextlib.ExitStack() as stack:
