@@ -6,14 +6,20 @@ several times as much as the answer, and an attacker would pay for neither.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from waitress.channel import HTTPChannel
-from waitress.task import ThreadedTaskDispatcher, WSGITask
+from waitress.task import WSGITask
 
 from .guard import Guard
 from .intake import Parser
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = "llmauth.at_once"
 """In a WSGI environ: the answer must not wait for anything, for it holds up all connections."""
@@ -73,23 +79,91 @@ class Channel(HTTPChannel):
         return bool(taken)
 
 
-class Dispatcher(ThreadedTaskDispatcher):
+class _Worker:
+    """A thread that answers requests.
+
+    :param next: returns what to do next, None to end; waits for it
+    """
+
+    def __init__(self, number: int, next: Callable[[_Worker], Any]) -> None:
+        self.task: Any = None
+        self.woken = threading.Lock()
+        self.woken.acquire()
+        self._next = next
+        self.thread = threading.Thread(target=self._run, name=f"waitress-{number}", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (task := self._next(self)) is not None:
+            try:
+                task.service()
+            except BaseException:
+                logger.exception("unexpected error while a request was answered")
+
+
+class Dispatcher:
     """Hands requests to threads, but leaves addresses that are locked out to the reader.
+
+    In place of waitress's own, which wakes the thread that has been idle for longest, through a
+    condition: here it is the one that was busy last, whose memory is still at hand.
 
     :param guard: knows who is locked out
     :param threads: how many there are
     """
 
     def __init__(self, guard: Guard, threads: int) -> None:
-        super().__init__()
         self._guard = guard
-        self.set_thread_count(threads)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._waiting: deque[Any] = deque()
+        self._stopping = False
+        self._workers = [_Worker(number, self._next) for number in range(threads)]
+
+    @property
+    def busy(self) -> int:
+        """How many threads have something to do."""
+        return len(self._workers) - len(self._idle)
 
     def add_task(self, task: Any) -> None:
+        """Have a connection's first request answered; called by waitress."""
         if task.reader == threading.get_ident() and self._is_refused(task):
             task.is_due = True
-        else:
-            super().add_task(task)
+            return
+        with self._lock:
+            if not self._idle:
+                self._waiting.append(task)
+                return
+            worker = self._idle.pop()
+        worker.task = task
+        worker.woken.release()
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """End the threads as they become idle; return whether all have ended in time.
+
+        :param timeout: seconds
+        """
+        with self._lock:
+            self._stopping = True
+            idle, self._idle = self._idle, []
+            while cancel_pending and self._waiting:
+                self._waiting.popleft().cancel()
+        for worker in idle:
+            worker.woken.release()
+        until = time.monotonic() + timeout
+        for worker in self._workers:
+            worker.thread.join(max(0.0, until - time.monotonic()))
+        return not any(worker.thread.is_alive() for worker in self._workers)
+
+    def _next(self, worker: _Worker) -> Any:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._stopping:
+                return None
+            self._idle.append(worker)
+        worker.woken.acquire()
+        task, worker.task = worker.task, None
+        return task
 
     def _is_refused(self, channel: Channel) -> bool:
         request: Any = channel.requests[0]

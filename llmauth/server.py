@@ -72,11 +72,12 @@ class Server:
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(self.state.guard, settings.threads + RESERVED_THREADS)
+        dispatcher: Any = self.dispatcher
         create_server(
             app.wsgi_app,
             map=self._map,
             sockets=self.sockets,
-            _dispatcher=self.dispatcher,
+            _dispatcher=dispatcher,
             connection_limit=max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT,
             asyncore_use_poll=self._use_poll,
             channel_request_lookahead=1,
@@ -107,8 +108,7 @@ class Server:
         self._closed = True
         self._trigger.pull_trigger()
         self._thread.join(_FLUSH_SECONDS)
-        self.dispatcher.shutdown(timeout=int(_FLUSH_SECONDS))
-        if not self.dispatcher.threads:
+        if self.dispatcher.shutdown(timeout=_FLUSH_SECONDS):
             wasyncore.close_all(self._map, ignore_all=True)
         self.state.close()
         return left

@@ -194,10 +194,10 @@ def test_streams_take_no_threads(upstream):
             read_until(stack.enter_context(proxy.open(request_bytes("/v1/x"))), EVENT)
         deadline = threading.Event()
         for _ in range(100):
-            if dispatcher.active_count == 0:
+            if dispatcher.busy == 0:
                 break
             deadline.wait(0.05)
-        assert dispatcher.active_count == 0
+        assert dispatcher.busy == 0
         assert proxy.server.state.lifecycle.used == 5
         for _ in range(5):
             upstream.answer.go_on.release()
