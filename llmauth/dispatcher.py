@@ -33,6 +33,11 @@ class _Task(WSGITask):
         environ[AT_ONCE] = self.channel.answers_at_once
         return environ
 
+    def write(self, data: bytes) -> None:
+        """Send the head together with the first bytes, if there are any."""
+        self.channel.holds_head = bool(data) and not self.wrote_header and self.has_body
+        super().write(data)
+
 
 class _Server:
     """The server as one connection sees it: its reading thread is woken only if there is a reason.
@@ -61,6 +66,7 @@ class Channel(HTTPChannel):
     parser_class = Parser
     task_class = _Task
     answers_at_once = False
+    holds_head = False
 
     def __init__(self, server: Any, *args: Any, **kwargs: Any) -> None:
         quieter: Any = _Server(server, self)
@@ -77,6 +83,16 @@ class Channel(HTTPChannel):
             self.service()
             self.answers_at_once = False
         return bool(taken)
+
+    def write_soon(self, data: bytes) -> int:
+        if not self.holds_head:
+            return int(super().write_soon(data))
+        self.holds_head = False
+        with self.outbuf_lock:
+            self.outbufs[-1].append(data)
+            self.current_outbuf_count += len(data)
+            self.total_outbufs_len += len(data)
+        return len(data)
 
 
 class _Worker:
