@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.task import WSGITask
 
@@ -67,6 +68,7 @@ class Channel(HTTPChannel):
     task_class = _Task
     answers_at_once = False
     holds_head = False
+    outbufs: list[OverflowableBuffer]
 
     def __init__(self, server: Any, *args: Any, **kwargs: Any) -> None:
         quieter: Any = _Server(server, self)
@@ -89,6 +91,10 @@ class Channel(HTTPChannel):
             return int(super().write_soon(data))
         self.holds_head = False
         with self.outbuf_lock:
+            if self.current_outbuf_count >= self.adj.outbuf_high_watermark:
+                # As waitress does: a buffer of its own for each answer.
+                self.outbufs.append(OverflowableBuffer(self.adj.outbuf_overflow))
+                self.current_outbuf_count = 0
             self.outbufs[-1].append(data)
             self.current_outbuf_count += len(data)
             self.total_outbufs_len += len(data)

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_the_headers_of_a_stream_arrive_before_its_first_byte(proxy, upstream):
         upstream.answer.go_on.release()
         upstream.answer.go_on.release()
         read_until(sock, b"one")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts segments as Linux does")
+def test_an_answer_leaves_in_one_piece_also_on_a_connection_that_is_used_again(proxy, upstream):
+    with proxy.open(b"") as sock:
+        for _ in range(3):
+            sock.sendall(request_bytes("/v1/x"))
+            assert read_until(sock, b'{"ok": true}').startswith(b"HTTP/1.1 200 OK\r\n")
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 156)
+        assert int.from_bytes(told[152:], sys.byteorder) == 3  # tcpi_data_segs_in
 
 
 @pytest.mark.parametrize(
