@@ -13,9 +13,11 @@ import functools
 import logging
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from waitress.buffers import OverflowableBuffer
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, split_uri
+from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
 from .exceptions import error_body
@@ -31,9 +33,10 @@ MAX_LINE = 4096
 
 MAX_TRAILERS = 16 * 1024
 
-_REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Z]+ ([!-~]+) HTTP/1\.([01])")
-_TARGET = re.compile(rb"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/(1\.[01])")
+_TARGET = re.compile(r"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
+_ASTERISK = ("OPTIONS", "*")
+_FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
@@ -93,6 +96,12 @@ class Parser(HTTPRequestParser):
     """One request, as it arrives."""
 
     error: Error | None
+    body_rcv: Any
+    headers: dict[str, str]
+    command: Any
+    path: Any
+    request_uri: Any
+    query: Any
 
     def received(self, data: bytes) -> int:
         """Take the next bytes; returns how many of them belong to this request."""
@@ -127,66 +136,92 @@ class Parser(HTTPRequestParser):
             raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Check a whole head, then have waitress take it apart."""
+        """Check a whole head, and leave what it says where waitress looks for it."""
         if header_plus == b"GET / HTTP/1.0\r\n":
             super().parse_header(header_plus)  # waitress's own, when the head is too long
             return
         if len(header_plus) > MAX_HEAD_BYTES:
             raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
-        request_line, *lines = header_plus.removesuffix(b"\r\n\r\n").split(b"\r\n")
-        is_1_0 = _checked_request_line(request_line)
-        fields = _checked_fields(lines)
-        _check_framing(fields, is_1_0)
-        # Without the spaces around values, for which waitress's expressions take so long.
-        clean = [request_line, *(b": ".join(field) for field in fields), b"", b""]
-        super().parse_header(b"\r\n".join(clean))
+        head = header_plus.decode("latin-1").removesuffix("\r\n\r\n")
+        request_line, *lines = head.split("\r\n")
+        self.command, self.request_uri, self.version = _checked_request_line(request_line)
+        headers = self.headers = _checked_headers(lines)
+        _check_framing(headers, self.version)
+        self.url_scheme = self.adj.url_scheme
+        if self.request_uri.startswith("/"):
+            path, _, self.query = self.request_uri.partition("?")
+            self.path = unquote(path, "latin-1") if "%" in path else path
+        else:
+            self.path, self.query = split_uri(self.request_uri.encode("latin-1"))[2:4]
+        connection = headers.get("CONNECTION", "").lower()
+        if self.version == "1.1":
+            self.connection_close = connection == "close"
+            self.expect_continue = headers.get("EXPECT", "").lower() == "100-continue"
+        else:
+            self.connection_close = connection != "keep-alive"
+        self._expect_body()
+
+    def _expect_body(self) -> None:
+        self.chunked = self.headers.pop("TRANSFER_ENCODING", None) is not None
         if self.chunked:
-            self.body_rcv: Any = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))
+            self.body_rcv = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))
+        elif length := int(self.headers.get("CONTENT_LENGTH", 0)):
+            self.content_length = length
+            buffer = OverflowableBuffer(self.adj.inbuf_overflow)
+            self.body_rcv = FixedStreamReceiver(length, buffer)
 
 
-def _checked_request_line(line: bytes) -> bool:
-    """Return whether the request is one of HTTP/1.0."""
+def _checked_request_line(line: str) -> tuple[str, str, str]:
+    """Return method, target and version."""
     found = _REQUEST_LINE.fullmatch(line)
     if not found:
-        if re.search(rb" HTTP/(?!1\.[01]$)[0-9.]+$", line):
+        if re.search(r" HTTP/(?!1\.[01]$)[0-9.]+$", line):
             raise _Refused("This server speaks HTTP/1.1.", 505)
         raise _Refused("The request line is malformed.")
-    target, method = found[1], line.partition(b" ")[0]
-    if not (_TARGET.fullmatch(target) or method == b"CONNECT" or line[:10] == b"OPTIONS * "):
+    method, target, version = found.groups()
+    if not (_TARGET.fullmatch(target) or method == "CONNECT" or (method, target) == _ASTERISK):
         raise _Refused("The request target is neither a path nor a URL.")
-    return found[2] == b"0"
+    return method, target, version
 
 
-def _checked_fields(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+def _checked_headers(lines: list[str]) -> dict[str, str]:
+    """Return the headers as waitress has them: named as in a WSGI environ, repeated ones joined.
+
+    A name with an underscore would pass for another one there, and is dropped.
+    """
     if len(lines) > MAX_HEADERS:
         raise _Refused(f"The request has more than {MAX_HEADERS} headers.", 431)
-    fields = []
+    headers: dict[str, str] = {}
     for line in lines:
         found = _FIELD.fullmatch(line)
         if not found:  # a folded line, too: RFC 9112 §5.2 lets a server refuse it
             raise _Refused("A header is malformed.")
-        fields.append((found[1], found[2].strip(b" \t")))
-    return fields
+        spelled, value = found.groups()
+        if "_" in spelled:
+            continue
+        name, value = spelled.upper().replace("-", "_"), value.strip(" \t")
+        if name not in headers:
+            headers[name] = value
+        elif name == "HOST":
+            raise _Refused("The request must have one Host header.")
+        else:
+            headers[name] += ", " + value
+    return headers
 
 
-def _check_framing(fields: list[tuple[bytes, bytes]], is_1_0: bool) -> None:
+def _check_framing(headers: dict[str, str], version: str) -> None:
     """Make sure that there is one way to tell where the request ends, and one host.
 
     RFC 9112 §3.2, §6.1 and §6.3 want these refused, or let a server do so.
     """
-
-    def values(name: bytes) -> list[bytes]:
-        return [value for key, value in fields if key.lower() == name]
-
-    hosts, lengths = values(b"host"), values(b"content-length")
-    codings = values(b"transfer-encoding")
-    if len(hosts) > 1 or (not hosts and not is_1_0):
+    length, coding = headers.get("CONTENT_LENGTH"), headers.get("TRANSFER_ENCODING")
+    if "HOST" not in headers and version == "1.1":
         raise _Refused("The request must have one Host header.")
-    if codings and (lengths or is_1_0):
+    if coding is not None and (length is not None or version == "1.0"):
         raise _Refused("The request has two kinds of length, or one that HTTP/1.0 does not know.")
-    if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+    if coding is not None and coding.lower() != "chunked":
         raise _Refused("The only transfer coding of requests is 'chunked'.", 501)
-    if lengths and (len(lengths) > 1 or not re.fullmatch(rb"[0-9]{1,18}", lengths[0])):
+    if length is not None and not re.fullmatch("[0-9]{1,18}", length):
         raise _Refused("The content length is not one number.")
 
 
@@ -253,5 +288,6 @@ class Chunks:
             self.completed = True
         else:
             self._trailers += len(line)
-            if self._trailers > MAX_TRAILERS or not _FIELD.fullmatch(line.removesuffix(b"\r\n")):
+            field = line.decode("latin-1").removesuffix("\r\n")
+            if self._trailers > MAX_TRAILERS or not _FIELD.fullmatch(field):
                 self.error = Refusal("The trailers are malformed.")

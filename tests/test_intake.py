@@ -1,0 +1,52 @@
+"""Requests are understood as waitress understands them, where they are taken at all."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from waitress.adjustments import Adjustments
+from waitress.parser import HTTPRequestParser
+
+from llmauth.intake import Parser
+
+ADJUSTMENTS = Adjustments()
+FIELDS = (
+    "command", "request_uri", "version", "path", "query", "url_scheme", "headers", "chunked",
+    "content_length", "connection_close", "expect_continue", "headers_finished", "completed",
+)  # fmt: skip
+
+names = st.sampled_from([
+    "Accept", "Connection", "connection", "Expect", "Content-Length", "Content_Length",
+    "Transfer-Encoding", "X-Api-Key", "x-api-key", "X_Api_Key", "X.~!",
+])  # fmt: skip
+values = st.sampled_from([
+    "", "a", "close", "Close", "keep-alive", "Keep-Alive", "100-continue", "0", "12", "chunked",
+    " \t padded \t ", "a, b", "\xe9\xff", "\x85 \xa0",
+])  # fmt: skip
+targets = st.one_of(
+    st.sampled_from([
+        "/", "//", "/v1/chat?a=b?c", "/a%2Fb%00%e9%E9%zz", "/?", "/a;b=c", "/../x", "//h/p?q#f",
+        "http://example.org", "http://example.org/a%20b?c", "https://[::1]:8/a?b", "*",
+    ]),
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20).map("/".__add__),
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(["GET", "POST", "OPTIONS", "M-SEARCH"]),
+    targets,
+    st.sampled_from(["1.0", "1.1"]),
+    st.lists(st.tuples(names, values), max_size=5),
+)
+def test_what_is_taken_reads_as_in_waitress(method, target, version, fields):
+    lines = [f"{method} {target} HTTP/{version}", "Host: a"]
+    lines += [f"{name}:{value}" for name, value in fields]
+    data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    ours, theirs = Parser(ADJUSTMENTS), HTTPRequestParser(ADJUSTMENTS)
+    consumed = ours.received(data), theirs.received(data)
+    if ours.error:
+        return
+    assert consumed == (len(data), len(data))
+    assert theirs.error is None
+    for field in FIELDS:
+        assert getattr(ours, field) == getattr(theirs, field), field
