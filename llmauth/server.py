@@ -24,6 +24,7 @@ from waitress.trigger import trigger
 from .dispatcher import Channel, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
+from .streams import STALLED
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,19 @@ class Server:
         self._stopping = self.state.lifecycle.draining = True
 
     def _loop(self) -> None:
+        next_look = 0.0
         while not self._closed:
             wasyncore.loop(timeout=0.5, use_poll=self._use_poll, map=self._map, count=1)
+            if (now := time.time()) >= next_look:
+                next_look = now + 1.0
+                self._cut_stalled(now)
+
+    def _cut_stalled(self, now: float) -> None:
+        """Free the threads whose clients do not read, for which waitress would wait for ever."""
+        for channel in self._channels():
+            waits = channel.requests and channel.total_outbufs_len  # waitress ends the others
+            if waits and now - channel.last_activity > STALLED:
+                channel.handle_close()
 
     def _close_listeners(self) -> None:
         """Close the listening sockets, from the thread that owns the table of sockets."""

@@ -27,6 +27,8 @@ from servers import (
     whole,
 )
 
+from llmauth import server, streams
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
 
@@ -171,6 +173,33 @@ def descriptors() -> int:
     """Return how many files and sockets this process has open, where the system tells."""
     where = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
     return len(os.listdir(where)) if where else 0
+
+
+@pytest.mark.parametrize(
+    "head",
+    [HEAD, b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n"],
+    ids=["stream", "with a length"],
+)
+def test_a_client_that_stays_but_does_not_read_is_cut(proxy, upstream, monkeypatch, head):
+    """waitress alone would wait for ever, with a thread."""
+    for module in (server, streams):
+        monkeypatch.setattr(module, "STALLED", 0.5)
+    ended = threading.Event()
+
+    def answer(request) -> None:
+        with contextlib.suppress(OSError):
+            request.sock.sendall(head)
+            while True:
+                request.sock.sendall(chunk(bytes(2**20)))
+        ended.set()
+
+    upstream.answer = answer
+    lifecycle = proxy.server.state.lifecycle
+    with proxy.open(request_bytes("/v1/x")) as sock:
+        assert sock.recv(10)
+        assert lifecycle.used == 1
+        assert ended.wait(TIMEOUT)
+        wait_for(lambda: lifecycle.used == 0, "the slot is free")
 
 
 def test_a_large_upload_passes_without_being_held_in_memory(upstream):
