@@ -216,5 +216,5 @@ class BackendTable:
         try:
             entry[attribute] = FIELDS[attribute](value)
         except ValueError as exc:
-            raise ConfigurationError(f"{origin}: {attribute} {exc}.") from exc
+            raise ConfigurationError(f"{origin}: {attribute} {exc}.") from None
         self.origins[f"backends.{name}.{attribute}"] = origin

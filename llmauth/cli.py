@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -16,28 +18,41 @@ from .check import run_checks
 from .configuration import Given, load, require_keys, warn, with_changes
 from .exceptions import ConfigurationError
 from .factory import create_app
-from .keys import DEFAULT_NAME
+from .keys import DEFAULT_NAME, hiding, secrets_in
 from .logs import colourful, configure
+from .misplaced import hidden
 from .server import PortTakenError, Server
 from .settings import TABLE, Setting, Settings
-from .uris import masked_uri
 from .version import __version__
 
 KEY_BYTES = 32
 """Entropy of a key that ``keygen`` makes: 256 bits, 43 characters."""
 
 
+@contextlib.contextmanager
+def _hiding_keys() -> Iterator[None]:
+    """Have neither our refusals nor click's repeat a key."""
+    try:
+        with hiding(secrets_in(os.environ)):
+            yield
+    except click.UsageError as exc:
+        message = hidden(exc.format_message(), secrets_in(os.environ))
+        raise click.UsageError(message, exc.ctx) from None
+
+
 class _ServeByDefault(click.Group):
-    """Takes ``llmauth --port 9000`` for ``llmauth serve --port 9000``."""
+    """Takes ``llmauth --port 9000`` for ``llmauth serve --port 9000``, and shows no keys."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version", "-h")):
             args = ["serve", *args]
-        return super().parse_args(ctx, args)
+        with _hiding_keys():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _hiding_keys():
+                return super().invoke(ctx)
         except PortTakenError as exc:
             click.echo(console.refusal(str(exc)), err=True)
             ctx.exit(1)
@@ -89,7 +104,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     for pair in options.pop("backend"):
         name, equals, url = pair.partition("=")
         if not equals:
-            raise ConfigurationError(f"flag --backend: '{masked_uri(pair)}' is not NAME=URL.")
+            raise ConfigurationError(f"flag --backend: '{pair}' is not NAME=URL.")
         backends[name.strip()] = url
     values = {name: value for name, value in options.items() if value not in (None, ())}
     return load(Given(values, backends, config_file=config))
@@ -172,7 +187,8 @@ def check(**options: Any) -> None:
         click.echo(line)
     require_keys(settings)
     click.echo()
-    sys.exit(0 if run_checks(settings, lambda line: click.echo(console.verdict(line))) else 1)
+    good = run_checks(settings, lambda line: click.echo(console.verdict(settings, line)))
+    sys.exit(0 if good else 1)
 
 
 @main.group()

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,8 +21,10 @@ from .exceptions import ConfigurationError
 from .keys import (
     KEY_VARIABLE,
     MISSING,
+    hiding,
     proxy_key_sources,
     read_keys,
+    secrets_in,
     warn_of_weak,
 )
 from .settings import TABLE, Setting, Settings
@@ -61,6 +64,11 @@ def load(given: Given | None = None, environ: Mapping[str, str] | None = None) -
     """
     given = given or Given()
     environ = os.environ if environ is None else environ
+    with hiding(chain(secrets_in(environ), (key for _, key in given.keys))):
+        return _loaded(given, environ)
+
+
+def _loaded(given: Given, environ: Mapping[str, str]) -> Settings:
     file = given.config_file or environ.get(CONFIG_VARIABLE, "").strip() or None
     flat, in_file = _read_file(Path(file)) if file else ({}, {})
     values: dict[str, Any] = {}
@@ -137,7 +145,7 @@ def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
         return setting.parse(raw)
     except ValueError as exc:
         shown = "" if setting.secret or setting.list_of else f" '{raw}'"
-        raise ConfigurationError(f"{setting.name} ({origin}):{shown} {exc}.") from exc
+        raise ConfigurationError(f"{setting.name} ({origin}):{shown} {exc}.") from None
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -146,7 +154,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # nosec B506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from exc
+        raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: what it holds is nested too deeply.") from None
     except yaml.YAMLError as exc:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 import click
 
 from .guard import PUBLIC_PATHS
+from .misplaced import hidden
 from .server import Server
 from .settings import TABLE, BackendSettings, Settings, shown_value
-from .uris import masked_uri
 from .version import __version__
 
 logger = logging.getLogger("llmauth")
@@ -54,7 +54,7 @@ def banner(server: Server) -> str:
         ("authentication", keys),
         ("backends", _backends(settings)),
         ("wrong keys", _brute_force(settings)),
-        ("counted in", masked_uri(settings.storage_uri)),
+        ("counted in", settings.storage_uri),
         ("capture", settings.capture_file or "off"),
         ("public", " ".join([*sorted(PUBLIC_PATHS), *settings.bypass_paths])),
     ]
@@ -62,7 +62,8 @@ def banner(server: Server) -> str:
         rows.append(("web pages of", " ".join(settings.cors_origins)))
     lines = [click.style(f"llmauth {__version__}", bold=True)]
     for name, value in rows:
-        first, *rest = _wrapped(f"  {name + ':':16}{_ascii(value)}", indent=18)
+        shown = _ascii(hidden(value, settings.secrets))
+        first, *rest = _wrapped(f"  {name + ':':16}{shown}", indent=18)
         lines += [click.style(first[:18], fg="cyan") + first[18:], *rest]
     return "\n".join(lines)
 
@@ -74,9 +75,9 @@ def refusal(message: str) -> str:
     return click.style("\n".join(_wrapped(message)), fg="red")
 
 
-def verdict(line: str) -> str:
-    """Return a line of ``llmauth check``, such as ``backend openai: ok``."""
-    subject, colon, rest = _ascii(line).partition(": ")
+def verdict(settings: Settings, line: str) -> str:
+    """Return a line of ``llmauth check``, such as ``backend openai: ok``, secrets masked."""
+    subject, colon, rest = _ascii(hidden(line, settings.secrets)).partition(": ")
     lines = _wrapped(f"{subject}{colon}{rest}", indent=2)
     style = {"fg": "green"} if rest.startswith("ok") else {"bold": True}
     lines[0] = click.style(lines[0][: len(subject)], **style) + lines[0][len(subject) :]
@@ -137,10 +138,10 @@ def origins(settings: Settings) -> Iterator[str]:
             for setting in [f"backends.{name}.{attribute}"]
         ]
     yield "Values without a source in brackets are the defaults."
-    yield from _table(rows)
+    yield from _table([tuple(hidden(one, settings.secrets) for one in row) for row in rows])
 
 
-def _table(rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield the lines of settings by section; what does not fit goes on below the value."""
     section = None
     for name, value, origin in rows:
@@ -172,7 +173,7 @@ def _backend_value(backend: BackendSettings, attribute: str) -> str:
     value = getattr(backend, attribute)
     if attribute == "api_key":
         return "****" if value else "none"
-    return masked_uri(str(value or "none"))
+    return str(value or "none")
 
 
 def demo(server: Server, key: str) -> str:

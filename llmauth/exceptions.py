@@ -37,7 +37,7 @@ from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-REALM = "llmauth"
+from .misplaced import hidden
 
 
 class LLMAuthError(Exception):
@@ -45,7 +45,10 @@ class LLMAuthError(Exception):
 
 
 class ConfigurationError(LLMAuthError):
-    """A setting that cannot be used; the message says which, from where, and what to do."""
+    """A setting that cannot be used: which, from where, what to do; keys in it are masked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hidden(message))
 
 
 class ClientDisconnected(LLMAuthError):
@@ -244,7 +247,6 @@ class NotSupported(RequestRefused):
     """501: WebSocket."""
 
     code = 501
-    type = "api_error"
     status = "UNIMPLEMENTED"
     error_code = "not_supported"
 
@@ -256,7 +258,6 @@ class UpstreamUnreachable(RequestRefused, exceptions.BadGateway):
     """502: the backend could not be reached or answered with something that is not HTTP."""
 
     code = 502
-    type = "api_error"
     status = "UNAVAILABLE"
     error_code = "upstream_unreachable"
 
@@ -289,12 +290,10 @@ class LoopDetected(RequestRefused):
     """508: the request has been through this server before."""
 
     code = 508
-    type = "api_error"
-    status = "INTERNAL"
     error_code = "loop_detected"
 
 
 def challenge(error: str | None = None) -> tuple[str, str]:
     """Return the ``WWW-Authenticate`` header of RFC 6750 §3."""
-    value = f'Bearer realm="{REALM}"'
+    value = 'Bearer realm="llmauth"'
     return ("WWW-Authenticate", f'{value}, error="{error}"' if error else value)

@@ -16,6 +16,7 @@ from .flask_settings import from_flask
 from .guard import Guard, refusal_headers
 from .journal import Journal
 from .key_files import KeyFiles
+from .keys import hiding
 from .lifecycle import Lifecycle
 from .pump import Pump
 from .redaction import Redactor
@@ -114,7 +115,8 @@ class LLMAuth:
         if EXTENSION in app.extensions:
             raise RuntimeError("LLMAuth guards this application already.")
         settings = self._settings or from_flask(app.config)
-        app.extensions[EXTENSION] = State(settings)
+        with hiding(settings.secrets):
+            app.extensions[EXTENSION] = State(settings)
         if self._settings is None:
             warn(settings)
         app.before_request(self._guard)

@@ -10,6 +10,7 @@ from .configuration import load, warn
 from .exceptions import ConfigurationError
 from .extension import EXTENSION
 from .factory import create_app
+from .keys import hiding
 from .logs import configure
 
 
@@ -21,7 +22,8 @@ def hosted_app() -> Flask:
     try:
         settings = load()
         app = create_app(settings)
-        configure(settings, app.extensions[EXTENSION].redactor)
+        with hiding(settings.secrets):
+            configure(settings, app.extensions[EXTENSION].redactor)
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         # After any other status gunicorn starts the next worker, for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from .credentials import MAX_TOKEN_BYTES
 from .exceptions import ConfigurationError
+from .misplaced import hidden
+from .uris import uri_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,9 @@ MISSING = (
     "or start with --disable-auth for local development."
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+_HOLDS_FILE = re.compile(r".*_API_KEY(?:_\w+)?_FILE")
+_HOLDS_SECRET = re.compile(rf"{KEY_VARIABLE}\w*|(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)")
+_HOLDS_URI = re.compile(r".*_(?:PROXY|UR[IL])")
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
         where = f"{variable} ({path}, line {number})"
         if not _NAME.fullmatch(own):
             raise ConfigurationError(f"{where}: a key's name is made of letters, digits, . _ @ -")
+        if weakness(key) and hidden(own) != own:
+            raise ConfigurationError(f"{where}: the name looks like a key. A line is NAME: KEY.")
         found.append((own, checked_key(key, where)))
     if not found:
         raise ConfigurationError(f"{variable}: {path} holds no key.")
@@ -110,7 +118,7 @@ def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{variable}: cannot read {path}: {reason}.") from exc
+        raise ConfigurationError(f"{variable}: cannot read {path}: {reason}.") from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()
@@ -170,3 +178,27 @@ def read_provider_key(source: KeySource) -> str:
     if len(lines) != 1:
         raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")
     return checked_key(lines[0][1], source.variable)
+
+
+def secrets_in(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield every key and password that an environment holds, by the names of its variables."""
+    for name, value in environ.items():
+        if _HOLDS_FILE.fullmatch(name):
+            try:
+                yield from (line.rpartition(": ")[2] for _, line in _lines(Path(value), name))
+            except ConfigurationError:
+                if Path(value).name == value:  # no path: it may be the key itself
+                    yield value
+        elif _HOLDS_SECRET.fullmatch(name):
+            yield value.strip("\"' ")
+        elif _HOLDS_URI.fullmatch(name):
+            yield from uri_secrets(value)
+
+
+@contextlib.contextmanager
+def hiding(secrets: Iterable[str]) -> Iterator[None]:
+    """Have errors of configuration not repeat these secrets."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        raise type(exc)(hidden(str(exc), secrets)) from None

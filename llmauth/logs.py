@@ -103,7 +103,7 @@ def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:
         except OSError as exc:
             raise ConfigurationError(
                 f"The log file {settings.log_file} cannot be written: {exc.strerror}."
-            ) from exc
+            ) from None  # which names the file again
     else:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(settings))

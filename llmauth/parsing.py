@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .addresses import Network, parse_network
-from .uris import is_ambiguous, masked_uri
+from .uris import is_ambiguous
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
@@ -106,7 +106,7 @@ def parse_origin(value: Any) -> str:
     found = _ORIGIN.fullmatch(text.rstrip("/"))
     if not found:
         raise ValueError(
-            f"holds '{masked_uri(text)}', which is no origin such as https://chat.example.com or "
+            f"holds '{text}', which is no origin such as https://chat.example.com or "
             "http://localhost:3000: no path, no patterns, names in ASCII"
         )
     scheme, host, port = found[1].lower(), found[2].lower(), found[3]

@@ -188,7 +188,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except socket.gaierror as exc:
-        raise ConfigurationError(f"Cannot listen on {host}: no such address.") from exc
+        raise ConfigurationError(
+            f"Cannot listen on {host}: no such address. Choose one of this machine with --host."
+        ) from exc
     sockets: list[socket.socket] = []
     try:
         for family, *_, address in dict.fromkeys(found):

@@ -14,6 +14,7 @@ from typing import Any
 
 from .addresses import Network
 from .keys import KeySource
+from .misplaced import hidden
 from .parsing import (
     list_of,
     number,
@@ -48,7 +49,7 @@ class Setting:
 
     :param parse: turns text, a YAML value or a list into the setting's value; raises ValueError
     :param list_of: what one item of a repeatable setting is, None for a single value
-    :param secret: shown masked
+    :param secret: not shown in an error
     """
 
     attribute: str
@@ -211,7 +212,8 @@ class Settings:
     def __repr__(self) -> str:
         shown = (f"{s.attribute}={shown_value(s, getattr(self, s.attribute))}" for s in TABLE)
         names = ", ".join(name for name, _ in self.keys)
-        return f"Settings({', '.join(shown)}, keys=({names}), backends={dict(self.backends)})"
+        text = f"Settings({', '.join(shown)}, keys=({names}), backends={dict(self.backends)})"
+        return hidden(text, self.secrets)
 
     def uses(self, backend: BackendSettings) -> bool:
         """True for a backend that somebody configured; the others are there for own keys."""
@@ -245,4 +247,4 @@ def shown_value(setting: Setting, value: Any) -> str:
     if value is None:
         return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return masked_uri(text) if setting.secret else text
+    return hidden(text)

@@ -157,7 +157,7 @@ def open_store(uri: str) -> CountingStore:
         try_out(store)
     # Each client library has errors of its own, for a bad URI and for a server that refuses.
     except Exception as exc:
-        raise ConfigurationError(f"The store {masked_uri(uri)} {_trouble(exc, scheme)}.") from exc
+        raise ConfigurationError(f"The store {masked_uri(uri)} {_trouble(exc, scheme)}.") from None
     return store  # type: ignore[return-value]
 
 
@@ -215,6 +215,6 @@ def _trouble(exc: Exception, scheme: str) -> str:
         what, exc = "reached", exc.storage_error
     reason = str(exc)
     if "NOAUTH" in reason or "already authenticated" in reason:
-        return f"wants a password: {scheme}://:PASSWORD@HOST:PORT"
+        return "wants a password: write :PASSWORD@ before the host"
     reason = (masked_uri(reason).splitlines() or [type(exc).__name__])[0]
     return f"cannot be {what}: {reason.rstrip('.')[:200]}"

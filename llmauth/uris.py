@@ -10,7 +10,7 @@ import re
 from urllib.parse import unquote
 
 _USERINFO = re.compile(r"//([^\s]*)@")
-_QUERY_VALUE = re.compile(r"([?&][^=&\s]+=)[^&\s]+")
+_QUERY_VALUE = re.compile(r"([?&][^=&\s]+=)[^&\s]*[^&\s'\",.)]")
 _SECRET_VALUE = re.compile(r"(?i)[?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=([^&\s]+)")
 
 

@@ -70,7 +70,7 @@ def test_password_and_tls(client, guarded, encrypted, certificate):
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("redis://127.0.0.1:{guarded}", "wants a password: redis://:PASSWORD@HOST:PORT"),
+        ("redis://127.0.0.1:{guarded}", "wants a password: write :PASSWORD@ before the host"),
         ("redis://:wrong-pass@127.0.0.1:{guarded}", "invalid username-password pair"),
         ("redis://me:wrong-pass@127.0.0.1:{guarded}", "invalid username-password pair"),
         (f"redis://:{PASSWORD}@127.0.0.1:{{guarded}}/99", "DB index is out of range"),
