@@ -35,8 +35,9 @@ def family(pid: int) -> list[int]:
     """A process and its children, for servers that work in child processes."""
     if not LINUX:
         return [pid]
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
+    # The kernel lists them by the thread that started them.
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for one in lists for child in one.read_text().split())]
 
 
 def description() -> str:

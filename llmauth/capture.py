@@ -1,20 +1,24 @@
-"""The wire capture: every exchange as JSON Lines, written by a thread of its own.
+"""The wire capture: every exchange as JSON Lines, written by a process of its own.
 
-A request thread only takes the time and queues what it has; decompression, redaction and writing
-happen on the writer thread. A failing disk or a full queue is counted and never fails a request.
+A request thread only takes the time and queues what it has. One thread sends on what has gathered
+for a moment; decompression, redaction and writing are the other process's. A failing disk or a
+full queue is counted and never fails a request.
 """
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import logging
+import os
 import threading
 import time
 from collections import deque
 
-from .capture_events import ExchangeLog
 from .capture_file import RotatingFile
-from .capture_json import SafeJSON
-from .capture_recorder import Exchange, Item
+from .capture_process import WriterProcess
+from .capture_recorder import Event, Exchange
+from .exceptions import ConfigurationError
 from .redactor import Redactor
 
 QUEUE_SIZE = 64 * 1024**2
@@ -24,8 +28,15 @@ FULL_QUEUE_WAIT = 0.1
 """Seconds that the start of an exchange waits for room in a full queue; after that, until there is
 room, none does. A chunk never waits: one thread may be carrying all streams."""
 
-RETRY_INTERVAL = 1.0
-"""Seconds between attempts to write to a failing disk."""
+GATHERING = 0.03
+"""Seconds in which events gather that are sent together: the thread that sends them takes Python's
+lock from the requests each time it wakes."""
+
+MESSAGE_SIZE = 256 * 1024
+"""Bytes of events that are sent at once, without waiting for more."""
+
+RESTART_INTERVAL = 1.0
+"""Seconds between attempts to start the process that writes."""
 
 __all__ = ["Exchange", "WireCapture"]
 
@@ -54,22 +65,31 @@ class WireCapture:
         self.failures = 0
         """Failed writes, and events dropped or withheld."""
 
-        self._json = SafeJSON(redactor)
-        self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
+        self._redactor = redactor
+        self._arguments = {
+            "path": os.path.abspath(path),
+            "max_bytes": max_bytes,
+            "max_files": max_files,
+        }
+        _try(RotatingFile(path, max_bytes=max_bytes, max_files=max_files))
+        self._numbers = itertools.count(1)
         self._queue_size = queue_size
-        self._items: deque[Item] = deque()
-        self._held = self._dropped = 0
+        self._events: deque[tuple[int, Event]] = deque()
+        self._held = self._unsent = self._dropped = 0
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
+        self._process: WriterProcess | None = None
         self._thread: threading.Thread | None = None
-        self._closing = self._write_fails = self._dropping = self._incomplete = False
+        self._closing = self._resting = self._dropping = self._missing = self._complete = False
+        self._writes = True
+        self._next_start = 0.0
         self._deadline = float("inf")
 
     @property
     def healthy(self) -> bool:
         """Whether everything is being written at the moment."""
-        return not (self._write_fails or self._dropping)
+        return self._writes and not self._dropping
 
     def exchange(
         self,
@@ -85,7 +105,7 @@ class WireCapture:
         :param credentials: of the request; masked however long the exchange takes
         """
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
-        return Exchange(self.put, ExchangeLog(self._json, client, ids, credentials))
+        return Exchange(self.put, next(self._numbers), (client, ids, credentials))
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -97,13 +117,16 @@ class WireCapture:
             self._room.notify_all()
             thread = self._thread
         if thread is None:
-            self._file.close()
             return
-        thread.join(timeout + 0.1)
-        if first and (self._incomplete or thread.is_alive()):
+        atexit.unregister(self._close_at_exit)
+        thread.join(timeout)
+        if process := self._process if thread.is_alive() else None:
+            process.kill()
+            thread.join(timeout)
+        if first and not self._complete:
             logger.error("The wire capture is incomplete: it could not be written in time.")
 
-    def put(self, item: Item, *, always: bool, patient: bool) -> bool:
+    def put(self, event: Event, size: int, *, always: bool, patient: bool) -> bool:
         """Queue an event; False when there is no room for it.
 
         :param always: needed to complete an exchange that is in the capture already
@@ -112,25 +135,40 @@ class WireCapture:
         with self._lock:
             if self._closing and not always:
                 return False
-            if not always and not self._make_room(item.size, patient):
+            if not always and not self._make_room(size, patient):
                 return False
-            self._held += item.size
-            self._items.append(item)
-            if self._thread is None:
-                # Not before it is needed: a server may fork after this was made.
-                self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-                self._thread.start()
-            self._arrived.notify()
+            if self._thread is None and not self._start():
+                return False
+            self._held += size
+            self._unsent += size
+            self._events.append((size, event))
+            if self._resting or self._unsent >= MESSAGE_SIZE:
+                self._arrived.notify()
             return True
 
-    def _make_room(self, size: int, patient: bool) -> bool:
-        def has_room() -> bool:
-            # What is larger than the whole queue passes alone.
-            return self._held + size <= self._queue_size or not self._held
+    def _start(self) -> bool:
+        # Not before it is needed: a server may fork after this was made.
+        thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more of them
+            self.failures += 1
+            return False
+        self._thread = thread
+        atexit.register(self._close_at_exit)
+        return True
 
-        if patient and not has_room() and not self._dropping:
-            self._room.wait_for(has_room, FULL_QUEUE_WAIT)
-        if has_room():
+    def _close_at_exit(self) -> None:
+        self.close(5.0)  # under a server that does not tell when it ends
+
+    def _has_room(self, size: int) -> bool:
+        # What is larger than the whole queue passes alone.
+        return self._held + size <= self._queue_size or not self._held
+
+    def _make_room(self, size: int, patient: bool) -> bool:
+        if patient and not self._dropping:
+            self._room.wait_for(lambda: self._has_room(size), FULL_QUEUE_WAIT)
+        if self._has_room(size):
             self._dropping = False
             return True
         self.failures += 1
@@ -141,67 +179,108 @@ class WireCapture:
         return False
 
     def _run(self) -> None:
-        while True:
+        sent = True
+        while sent and (found := self._gather()):
+            events, size, dropped = found
+            sent = self._deliver(events, dropped)
             with self._lock:
-                while not (self._items or self._dropped or self._closing):
-                    self._arrived.wait()
-                batch, self._items = self._items, deque()
-                dropped, self._dropped = self._dropped, 0
-            if not batch and not dropped:
-                break
-            if dropped:
-                nobody = ExchangeLog(self._json)
-                self._write(nobody.remark("stream_end", time.time(), dropped_events=dropped))
-            for item in batch:
-                held = item.log.held
-                for line in self._rendered(item):
-                    self._write(line)
-                with self._lock:
-                    self._held += item.log.held - held - item.size
-                    self._dropping = self._dropping and self._held > self._queue_size // 2
-                    self._room.notify()
-        self._file.close()
+                self._held -= size
+                self._dropping = self._dropping and self._held > self._queue_size // 2
+                self._room.notify_all()
+        process = self._process
+        in_time = process is None or process.finish(self._deadline - time.monotonic())
+        self._complete = sent and in_time
 
-    def _rendered(self, item: Item) -> list[str]:
-        try:
-            item.log.remember()
-            return item.render()
-        except Exception:
-            # Whatever could not be shown is not written, and the rest goes on.
-            self._count_failure()
-            logger.error("An event of the wire capture is withheld: it could not be redacted.")
-            note = "withheld: it could not be redacted"
-            return [item.log.remark(item.direction, item.at, note=note)]
+    def _gather(self) -> tuple[list[Event], int, int] | None:
+        """Wait for events; return some of them, their size, and how many were dropped.
 
-    def _write(self, line: str) -> None:
-        """Write a line, again and again until it succeeds or time is up."""
-        data = line.encode("utf-8", "replace") + b"\n"
-        while True:
+        Returns None when there will be no more.
+        """
+        with self._lock:
+            self._resting = True
+            self._arrived.wait_for(
+                lambda: self._events or self._dropped or self._closing or self._missing
+            )
+            self._resting = False
+            self._arrived.wait_for(lambda: self._unsent >= MESSAGE_SIZE or self._closing, GATHERING)
+            if self._closing and not (self._events or self._dropped):
+                return None
+            events, total = [], 0
+            while self._events and total < MESSAGE_SIZE:
+                size, event = self._events.popleft()
+                total += size
+                events.append(event)
+            self._unsent -= total
+            dropped, self._dropped = self._dropped, 0
+            return events, total, dropped
+
+    def _deliver(self, events: list[Event], dropped: int) -> bool:
+        """Send events to the process that writes; False when that was not possible in time."""
+        while not self._send(events, dropped):
+            with self._lock:
+                self._arrived.wait_for(lambda: self._closing, RESTART_INTERVAL)
+            if self._closing:
+                time.sleep(min(0.05, max(0.0, self._deadline - time.monotonic())))
+            if time.monotonic() >= self._deadline:
+                return False
+        return True
+
+    def _send(self, events: list[Event], dropped: int) -> bool:
+        if self._process is None or self._process.ended:
+            if time.monotonic() < self._next_start:
+                return False
+            if self._process:
+                self._process.finish(0)
+            self._next_start = time.monotonic() + RESTART_INTERVAL
             try:
-                self._file.write(data)
-            except OSError as exc:
-                self._count_failure()
-                if not self._write_fails:
-                    self._write_fails = True
-                    reason = exc.strerror or type(exc).__name__
-                    logger.error("The wire capture cannot be written: %s. Trying again.", reason)
-            else:
-                if self._write_fails:
-                    self._write_fails = False
-                    logger.warning("The wire capture is being written again.")
-                return
-            if not self._pause():
-                self._incomplete = True
-                return
+                self._process = WriterProcess(
+                    self._arguments, self._redactor, heard=self._hear, missing=self._miss
+                )
+            except (OSError, RuntimeError) as exc:  # no program, no memory, no thread
+                self._miss(f"cannot be started: {getattr(exc, 'strerror', None) or exc}")
+                return False
+        try:
+            self._process.send(events, dropped)
+        except OSError:
+            self._process.finish(0)
+            return False
+        except ValueError:  # of types that cannot be sent
+            self._hear(failures=len(events), error="Events of the wire capture are lost.")
+        return True
 
-    def _pause(self) -> bool:
-        """Wait before the next attempt, less when closing; False when time is up."""
+    def _hear(
+        self, *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
+    ) -> None:
+        """Take note of what the process that writes has to say."""
         with self._lock:
-            self._arrived.wait_for(lambda: self._closing, RETRY_INTERVAL)
-        if self._closing:
-            time.sleep(min(0.05, max(0.0, self._deadline - time.monotonic())))
-        return time.monotonic() < self._deadline
+            self.failures += failures
+            self._writes = writes
+            back, self._missing = self._missing, False
+        if back:
+            logger.warning("The process that writes the wire capture runs again.")
+        if error:
+            logger.error("%s", error)
+        if warning:
+            logger.warning("%s", warning)
 
-    def _count_failure(self) -> None:
+    def _miss(self, reason: str) -> None:
+        """Take note that the process that writes has ended."""
         with self._lock:
+            self._arrived.notify()
+            if self._closing:
+                return
             self.failures += 1
+            self._writes = False
+            known, self._missing = self._missing, True
+        if not known:
+            logger.error("The process that writes the wire capture %s. Trying again.", reason)
+
+
+def _try(file: RotatingFile) -> None:
+    try:
+        file.open()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"The capture file {file.path} cannot be written: {exc.strerror or exc}."
+        ) from exc
+    file.close()

@@ -1,4 +1,4 @@
-"""What happened in an exchange, as lines of the wire capture. Runs on the writer thread only."""
+"""What happened in an exchange, as lines of the wire capture."""
 
 from __future__ import annotations
 
@@ -56,12 +56,28 @@ class ExchangeLog:
         self._body: list[bytes] = []
         self._length = self._chunks = 0
 
-    def remember(self) -> None:
-        """Have the credentials masked, should other ones have taken their place meanwhile."""
-        if self._credentials:
-            self._redactor.observe(*self._credentials)
+    def lines(self, direction: str, at: float, *rest: Any) -> list[str]:
+        """Return the lines that an event makes.
 
-    def request(
+        :param direction: of the event; ``inbound_response`` is the head of one, whose body comes in
+            ``stream_chunk``, and ``outbound_response`` its end
+        """
+        if self._credentials:
+            # Other ones may have taken their place meanwhile.
+            self._redactor.observe(*self._credentials)
+        if direction == "stream_chunk":
+            return self._chunk(at, *rest)
+        if direction == "inbound_response":
+            return self._head(at, *rest)
+        if direction == "outbound_response":
+            return self._end(at, *rest)
+        return self._request(direction, at, *rest)
+
+    def remark(self, direction: str, at: float, **metadata: Any) -> str:
+        """Return an event that says something of an exchange, and shows nothing of it."""
+        return self._line(direction, at, {}, None, "null", metadata)
+
+    def _request(
         self,
         direction: str,
         at: float,
@@ -69,7 +85,7 @@ class ExchangeLog:
         url: str,
         headers: Headers,
         body: bytes,
-        length: int | None = None,
+        length: int | None,
     ) -> list[str]:
         shown = _shown(headers)
         length = len(body) if length is None else length
@@ -81,7 +97,7 @@ class ExchangeLog:
         self, body: bytes, length: int, headers: dict[str, str], url: str
     ) -> tuple[str, str | None]:
         kinds = headers.get("content-encoding", ""), headers.get("content-type", "")
-        if self._sent and self._sent[0] is body and self._sent[1] == kinds:
+        if self._sent and self._sent[0] == body and self._sent[1] == kinds:
             return self._sent[2]
         decoder = BodyDecoder(kinds[0])
         decoded = decoder.feed(body)
@@ -94,7 +110,7 @@ class ExchangeLog:
         self._sent = (body, kinds, shown) if self._sent is None else None
         return shown
 
-    def response(self, at: float, status: int, headers: Headers) -> list[str]:
+    def _head(self, at: float, status: int, headers: Headers) -> list[str]:
         shown = _shown(headers)
         self._response = at, status, shown
         self._sent = None
@@ -107,7 +123,7 @@ class ExchangeLog:
         metadata = {"status": status} | _note(self._decoder.note)
         return [self._line("stream_start", at, shown, None, "null", metadata, shown)]
 
-    def chunk(self, at: float, data: bytes) -> list[str]:
+    def _chunk(self, at: float, data: bytes) -> list[str]:
         self._length += len(data)
         self._chunks += 1
         decoded = self._decoder.feed(data)
@@ -122,7 +138,7 @@ class ExchangeLog:
         metadata = {"chunk": self._chunks}
         return [self._line("stream_chunk", at, {}, len(data), _text(safe), metadata)]
 
-    def finished(self, at: float, error: str | None) -> list[str]:
+    def _end(self, at: float, error: str | None) -> list[str]:
         ending: dict[str, Any] = {"error": error} if error else {}
         if self._response is None:
             return [self._line("outbound_response", at, {}, None, "null", ending)]
@@ -153,11 +169,6 @@ class ExchangeLog:
         if cut and isinstance(payload, str):
             payload = self._redactor.cut(payload)
         return payload, note
-
-    def remark(self, direction: str, at: float, **metadata: Any) -> str:
-        """Return an event that says only that something is missing, and holds nothing else."""
-        nobody = ExchangeLog(self._json)
-        return nobody._line(direction, at, {}, None, "null", metadata)
 
     def _line(
         self,

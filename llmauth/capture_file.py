@@ -6,15 +6,12 @@ import contextlib
 import os
 import stat
 
-from .exceptions import ConfigurationError
-
 
 class RotatingFile:
     """Lines go to `path`; when it is full it becomes ``path.1``, that one ``path.2``, and so on.
 
     :param max_bytes: size at which a file is full; 0 for no limit
     :param max_files: files in all, the current one included
-    :raises ConfigurationError: the file cannot be written
     """
 
     def __init__(self, path: str, *, max_bytes: int, max_files: int) -> None:
@@ -25,12 +22,29 @@ class RotatingFile:
         self._rest = b""
         self._identity: tuple[int, int] | None = None
         self._size = 0
+
+    def open(self) -> None:
+        """Open the file, which `write` does when it has to.
+
+        :raises OSError: it cannot be
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o600)
         try:
-            self._open()
-        except OSError as exc:
-            raise ConfigurationError(
-                f"The capture file {path} cannot be written: {exc.strerror or exc}."
-            ) from exc
+            status = os.fstat(descriptor)
+            regular = stat.S_ISREG(status.st_mode)
+            if regular and hasattr(os, "fchmod") and stat.S_IMODE(status.st_mode) != 0o600:
+                os.fchmod(descriptor, 0o600)
+        except OSError:
+            os.close(descriptor)
+            raise
+        identity = (status.st_dev, status.st_ino)
+        emptied = regular and status.st_size < self._size
+        if self._rest and (identity != self._identity or emptied):
+            self._rest = b""  # the line was begun in another file: write it whole into this one
+        self._identity = identity
+        self._size = status.st_size if regular else 0
+        self._descriptor = descriptor
 
     def write(self, line: bytes) -> None:
         """Append one line. After an error, call it again with the same line.
@@ -38,7 +52,7 @@ class RotatingFile:
         :raises OSError: the line is not (or only in part) written
         """
         if self._descriptor < 0:
-            self._open()
+            self.open()
         if not self._rest:
             if self._size and 0 < self._max_bytes < self._size + len(line):
                 self._rotate()
@@ -59,25 +73,6 @@ class RotatingFile:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            status = os.fstat(descriptor)
-            regular = stat.S_ISREG(status.st_mode)
-            if regular and hasattr(os, "fchmod") and stat.S_IMODE(status.st_mode) != 0o600:
-                os.fchmod(descriptor, 0o600)
-        except OSError:
-            os.close(descriptor)
-            raise
-        identity = (status.st_dev, status.st_ino)
-        emptied = regular and status.st_size < self._size
-        if self._rest and (identity != self._identity or emptied):
-            self._rest = b""  # the line was begun in another file: write it whole into this one
-        self._identity = identity
-        self._size = status.st_size if regular else 0
-        self._descriptor = descriptor
-
     def _rotate(self) -> None:
         self.close()
         # Where files cannot be renamed, a large capture is better than none.
@@ -86,7 +81,7 @@ class RotatingFile:
         for number in range(self._max_files - 2, -1, -1):
             with contextlib.suppress(OSError):
                 os.replace(self._numbered(number), self._numbered(number + 1))
-        self._open()
+        self.open()
 
     def _numbered(self, number: int) -> str:
         return f"{self.path}.{number}" if number else self.path

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any
 
-from .capture_events import ExchangeLog
-
-_OVERHEAD = 1024
+OVERHEAD = 1024
 """Bytes an event takes beside its body."""
 
 AnyHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-class Item(NamedTuple):
-    log: ExchangeLog
-    direction: str
-    at: float
-    size: int
-    render: Callable[[], list[str]]
+About = tuple[str, dict[str, str | None], tuple[str, ...]]
+"""Client, ids, and credentials of a request."""
+
+Event = tuple[int, About | None, str, float, tuple[Any, ...]]
+"""Number of the exchange, what it is about (with its first event), direction, time, and the rest.
+
+Of types that `marshal` knows: another process makes lines of it.
+"""
 
 
 class Exchange:
     """Records one request and its response, in the order in which things happen.
 
     Headers are a mapping or pairs of names and values.
+
+    :param put: queues an event and its size; True when it found room
+    :param number: of this exchange
     """
 
-    def __init__(self, put: Callable[..., bool], log: ExchangeLog) -> None:
+    def __init__(self, put: Callable[..., bool], number: int, about: About) -> None:
         self._enqueue = put
-        self._log = log
-        self._begun = self._skipped = self._finished = False
+        self._number = number
+        self._about: About | None = about
+        self._skipped = self._finished = False
 
     def inbound_request(
         self,
@@ -60,13 +64,11 @@ class Exchange:
 
     def inbound_response(self, status: int, headers: AnyHeaders) -> None:
         """Record the head of the backend's response; its body follows in chunks."""
-        at, pairs = time.time(), _pairs(headers)
-        self._put("inbound_response", at, lambda: self._log.response(at, status, pairs))
+        self._put("inbound_response", (status, _pairs(headers)))
 
     def stream_chunk(self, data: bytes) -> None:
         """Record a piece of the response's body, whether it is a stream of events or not."""
-        at = time.time()
-        self._put("stream_chunk", at, lambda: self._log.chunk(at, data), len(data))
+        self._put("stream_chunk", (data,), len(data))
 
     def finished(self, error: str | None = None) -> None:
         """Record the end, once.
@@ -75,8 +77,7 @@ class Exchange:
         """
         if not self._finished:
             self._finished = True
-            at = time.time()
-            self._put("outbound_response", at, lambda: self._log.finished(at, error))
+            self._put("outbound_response", (error,))
 
     def _request(
         self,
@@ -87,27 +88,23 @@ class Exchange:
         body: bytes | None,
         length: int | None,
     ) -> None:
-        at, pairs, data = time.time(), _pairs(headers), body or b""
+        body = body or b""
+        self._put(direction, (method, url, _pairs(headers), body, length), len(body))
 
-        def render() -> list[str]:
-            return self._log.request(direction, at, method, url, pairs, data, length)
-
-        self._put(direction, at, render, len(data))
-
-    def _put(
-        self, direction: str, at: float, render: Callable[[], list[str]], size: int | None = None
-    ) -> None:
+    def _put(self, direction: str, rest: tuple[Any, ...], size: int | None = None) -> None:
         """Queue an event; one without a size, of its own bytes, belongs to those before it.
 
         An exchange whose first event found no room is left out as a whole.
         """
         if self._skipped:
             return
-        item = Item(self._log, direction, at, (size or 0) + _OVERHEAD, render)
-        always, patient = self._begun and size is None, direction != "stream_chunk"
-        queued = self._enqueue(item, always=always, patient=patient)
-        self._skipped = not self._begun and not queued
-        self._begun = self._begun or queued
+        about = self._about
+        event: Event = (self._number, about, direction, time.time(), rest)
+        always, patient = about is None and size is None, direction != "stream_chunk"
+        if self._enqueue(event, (size or 0) + OVERHEAD, always=always, patient=patient):
+            self._about = None
+        else:
+            self._skipped = about is not None
 
 
 def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .secret_forms import Form, forms, has_escapes, levels, unfinished_escape
-from .secret_index import FormIndex, TooCostly
+from .secret_forms import has_escapes, levels, unfinished_escape
+from .secret_index import TooCostly
+from .secret_memory import SecretMemory
 from .secret_shapes import MASK, Span, find_shapes, mask, unfinished_shape
 
 TEXT_WITHHELD = "(withheld: redacting it would have cost too much)"
-
-OBSERVED = 512
-"""Credentials seen in requests that are remembered; the oldest is forgotten first."""
 
 MAX_HELD = 16 * 1024
 """Characters a stream holds back at most, waiting for the end of what may be a secret."""
@@ -39,20 +35,10 @@ _CREDENTIAL = re.compile(
     r"(?:.*-)?(?:token|secret|password|auth|(?<!idempotency-)key)|.*(?:authorization|cookie).*"
 )
 
-_PUBLIC_WORDS = frozenset({
-    "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
-    "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
-    "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
-    "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
-    "basic", "openai", "anthropic", "gemini", "openrouter", "groq", "mistral", "deepseek", "xai",
-    "ollama", "echo", "none", "null", "undefined", "dummy", "test", "token",
-})
-# An address is no secret, and whoever sends his own as a key must not vanish from the log.
-_ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")
 _SCHEME = re.compile(r"(?i)(bearer|basic|digest|negotiate|token)\s+(?=\S)")
 
 
-class Redactor:
+class Redactor(SecretMemory):
     """Masks secrets: those it was told, in every form, and what has the shape of a key.
 
     Text that holds none comes back as it was. Secrets of fewer than four characters are masked
@@ -62,51 +48,8 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.version = 0
-        """Grows with each secret that is learned or forgotten."""
-
-        self._index = FormIndex()
-        self._permanent: set[str] = set()
-        self._observed: OrderedDict[str, tuple[Form, ...]] = OrderedDict()
-        self._lock = threading.Lock()
+        super().__init__()
         self.add(*secrets)
-
-    def __repr__(self) -> str:
-        return f"<Redactor, {len(self._permanent)} secrets>"
-
-    def add(self, *secrets: str) -> None:
-        """Mask these from now on, for good."""
-        with self._lock:
-            for secret in filter(None, (secret.strip() for secret in secrets)):
-                if secret not in self._permanent:
-                    self._permanent.add(secret)
-                    for form in forms(secret, bounded=len(secret) < 4):
-                        self._index.add(form)
-            self.version += 1
-
-    def observe(self, *credentials: str) -> None:
-        """Mask what a request carried as a credential, right or wrong, for as long as it matters.
-
-        Under eight characters it is masked only as a word of its own. Not remembered are fewer
-        than four characters, addresses, and the words our own log lines are made of: a client
-        could blank those out of the log by sending them as keys. The shapes still cover these in
-        their headers.
-        """
-        for credential in credentials:
-            if credential in self._permanent or not _is_telling(credential):
-                continue
-            with self._lock:
-                if credential in self._observed:
-                    self._observed.move_to_end(credential)
-                    continue
-                found = forms(credential, bounded=len(credential) < 8)
-                self._observed[credential] = found
-                for form in found:
-                    self._index.add(form)
-                if len(self._observed) > OBSERVED:
-                    for form in self._observed.popitem(last=False)[1]:
-                        self._index.discard(form)
-                self.version += 1
 
     def text(self, value: str) -> str:
         """Return the text with its secrets masked."""
@@ -243,14 +186,6 @@ def is_credential(header: str) -> bool:
     """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
     name = header.lower().replace("_", "-")
     return name in SENSITIVE or _CREDENTIAL.fullmatch(name) is not None
-
-
-def _is_telling(credential: str) -> bool:
-    return (
-        len(credential) >= 4
-        and credential.lower() not in _PUBLIC_WORDS
-        and _ADDRESS.search(credential) is None
-    )
 
 
 def masked_entirely(value: str | bytes) -> str:

@@ -1,16 +1,18 @@
-"""The wire capture: what it holds, that it holds no secret, and what it does in trouble."""
+"""The wire capture: what it holds, and that it holds no secret.
+
+The writer runs in this process here; test_capture_process.py is about the one that it has.
+"""
 
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
 import json
-import logging
 import os
 import re
 import stat
 import sys
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmauth import capture as capture_module
-from llmauth.capture import Exchange, WireCapture
-from llmauth.exceptions import ConfigurationError
-from llmauth.redaction import Redactor
+from llmauth.capture_messages import messages, packed
+from llmauth.capture_recorder import Event, Exchange
+from llmauth.capture_writer import CaptureWriter
 
 SECRET = 'Zk3vQ9Yw7Tt5Rq"é/'
 NAMES = [
@@ -38,22 +39,30 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes and devices")
 
 
 class Recording:
-    """A capture in a temporary file, and what it wrote."""
+    """A writer of this process, and what it wrote."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *secrets: str, **options: int) -> None:
         self.path = path
-        self.capture = self.open()
-
-    def open(self, **options: int) -> WireCapture:
+        self.failures = 0
         options = {"max_bytes": 10**9, "max_files": 3, **options}
-        return WireCapture(str(self.path), Redactor([SECRET]), **options)
+        self.writer = CaptureWriter(str(path), report=self._report, **options)
+        self.writer.learn(secrets or (SECRET,), ())
+        self._numbers = itertools.count()
+
+    def _report(self, *, failures: int = 0, **said: Any) -> bool:
+        self.failures += failures
+        return False
+
+    def _put(self, event: Event, size: int, **_: bool) -> bool:
+        (sent,) = messages(io.BytesIO(packed(event)))
+        self.writer.take([sent])
+        return True
 
     def exchange(self, **names: Any) -> Exchange:
-        names = {"client": "127.0.0.1", "backend": "openai", "key_name": "alice", **names}
-        return self.capture.exchange(request_id=names.pop("request_id", "r1"), **names)
+        ids = {"request_id": "r1", "backend": "openai", "key_name": "alice", **names}
+        return Exchange(self._put, next(self._numbers), (ids.pop("client", "127.0.0.1"), ids, ()))
 
     def events(self) -> list[dict[str, Any]]:
-        self.capture.close(30)
         text = self.path.read_text(encoding="utf-8")
         assert SECRET not in text
         assert json.dumps(SECRET)[1:-1] not in text
@@ -64,7 +73,7 @@ class Recording:
 def recording(tmp_path: Path) -> Iterator[Recording]:
     recording = Recording(tmp_path / "capture.jsonl")
     yield recording
-    recording.capture.close(30)
+    recording.writer.end()
 
 
 def test_an_exchange_is_four_events_with_the_names_of_the_interactive_proxy(
@@ -167,19 +176,6 @@ def test_no_secret_is_written_wherever_it_came(
     assert event["request_id"] == "****"
 
 
-@pytest.mark.parametrize("secret", ["n123456", "u00e9abc", "12345678", "payload", "direction"])
-def test_masking_never_breaks_the_json(tmp_path: Path, secret: str) -> None:
-    path = tmp_path / "capture.jsonl"
-    capture = WireCapture(str(path), Redactor([secret]), max_bytes=0, max_files=1)
-    exchange = capture.exchange(request_id="r", client="c", backend="b", key_name=None)
-    body = json.dumps({"a": "\n123456 é\x00abc \\u00e9abc", "n": 12345678, secret: secret})
-    exchange.inbound_request("POST", "/", JSON, body.encode())
-    capture.close(30)
-    event = json.loads(path.read_text())
-    assert list(event) == NAMES
-    assert secret not in json.dumps(event["payload"], ensure_ascii=False).replace("\\n123456", "")
-
-
 @given(cuts=st.lists(st.integers(0, 120), max_size=12), coding=st.sampled_from(["", "gzip"]))
 @settings(max_examples=40, deadline=None)
 def test_a_secret_cut_by_chunks_is_masked(
@@ -197,6 +193,17 @@ def test_a_secret_cut_by_chunks_is_masked(
     exchange.finished()
     payloads = [event["payload"] or "" for event in recording.events()]
     assert "".join(payloads) == 'data: ****\n\ndata: sk-proj-****\n\ndata: "****"\n\n'
+
+
+@pytest.mark.parametrize("secret", ["n123456", "u00e9abc", "12345678", "payload", "direction"])
+def test_masking_never_breaks_the_json(tmp_path: Path, secret: str) -> None:
+    recording = Recording(tmp_path / "capture.jsonl", secret)
+    exchange = recording.exchange(request_id="r", client="c", backend="b", key_name=None)
+    body = json.dumps({"a": "\n123456 é\x00abc \\u00e9abc", "n": 12345678, secret: secret})
+    exchange.inbound_request("POST", "/", JSON, body.encode())
+    (event,) = recording.events()
+    assert list(event) == NAMES
+    assert secret not in json.dumps(event["payload"], ensure_ascii=False).replace("\\n123456", "")
 
 
 def brotli(data: bytes) -> bytes:
@@ -297,63 +304,6 @@ def test_an_exchange_that_broke_off_says_so(recording: Recording) -> None:
     assert events["r2", "stream_end"] == {"error": "client left", "status": 200, "chunks": 0}
 
 
-def test_it_is_complete_after_close_with_many_threads(recording: Recording) -> None:
-    def work(number: int) -> None:
-        for count in range(25):
-            exchange = recording.exchange(request_id=f"{number}-{count}")
-            exchange.inbound_request("POST", "/", JSON, BODY)
-            exchange.inbound_response(200, EVENTS)
-            for chunk in range(4):
-                exchange.stream_chunk(f"data: {chunk}\n\n".encode())
-            exchange.finished()
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    events = recording.events()
-    assert len(events) == 8 * 25 * 7
-    by_request: dict[str, str] = {}
-    for event in events:
-        text = by_request.setdefault(event["request_id"], "")
-        by_request[event["request_id"]] = text + str(event["payload"] or "")
-    assert all(
-        text.endswith("data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n")
-        for text in by_request.values()
-    )
-    assert recording.capture.healthy
-    assert recording.capture.failures == 0
-
-
-def test_after_close_nothing_is_taken_and_closing_again_is_harmless(recording: Recording) -> None:
-    recording.capture.close(30)
-    recording.exchange().inbound_request("GET", "/", {}, None)
-    recording.capture.close(30)
-    assert recording.events() == []
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_what_is_remembered_of_headers_is_masked_once_it_turns_out_to_be_a_secret(
-    tmp_path: Path,
-) -> None:
-    redactor, late = Redactor(), "Late9Kx2Wq7Zt4Lm"
-    capture = WireCapture(str(tmp_path / "c"), redactor, max_bytes=0, max_files=1)
-    for number in range(3):
-        names = {"request_id": f"r{number}", "client": "c", "backend": "b", "key_name": None}
-        capture.exchange(**names).inbound_request("GET", "/", {"X-Other": late}, None)
-        wait_until(lambda n=number: f'"r{n}"' in (tmp_path / "c").read_text())
-        redactor.observe(late)
-    capture.close(30)
-    assert (tmp_path / "c").read_text().count(late) == 1
-
-
 @posix
 @pytest.mark.parametrize("existing", [False, True])
 def test_only_the_owner_may_read_it(tmp_path: Path, existing: bool) -> None:
@@ -361,12 +311,10 @@ def test_only_the_owner_may_read_it(tmp_path: Path, existing: bool) -> None:
     if existing:
         path.write_text("")
         path.chmod(0o644)
-    recording = Recording(path)
-    recording.capture.close(30)
-    recording.capture = recording.open(max_bytes=600)
+    recording = Recording(path, max_bytes=600)
     for _ in range(5):
         recording.exchange().inbound_request("POST", "/", JSON, BODY)
-    recording.capture.close(30)
+    recording.writer.end()
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == [
         "capture.jsonl", "capture.jsonl.1", "capture.jsonl.2",
@@ -375,105 +323,16 @@ def test_only_the_owner_may_read_it(tmp_path: Path, existing: bool) -> None:
 
 
 def test_rotation_keeps_the_newest_files_and_whole_lines(tmp_path: Path) -> None:
-    recording = Recording(tmp_path / "capture.jsonl")
-    recording.capture.close(30)
-    recording.capture = recording.open(max_bytes=2000, max_files=4)
+    recording = Recording(tmp_path / "capture.jsonl", max_bytes=2000, max_files=4)
     for number in range(60):
         recording.exchange(request_id=f"{number}").inbound_request("GET", "/", {}, None)
-    recording.capture.close(30)
+    recording.writer.end()
     names = [f"capture.jsonl.{n}" for n in (3, 2, 1)] + ["capture.jsonl"]
     assert sorted(os.listdir(tmp_path)) == sorted(names)
     lines = [line for name in names for line in (tmp_path / name).read_text().splitlines()]
     ids = [int(json.loads(line)["request_id"]) for line in lines]
     assert ids == list(range(60))[-len(ids) :]
     assert all((tmp_path / name).stat().st_size <= 2000 for name in names)
-
-
-@pytest.mark.parametrize("where", ["missing/capture.jsonl", "."])
-def test_a_file_that_cannot_be_written_is_refused_at_start(tmp_path: Path, where: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be written"):
-        WireCapture(str(tmp_path / where), Redactor(), max_bytes=0, max_files=1)
-
-
-@posix
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_fails_no_request_and_nothing_is_lost_when_it_has_room_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "capture.jsonl"
-    path.symlink_to("/dev/full")
-    recording = Recording(path)
-    for number in range(10):
-        recording.exchange(request_id=f"{number}").inbound_request("GET", "/", {}, None)
-    wait_until(lambda: recording.capture.failures > 0)
-    assert not recording.capture.healthy
-    path.unlink()
-    wait_until(lambda: recording.capture.healthy)
-    assert [event["request_id"] for event in recording.events()] == [str(n) for n in range(10)]
-    failed = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(failed) == 1
-
-
-@posix
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_queue_drops_and_counts_and_says_so_but_fails_no_request(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "capture.jsonl"
-    path.symlink_to("/dev/full")
-    recording = Recording(path)
-    recording.capture.close(30)
-    recording.capture = recording.open(queue_size=20_000)
-    for number in range(50):
-        exchange = recording.exchange(request_id=f"{number}")
-        exchange.inbound_request("GET", "/", {}, b"x" * 3000)
-        exchange.finished()
-    assert not recording.capture.healthy
-    assert recording.capture.failures >= 40
-    path.unlink()
-    wait_until(lambda: path.exists())
-    events = recording.events()
-    assert sum(event["metadata"].get("dropped_events", 0) for event in events) >= 40
-    written = [e["request_id"] for e in events if e["direction"] == "inbound_request"]
-    assert written == [e["request_id"] for e in events if e["direction"] == "outbound_response"]
-    assert "events are being dropped" in caplog.text
-
-
-@posix
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_chunk_of_a_stream_never_waits_for_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(capture_module, "FULL_QUEUE_WAIT", 3600)  # to wait would be for good
-    path = tmp_path / "capture.jsonl"
-    path.symlink_to("/dev/full")
-    recording = Recording(path)
-    recording.capture.close(30)
-    recording.capture = recording.open(queue_size=5000)
-    exchange = recording.exchange()
-    exchange.inbound_request("GET", "/", {}, None)
-    exchange.inbound_response(200, EVENTS)
-    for _ in range(1000):
-        exchange.stream_chunk(b"x" * 1000)
-    path.unlink()
-    wait_until(lambda: path.exists())
-    exchange.finished()
-    assert recording.events()[-1]["metadata"]["chunks"] < 1000
-    assert recording.capture.failures > 900
-
-
-@posix
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_closing_gives_up_on_a_full_disk_in_time_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "capture.jsonl"
-    path.symlink_to("/dev/full")
-    capture = Recording(path).capture
-    exchange = capture.exchange(request_id="r", client="c", backend="b", key_name=None)
-    exchange.inbound_request("GET", "/", {}, None)
-    capture.close(0.2)
-    assert "incomplete" in caplog.text
 
 
 STREAMS: dict[str, tuple[str, Callable[[str], Any]]] = {

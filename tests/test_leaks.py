@@ -420,7 +420,7 @@ FORM_MUTATIONS = {
     "title case": ("secret_forms.py", ", text.title()", ""),
     "environ": ("secret_forms.py", 'text.upper().replace("-", "_"), ', ""),
     "the rest of long ones": ("secret_forms.py", "if self.rest:", "if False:"),
-    "observed ones": ("redactor.py", "self._observed[credential] = found", "continue"),
+    "observed ones": ("secret_memory.py", "for credential in credentials", "for credential in ()"),
     "streams": ("redactor.py", "end = redactor.unfinished(text)", "end = len(text)"),
 }  # fmt: skip
 

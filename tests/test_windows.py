@@ -33,6 +33,7 @@ SUITE = [
     "test_guard.py",
     "test_forwarding.py",
     "test_capture.py",
+    "test_capture_process.py",
     "test_key_files.py",
     "test_configuration.py",
 ]

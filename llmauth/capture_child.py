@@ -1,0 +1,47 @@
+"""The process that writes the wire capture. It ends when the proxy does, not before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from .capture_messages import messages
+from .capture_writer import CaptureWriter
+
+
+def main() -> None:
+    """Write what comes on standard input until its end; what there is to tell goes to the output.
+
+    The first message is the arguments of `CaptureWriter`, each further one those of its methods
+    `learn` and `take`.
+    """
+    _ignore_signals()
+    arriving = messages(sys.stdin.buffer)
+    try:
+        writer = CaptureWriter(**next(arriving), report=tell)
+        tell()
+        for added, observed, events, dropped in arriving:
+            writer.learn(added, observed)
+            writer.take(events, dropped)
+        writer.end()
+    except ConnectionError:
+        sys.exit(1)
+
+
+def tell(*, failures: int = 0, writes: bool = True, warning: str = "", error: str = "") -> bool:
+    """Send the proxy a line; False when it has ended."""
+    said = {"failures": failures, "writes": writes, "warning": warning, "error": error}
+    try:
+        os.write(1, json.dumps(said).encode("ascii") + b"\n")
+    except OSError:
+        return False
+    return True
+
+
+def _ignore_signals() -> None:
+    """A service manager and Ctrl-C signal all processes of a server; this one ends after it."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

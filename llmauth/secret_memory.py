@@ -1,0 +1,110 @@
+"""The secrets that a process knows: those it was given, and those it has seen in requests."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .secret_forms import Form, forms
+from .secret_index import FormIndex
+
+OBSERVED = 512
+"""Credentials seen in requests that are remembered; the oldest is forgotten first."""
+
+_PUBLIC_WORDS = frozenset({
+    "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
+    "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
+    "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
+    "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
+    "basic", "openai", "anthropic", "gemini", "openrouter", "groq", "mistral", "deepseek", "xai",
+    "ollama", "echo", "none", "null", "undefined", "dummy", "test", "token",
+})
+# An address is no secret, and whoever sends his own as a key must not vanish from the log.
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")
+
+
+class _Observed(NamedTuple):
+    at: int
+    forms: tuple[Form, ...]
+
+
+class SecretMemory:
+    """Remembers secrets, and keeps an index of their forms.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Grows with each secret that is learned or forgotten."""
+
+        self._index = FormIndex()
+        self._moment = 0  # counts what was told
+        self._permanent: dict[str, int] = {}
+        self._observed: OrderedDict[str, _Observed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {len(self._permanent)} secrets>"
+
+    def add(self, *secrets: str) -> None:
+        """Mask these from now on, for good."""
+        with self._lock:
+            self._moment += 1
+            for secret in filter(None, (secret.strip() for secret in secrets)):
+                if secret not in self._permanent:
+                    self._permanent[secret] = self._moment
+                    for form in forms(secret, bounded=len(secret) < 4):
+                        self._index.add(form)
+            self.version += 1
+
+    def observe(self, *credentials: str) -> None:
+        """Mask what a request carried as a credential, right or wrong, for as long as it matters.
+
+        Under eight characters it is masked only as a word of its own. Not remembered are fewer
+        than four characters, addresses, and the words our own log lines are made of: a client
+        could blank those out of the log by sending them as keys. The shapes still cover these in
+        their headers.
+        """
+        for credential in credentials:
+            if credential in self._permanent or not _is_telling(credential):
+                continue
+            with self._lock:
+                self._moment += 1
+                known = self._observed.pop(credential, None)
+                found = known.forms if known else forms(credential, bounded=len(credential) < 8)
+                self._observed[credential] = _Observed(self._moment, found)
+                if known:
+                    continue
+                for form in found:
+                    self._index.add(form)
+                if len(self._observed) > OBSERVED:
+                    for form in self._observed.popitem(last=False)[1].forms:
+                        self._index.discard(form)
+                self.version += 1
+
+    def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
+        """Return what was added and what was observed since a moment, and the present moment.
+
+        Whoever is told all of it, in order and time and again, knows the same secrets.
+
+        :param moment: as returned before; 0 for the beginning
+        """
+        with self._lock:
+            added = [secret for secret, at in self._permanent.items() if at > moment]
+            observed = []
+            for credential in reversed(self._observed):
+                if self._observed[credential].at <= moment:
+                    break
+                observed.append(credential)
+            return self._moment, added, observed[::-1]
+
+
+def _is_telling(credential: str) -> bool:
+    return (
+        len(credential) >= 4
+        and credential.lower() not in _PUBLIC_WORDS
+        and _ADDRESS.search(credential) is None
+    )
