@@ -35,6 +35,9 @@ Receive = Callable[[], bytes]
 class BadResponseError(http.client.HTTPException):
     """The upstream sent something that is not HTTP."""
 
+    content = b""
+    """What was received of the body together with it, before it."""
+
 
 class NoResponseError(http.client.RemoteDisconnected):
     """The upstream closed the connection before the end of the headers."""
@@ -166,7 +169,13 @@ class Body:
         """Yield the content as it arrives; raises as :meth:`feed` does."""
         while not self.complete:
             data, self.received = self.received or receive(), b""
-            if content := self.feed(data):
+            try:
+                content = self.feed(data)
+            except BadResponseError as exc:
+                if exc.content:
+                    yield exc.content
+                raise
+            if content:
                 yield content
 
     def _finish(self, rest: bytes) -> None:
@@ -196,8 +205,15 @@ class ChunkedDecoder:
 
         :raises BadResponseError: for anything but chunks
         """
-        buffer = self._buffer + data if self._buffer else data
         content: list[bytes] = []
+        try:
+            self._take_apart(self._buffer + data if self._buffer else data, content)
+        except BadResponseError as exc:
+            exc.content = b"".join(content)
+            raise
+        return content[0] if len(content) == 1 else b"".join(content)
+
+    def _take_apart(self, buffer: bytes, content: list[bytes]) -> None:
         at = 0
         while not self.done:
             if self._state == _DATA:
@@ -224,7 +240,6 @@ class ChunkedDecoder:
             self._line(buffer[at:end_of_line].rstrip(b"\r"))
             at = end_of_line + 1
         self._buffer = buffer[at:]
-        return content[0] if len(content) == 1 else b"".join(content)
 
     def _line(self, line: bytes) -> None:
         if self._state == _TRAILERS:

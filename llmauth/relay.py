@@ -14,6 +14,7 @@ from .capture import Exchange
 from .exceptions import ClientDisconnected, error_body
 from .guard import RequestInfo
 from .headers import Headers
+from .http1 import BadResponseError
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
@@ -179,9 +180,12 @@ class PolledRelay(Relay):
         return self.complete or self.received.endswith(b"\r\n0\r\n\r\n")
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in what was read, or what is left to say when it is no HTTP."""
+        """Return the content in what was read, and what is left to say when the rest is no HTTP."""
+        bad: BadResponseError | None = None
         try:
-            content = self.incoming.feed(data)
-        except UpstreamBroke as exc:
-            return self.break_off(exc)
-        return self._noted(content) if content else content
+            content = self.incoming.body.feed(data)
+        except BadResponseError as exc:
+            content, bad = exc.content, exc
+        if content:
+            self._noted(content)
+        return content + self.break_off(bad) if bad else content

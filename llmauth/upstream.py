@@ -128,7 +128,7 @@ class HTTPUpstream:
 
 
 class HTTPIncoming:
-    """A response that can also be fed with what is read from its socket; see :mod:`llmauth.pump`.
+    """A response whose body can also be fed from its socket; see :mod:`llmauth.pump`.
 
     :param read_timeout: seconds between two reads
     """
@@ -146,13 +146,6 @@ class HTTPIncoming:
         try:
             yield from self._response.chunks()
         except (OSError, http.client.HTTPException) as exc:
-            raise UpstreamBroke(str(exc)) from exc
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the content in what was read; raises UpstreamBroke."""
-        try:
-            return self.body.feed(data)
-        except http.client.HTTPException as exc:
             raise UpstreamBroke(str(exc)) from exc
 
     def close(self) -> None:

@@ -14,8 +14,11 @@ import threading
 
 import pytest
 import trustme
-from attack import wait_until
+from attack import send, wait_until
 from servers import KEY, TIMEOUT, Upstream, raw, request_bytes, running_proxy, whole
+from werkzeug.serving import make_server
+
+from llmauth import create_app
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -79,6 +82,31 @@ def test_what_breaks_off_never_looks_complete(proxy, upstream, case):
     assert received.startswith(b"HTTP/1.1 200 ")
     assert not received.endswith(b"0\r\n\r\n")
     wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+
+
+@pytest.fixture(params=["pump", "thread"])
+def door(request, proxy):
+    """The port of a server that hands streams to the pump, and of one that keeps their threads."""
+    if request.param == "pump":
+        yield proxy.port
+        return
+    app = create_app(proxy.server.state.settings)
+    with make_server("127.0.0.1", 0, app, threaded=True) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.port
+        server.shutdown()
+        thread.join()
+    app.extensions["llmauth"].close()
+
+
+@pytest.mark.parametrize("case", [case for case in BROKEN_OFF if "size" in case])
+def test_what_is_good_arrives_before_what_is_bad(door, upstream, case):
+    """Though they came together, and though the upstream then says nothing more."""
+    upstream.answer = raw(BROKEN_OFF[case], close=False)
+    received = send(door, request_bytes("/v1/x"))
+    assert b"abc" in received
+    assert not received.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize(

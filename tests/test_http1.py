@@ -47,6 +47,22 @@ def test_chunks_that_end_early_never_look_complete(chunks, sizes, data):
         read(head + framed[:cut], sizes)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b"zz\r\n", b"-1\r\n", b"1" * 5000, b"1\r\nabc", b"0\r\n" + b"X: y\r\n" * 20_000],
+    ids=["size", "negative", "endless", "longer than its size", "trailers"],
+)
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1))
+def test_chunks_before_what_is_none_come_out_without_another_read(bad, chunks):
+    data = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + bad
+    head = read_head(receiver(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", []))
+    pieces = iter([data])
+    content = []
+    with pytest.raises(BadResponseError):
+        content.extend(Body("GET", head).chunks(lambda: next(pieces)))
+    assert b"".join(content).startswith(b"".join(chunks))
+
+
 @given(st.binary(max_size=100), SIZES)
 def test_a_body_with_a_length(content, sizes):
     head = HEAD + b"Content-Length: %d\r\n\r\n" % len(content)
