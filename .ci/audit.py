@@ -17,13 +17,13 @@ from pathlib import Path
 def needed(name: str, found: dict[str, str]) -> dict[str, str]:
     """Return the versions of a package's requirements, and of theirs."""
     for line in requires(name) or []:
-        requirement = re.match(r"[A-Za-z0-9._-]+", line)
-        if requirement and "extra ==" not in line and requirement[0] not in found:
+        package = re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line)[0]).lower()
+        if "extra ==" not in line and package not in found:
             try:
-                found[requirement[0]] = version(requirement[0])
+                found[package] = version(package)
             except ModuleNotFoundError:  # for another platform or an older Python
                 continue
-            needed(requirement[0], found)
+            needed(package, found)
     return found
 
 
@@ -38,11 +38,14 @@ def main() -> int:
         try:
             entries = json.loads(report.read_text())["dependencies"]
         except (OSError, ValueError):
-            print(f"pip-audit: nothing was audited: {result.stderr.strip().splitlines()[-1:]}")
-            return 0
+            entries = []
+            print(*result.stderr.strip().splitlines()[-1:])
     audited = [entry for entry in entries if "vulns" in entry]
     bad = [entry for entry in audited if entry["vulns"]]
-    print(f"pip-audit: {len(audited)} of {len(packages)} packages audited, {len(bad)} with defects")
+    unknown = sorted(set(packages) - {entry["name"] for entry in audited})
+    if unknown:
+        print("pip-audit: NO CLEAN BILL. The index tells nothing of the defects of:", *unknown)
+    print(f"pip-audit: {len(bad)} with defects of {len(audited)} audited, {len(unknown)} not audited")
     for entry in bad:
         print(entry["name"], entry["version"], *(defect["id"] for defect in entry["vulns"]))
     return 1 if bad else 0
