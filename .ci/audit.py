@@ -45,7 +45,8 @@ def main() -> int:
     unknown = sorted(set(packages) - {entry["name"] for entry in audited})
     if unknown:
         print("pip-audit: NO CLEAN BILL. The index tells nothing of the defects of:", *unknown)
-    print(f"pip-audit: {len(bad)} with defects of {len(audited)} audited, {len(unknown)} not audited")
+    counts = f"{len(bad)} with defects of {len(audited)} audited, {len(unknown)} not audited"
+    print(f"pip-audit: {counts}")
     for entry in bad:
         print(entry["name"], entry["version"], *(defect["id"] for defect in entry["vulns"]))
     return 1 if bad else 0
