@@ -17,12 +17,16 @@ BUSY = 0.9  # a load generator this busy is the limit itself
 
 
 def write(results: Results, output: Path) -> None:
+    put(markdown(results), output, BEGIN, END)
+
+
+def put(tables: str, output: Path, begin: str, end: str) -> None:
     """Put the tables between the markers; a file without markers is written anew."""
-    block = f"{BEGIN}\n\n{markdown(results)}\n\n{END}"
+    block = f"{begin}\n\n{tables}\n\n{end}"
     old = output.read_text(encoding="utf-8") if output.exists() else ""
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
-        text = before + block + rest.split(END, 1)[1]
+    if begin in old and end in old:
+        before, rest = old.split(begin, 1)
+        text = before + block + rest.split(end, 1)[1]
     else:
         text = f"# Benchmark results\n\n{block}\n"
     output.write_text(text, encoding="utf-8")

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     servers = _choose(options.only)
     began = time.strftime("%Y-%m-%d")
     results = Results(system.description(), began, rounds)
-    with tempfile.TemporaryDirectory(prefix="llmauth-benchmark-") as directory, _upstream() as up:
+    with tempfile.TemporaryDirectory(prefix="llmauth-benchmark-") as directory, upstream() as up:
         setting = Setting(Path(directory), up.port, secrets.token_urlsafe(32))
         for number in range(rounds):
             _say(f"round {number + 1} of {rounds}")
@@ -111,7 +111,7 @@ def _choose(only: str) -> list[Server]:
 
 
 @contextmanager
-def _upstream() -> Iterator[Running]:
+def upstream() -> Iterator[Running]:
     """The upstream, which ends when its standard input does."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "upstream.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
