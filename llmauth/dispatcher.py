@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,9 @@ from .guard import Guard
 from .intake import Parser
 
 logger = logging.getLogger(__name__)
+
+SEND_SIZE = 128 * 1024
+"""Bytes that are sent to a client at a time."""
 
 AT_ONCE = "llmauth.at_once"
 """In a WSGI environ: the answer must not wait for anything, for it holds up all connections."""
@@ -49,7 +53,8 @@ class _Server:
 
     def __init__(self, server: Any, channel: Channel) -> None:
         self._server = server
-        self._channel = channel
+        # Weakly: a connection with its buffers is not to wait for the collector of cycles.
+        self._channel = weakref.proxy(channel)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
@@ -74,6 +79,8 @@ class Channel(HTTPChannel):
         quieter: Any = _Server(server, self)
         super().__init__(quieter, *args, **kwargs)
         self._dispatcher: Dispatcher = server.task_dispatcher
+        # waitress copies this much for each call to send, which may take far less of it.
+        self.sendbuf_len = min(self.sendbuf_len, SEND_SIZE)
         self.reader = threading.get_ident()
         self.is_due = False
 
@@ -126,6 +133,7 @@ class _Worker:
                 task.service()
             except BaseException:
                 logger.exception("unexpected error while a request was answered")
+            del task  # or an idle thread would hold a connection
 
 
 class Dispatcher:

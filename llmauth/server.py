@@ -41,11 +41,17 @@ SELECT_LIMIT = 480
 OPEN_FILES = 16_384
 """A stream takes two descriptors; the soft limit of 1,024 on most systems is too low."""
 
-MEMORY_POOLS = 2
-"""Of glibc, which gives threads a pool each, up to eight for a core, and keeps what they once held:
-a server of many threads grows to twice its size. Under Python's one lock, two are as fast."""
+MALLOC = {
+    "MALLOC_ARENA_MAX": (-8, 2),
+    "MALLOC_MMAP_THRESHOLD_": (-3, 256 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 4 * 1024**2),
+}
+"""Options of mallopt(3) and their values, by the variable of the environment that sets them.
 
-_M_ARENA_MAX = -8  # mallopt(3)
+glibc gives threads a pool of memory each, up to eight for a core, and once a large piece was freed
+it keeps such pieces, and with them the holes between small ones: a server of many threads grows to
+three times its size. Under Python's one lock two pools are as fast, and large pieces are rare."""
+
 _POLL_SECONDS = 0.2
 _FLUSH_SECONDS = 2.0
 
@@ -69,7 +75,7 @@ class Server:
         self._closed = False
         self._use_poll = hasattr(select, "poll")
         _raise_file_limit()
-        _share_memory_pools()
+        _return_memory()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(self.state.guard, settings.threads + RESERVED_THREADS)
@@ -244,7 +250,9 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _share_memory_pools() -> None:
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(AttributeError, OSError, TypeError):  # where it is not glibc
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MEMORY_POOLS)
+def _return_memory() -> None:
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # where it is not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        for variable, (option, value) in MALLOC.items():
+            if variable not in os.environ:
+                mallopt(option, value)

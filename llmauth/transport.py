@@ -88,7 +88,6 @@ class _WatchedConnection:
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         exchange: Exchange = current.exchange
-        self._exchange = exchange
         if self.sock is None:
             self.connect()  # type: ignore[attr-defined]
             sock: Any = self.sock
@@ -98,21 +97,21 @@ class _WatchedConnection:
             watch.send(self.sock, exchange.head + (body or b""))
         else:
             watch.send(self.sock, exchange.head)
-            self._send_file(body, exchange.length)
+            self._send_file(watch, body, exchange.length)
         watch.request_sent()
 
-    def _send_file(self, body: Any, left: int) -> None:
+    def _send_file(self, watch: Watch, body: Any, left: int) -> None:
         if isinstance(body, bytes):
-            self._exchange.watch.send(self.sock, body)
+            watch.send(self.sock, body)
             return
         while left and (data := body.read(min(READ_SIZE, left))):
-            self._exchange.watch.send(self.sock, data)
+            watch.send(self.sock, data)
             left -= len(data)
         if left:
             raise InvalidRequest(INCOMPLETE)
 
     def getresponse(self) -> Response:
-        return Response(self.sock, self._exchange)
+        return Response(self.sock, current.exchange)
 
 
 class _HTTPConnection(_WatchedConnection, urllib3.connection.HTTPConnection):  # type: ignore[misc]
@@ -142,8 +141,11 @@ class Adapter(HTTPAdapter):
     def exchange(self, exchange: Exchange, timeout: Any) -> Response:
         """Send a request and return the response once its headers are there."""
         current.exchange = exchange
-        response: Any = self.send(self._request, stream=True, timeout=timeout)
-        return response  # type: ignore[no-any-return]
+        try:
+            response: Any = self.send(self._request, stream=True, timeout=timeout)
+            return response  # type: ignore[no-any-return]
+        finally:
+            del current.exchange  # a thread may be idle for long, and this holds a request
 
     def close(self) -> None:
         self._pool.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import http.client
 import os
@@ -28,6 +29,7 @@ from servers import (
 )
 
 from llmauth import server, streams
+from llmauth.dispatcher import Channel
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
@@ -167,6 +169,25 @@ def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
             upstream.answer.go_on.release()
         wait_for(lambda: lifecycle.used == 0, "cancelled requests end")
         wait_for(lambda: settle() == before, "sockets and threads are closed")
+
+
+def test_a_connection_that_ended_is_not_held_by_an_idle_thread(proxy, upstream):
+    """Each holds its last request and what is left of its buffers; there are hundreds of threads.
+
+    The collector of cycles, which would find some of them much later, is off.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert proxy.request("POST", "/v1/x", body=b"{}").status == 200
+        wait_for(lambda: not connections(), "connections are freed")
+    finally:
+        gc.enable()
+
+
+def connections() -> list[Channel]:
+    return [one for one in gc.get_objects() if isinstance(one, Channel)]
 
 
 def descriptors() -> int:
