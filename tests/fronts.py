@@ -140,6 +140,35 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+# Passes on as much as it does unchanged.
+_PLAIN_SITE = """
+server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 0;
+    merge_slashes off;
+    gzip off;
+    location / {{
+        proxy_pass http://127.0.0.1:{upstream};
+        proxy_http_version 1.1;
+        proxy_set_header Host $host;
+        proxy_set_header Connection "";
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_request_buffering off;
+        proxy_buffering off;
+        proxy_read_timeout 60s;
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def plain_nginx(folder: Path, upstream_port: int) -> Iterator[int]:
+    """Run nginx without TLS; yields its port."""
+    port = free_port()
+    with _running_nginx(folder, port, _PLAIN_SITE.format(port=port, upstream=upstream_port)):
+        yield port
+
+
 @contextlib.contextmanager
 def nginx(
     folder: Path, upstream_port: int, cert: Certificate, more: dict[str, str] | None = None
@@ -149,7 +178,6 @@ def nginx(
     :param folder: for its files; created
     :param more: further text to replace in the example
     """
-    folder.mkdir()
     port = free_port()
     letsencrypt = "/etc/letsencrypt/live/llm.example.com"
     site = example(
@@ -164,11 +192,17 @@ def nginx(
         }
         | (more or {}),
     )
+    with _running_nginx(folder, port, site) as pid:
+        yield Front(port, folder, cert.client, pid)
+
+
+@contextlib.contextmanager
+def _running_nginx(folder: Path, port: int, site: str) -> Iterator[int]:
+    folder.mkdir()
     config = folder / "nginx.conf"
     config.write_text(_NGINX_AROUND_IT.format(folder=folder, user=getpass.getuser(), site=site))
-    command = [program("nginx"), "-c", str(config), "-p", str(folder)]
-    with _running(command, port, folder) as pid:
-        yield Front(port, folder, cert.client, pid)
+    with _running([program("nginx"), "-c", str(config), "-p", str(folder)], port, folder) as pid:
+        yield pid
 
 
 @contextlib.contextmanager

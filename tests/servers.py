@@ -62,22 +62,17 @@ def raw(data: bytes, *, close: bool = True) -> Answer:
     return answer
 
 
-class Upstream:
-    """Accepts connections, records requests, answers as ``answer`` says.
+class Listener:
+    """Accepts connections on a port of 127.0.0.1, and serves each in a thread of its own."""
 
-    :param tls: of a server, to speak HTTPS
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-        self.answer: Answer = whole()
-        self.requests: list[Received] = []
+    def __init__(self) -> None:
         self.connections = 0
-        self.closed = threading.Semaphore(0)
         self._sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._sock.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def serve(self, sock: socket.socket) -> None:
+        raise NotImplementedError
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):
@@ -89,9 +84,24 @@ class Upstream:
             while True:
                 sock, _ = self._sock.accept()
                 self.connections += 1
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+                threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
 
-    def _serve(self, sock: socket.socket) -> None:
+
+class Upstream(Listener):
+    """Records requests, answers as ``answer`` says.
+
+    :param tls: of a server, to speak HTTPS
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self.answer: Answer = whole()
+        self.requests: list[Received] = []
+        self.closed = threading.Semaphore(0)
+        super().__init__()
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+
+    def serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
             stack.enter_context(sock)
             if self._tls:

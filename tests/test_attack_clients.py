@@ -9,7 +9,8 @@ import sys
 import threading
 
 import pytest
-from attack import WRONG, request, send, statuses, wait_until
+from attack import WRONG, request, send, statuses
+from programs import wait_for
 from servers import KEY, PROVIDER_KEY, TIMEOUT, read_all, request_bytes, running_proxy
 
 HOP = "Connection: close, authorization, x-api-key, x-proxy-api-key, host, content-length, cookie"
@@ -142,8 +143,8 @@ def test_when_a_client_that_does_not_read_leaves_its_slot_is_given_back(upstream
     with running_proxy(upstream) as proxy:
         with proxy.open(request_bytes("/v1/x")) as sock:
             assert sock.recv(1000)
-            wait_until(lambda: proxy.server.state.lifecycle.used == 1, "it does not run")
-        wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
+            wait_for(lambda: proxy.server.state.lifecycle.used == 1, "it does not run")
+        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
         assert upstream.closed.acquire(timeout=TIMEOUT)
 
 
@@ -157,7 +158,7 @@ def test_a_stopped_server_leaves_no_threads_and_no_connections(upstream):
             assert proxy.request("GET", "/v1/models").status == 200
             assert len(waitress() - before) >= 32
         assert upstream.closed.acquire(timeout=TIMEOUT)
-    wait_until(lambda: not waitress() - before, "threads are still there")
+    wait_for(lambda: not waitress() - before, "threads are still there")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -169,4 +170,4 @@ def test_a_stopped_server_leaves_no_descriptors(upstream):
         return len(os.listdir("/proc/self/fd"))
 
     first = left()
-    wait_until(lambda: left() <= first, "descriptors are still open")
+    wait_for(lambda: left() <= first, "descriptors are still open")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from attack import request, running_nginx, send, statuses
+from attack import request, send, statuses
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, TIMEOUT, Upstream, read_all, running_proxy
@@ -28,21 +28,6 @@ def server():
     with running_proxy(upstream) as proxy:
         yield upstream, proxy
     upstream.stop()
-
-
-@pytest.fixture(scope="module")
-def nginx(server, tmp_path_factory):
-    with running_nginx(server[1].port, tmp_path_factory.mktemp("nginx")) as port:
-        yield port
-
-
-@pytest.fixture(params=["waitress", "nginx"])
-def door(request, server):
-    """Where the request goes in: its port, what the upstream received, and the way's name."""
-    upstream, proxy = server
-    port = proxy.port if request.param == "waitress" else request.getfixturevalue("nginx")
-    upstream.requests.clear()
-    return port, upstream.requests, request.param
 
 
 REFUSED = {

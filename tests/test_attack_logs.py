@@ -8,7 +8,8 @@ import logging
 import re
 
 import pytest
-from attack import WRONG, request, send, wait_until
+from attack import WRONG, request, send
+from programs import wait_for
 from servers import KEY, Upstream, request_bytes, running_proxy
 
 from llmauth.configuration import Given, load
@@ -75,7 +76,7 @@ def test_nothing_that_a_client_sends_makes_a_line_of_its_own(upstream, log, case
             pass  # gone before the answer, which waitress logs with the decoded path
         assert proxy.request("GET", "/v1/last").status == 200
         proxy.server.state.journal.flush()
-        wait_until(lambda: any("/v1/last" in line for line in lines()), "nothing was logged")
+        wait_for(lambda: any("/v1/last" in line for line in lines()), "nothing was logged")
     assert [line for line in lines() if not is_one(line, kind)] == []
 
 

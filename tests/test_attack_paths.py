@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from attack import request, running_nginx, send, statuses
+from attack import request, send, statuses
 from hypothesis import example, given
 from hypothesis import strategies as st
 from servers import Upstream, running_proxy
@@ -27,20 +27,6 @@ def server():
     with running_proxy(upstream, environ, bypass_paths=BYPASS) as proxy:
         yield upstream, proxy
     upstream.stop()
-
-
-@pytest.fixture(scope="module")
-def nginx(server, tmp_path_factory):
-    with running_nginx(server[1].port, tmp_path_factory.mktemp("nginx")) as port:
-        yield port
-
-
-@pytest.fixture(params=["waitress", "nginx"])
-def door(request, server):
-    upstream, proxy = server
-    upstream.requests.clear()
-    port = proxy.port if request.param == "waitress" else request.getfixturevalue("nginx")
-    return port, upstream.requests
 
 
 RESEMBLING = [
@@ -66,7 +52,7 @@ RESEMBLING = [
 @pytest.mark.parametrize("path", RESEMBLING)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_path_that_only_resembles_a_public_one_needs_the_key(door, path, method):
-    port, received = door
+    port, received, _ = door
     found = statuses(send(port, request(line=f"{method} {path} HTTP/1.1", key=None)))
     if path.startswith("/health?") and method == "GET":
         assert found == [200]  # the page itself, with a query
@@ -86,7 +72,7 @@ def test_a_path_that_only_resembles_a_public_one_needs_the_key(door, path, metho
     ],
 )
 def test_the_public_path_itself_goes_to_its_own_upstream_without_the_key(door, target):
-    port, received = door
+    port, received, _ = door
     assert statuses(send(port, request(line=f"GET {target} HTTP/1.1", key=None))) == [200]
     (one,) = received
     assert one.target.partition("?")[0] == "/o/v1/models"

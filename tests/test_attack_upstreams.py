@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gzip
 import os
-import socket
-import ssl
 import subprocess
 import sys
 import threading
 
 import pytest
-import trustme
-from attack import send, wait_until
-from servers import KEY, TIMEOUT, Upstream, raw, request_bytes, running_proxy, whole
+from attack import send
+from programs import wait_for
+from servers import Upstream, raw, request_bytes, running_proxy, whole
 from werkzeug.serving import make_server
 
 from llmauth import create_app
@@ -57,7 +54,7 @@ def test_what_is_no_answer_is_a_502_without_internals(proxy, upstream, case):
     assert reply.status == 502
     assert "openai" in reply.error["message"]
     assert str(upstream.port) not in reply.body.decode()
-    wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
     upstream.answer = whole()
     assert proxy.request("POST", "/v1/x", body=b"{}").status == 200
 
@@ -81,7 +78,7 @@ def test_what_breaks_off_never_looks_complete(proxy, upstream, case):
     received = proxy.exchange(request_bytes("/v1/x"))
     assert received.startswith(b"HTTP/1.1 200 ")
     assert not received.endswith(b"0\r\n\r\n")
-    wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
 
 
 @pytest.fixture(params=["pump", "thread"])
@@ -255,77 +252,3 @@ def test_a_compressed_bomb_is_passed_on_and_takes_little_memory_while_captured(t
 def test_clients_that_do_not_read_hold_little_memory(length):
     """Four of them ask for 64 MB each: what waits for them is bounded, in memory and on disk."""
     assert grown("slow_readers", length) < 64 * 2**20
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-CERTIFICATES = {
-    "good": "",
-    "expired": "expired",
-    "of another name": "another name",
-    "of nobody known": "unknown authority",
-}
-"""What is said of each."""
-
-
-def tls_upstream(cert: trustme.LeafCert, upstream: Upstream) -> socket.socket:
-    """Return a listener that says over TLS what the upstream says."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    cert.configure_cert(context)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = listener.accept()
-                with contextlib.suppress(OSError), sock:
-                    sock.settimeout(TIMEOUT)
-                    with context.wrap_socket(sock, server_side=True) as wrapped:
-                        wrapped.recv(65536)
-                        upstream.requests.append(None)
-                        wrapped.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\nok")
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener
-
-
-def certificate(authority: trustme.CA, kind: str) -> trustme.LeafCert:
-    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
-    if kind == "expired":
-        return authority.issue_cert("127.0.0.1", not_before=past, not_after=past.replace(month=2))
-    if kind == "of another name":
-        return authority.issue_cert("api.openai.com")
-    return (trustme.CA() if kind == "of nobody known" else authority).issue_cert("127.0.0.1")
-
-
-@pytest.mark.parametrize("kind", CERTIFICATES)
-def test_certificates(upstream, authority, tmp_path, monkeypatch, kind):
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    with contextlib.closing(tls_upstream(certificate(authority, kind), upstream)) as listener:
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        with running_proxy(upstream, {"OPENAI_API_BASE_URL": url}) as proxy:
-            reply = proxy.request("POST", "/v1/x", body=b"{}")
-            if kind == "good":
-                assert (reply.status, reply.body) == (200, b"ok")
-                return
-            assert reply.status == 502
-            assert CERTIFICATES[kind] in reply.error["message"]
-            assert KEY not in reply.body.decode()
-            wait_until(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
-    assert upstream.requests == []
-
-
-def test_an_upstream_that_speaks_no_tls(upstream):
-    environ = {"OPENAI_API_BASE_URL": upstream.url.replace("http:", "https:")}
-    with running_proxy(upstream, environ) as proxy:
-        reply = proxy.request("POST", "/v1/x", body=b"{}")
-    assert reply.status == 502
-    assert "TLS" in reply.error["message"]

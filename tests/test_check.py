@@ -10,7 +10,7 @@ import threading
 
 import pytest
 import trustme
-from servers import PROVIDER_KEY, raw, whole
+from servers import PROVIDER_KEY, Upstream, raw, whole
 
 from llmauth import check
 from llmauth.configuration import load
@@ -86,23 +86,13 @@ def test_a_connection_that_does_not_come_about(monkeypatch):
 
 @contextlib.contextmanager
 def tls_server(certificate: trustme.LeafCert):
-    """Yield the port of a server that offers a certificate."""
+    """Yield the URL of a server that offers a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                plain, _ = listener.accept()
-                with plain, contextlib.suppress(OSError):
-                    with context.wrap_socket(plain, server_side=True) as sock:
-                        sock.recv(65536)
-                        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+    upstream = Upstream(context)
+    upstream.answer = whole(b"{}")
+    yield upstream.url
+    upstream.stop()
 
 
 EXPIRED = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
@@ -124,8 +114,8 @@ def test_certificates(tmp_path, monkeypatch, host, not_after, trusted, said):
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     certificate = authority.issue_cert(host, not_after=not_after)
-    with tls_server(certificate) as port:
-        found = of(f"https://127.0.0.1:{port}")
+    with tls_server(certificate) as url:
+        found = of(url)
     assert said in found
     if not trusted:
         assert "REQUESTS_CA_BUNDLE" in found
@@ -147,8 +137,8 @@ def test_https_to_a_port_that_speaks_http():
 
 def test_http_to_a_port_that_speaks_tls():
     certificate = trustme.CA().issue_cert("127.0.0.1")
-    with tls_server(certificate) as port:
-        said = of(f"http://127.0.0.1:{port}")
+    with tls_server(certificate) as url:
+        said = of(url.replace("https:", "http:"))
     assert "Does the base URL mean https://" in said
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fronts import program
+from fronts import free_port, program
 from servers import KEY as SERVER_KEY
 from servers import TIMEOUT, Upstream
 
@@ -66,11 +66,6 @@ def wait_until_healthy(process: subprocess.Popen, port: int) -> None:
             get(port, "/health")
             break
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def get(port: int, path: str, key: str | None = None) -> tuple[int, bytes]:

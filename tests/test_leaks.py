@@ -32,6 +32,7 @@ import brotli
 import pytest
 import zstandard
 from leaks import LONG_FORMS, Hunt
+from programs import Redis
 from servers import Received, Upstream, raw, read_all, whole
 
 import llmauth
@@ -335,23 +336,9 @@ def exchange(port: int, data: bytes) -> bytes:
 def store() -> Iterator[str]:
     """The URI of a real Redis that wants a password."""
     password = OURS["password of the store"]
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    process = subprocess.Popen(
-        [*command, "--requirepass", password], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until = time.monotonic() + 15
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            time.sleep(0.02)
-        yield f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"
-    finally:
-        process.kill()
-        process.wait()
+    redis = Redis("--requirepass", password)
+    yield f"redis://:{quote(password, safe='')}@127.0.0.1:{redis.port}/0"
+    redis.close()
 
 
 def leaks(

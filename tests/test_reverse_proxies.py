@@ -13,12 +13,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fronts import ATTEMPTS, Front, caddy, free_port, nginx
-from servers import KEY, TIMEOUT, Upstream, request_bytes, running_proxy, whole
+from servers import KEY, TIMEOUT, Listener, Upstream, request_bytes, running_proxy, whole
 from test_cli import started
 from test_streams import EVENT, HEAD, Held, chunk, read_until
 
@@ -142,12 +141,14 @@ def test_when_the_client_leaves_the_upstream_is_closed(front, upstream, answer):
     answer.go_on.release()
 
 
-@contextlib.contextmanager
-def hashing_upstream() -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Read requests without keeping them; yields the port, and length and digest of each body."""
-    bodies: list[tuple[int, str]] = []
+class Hashing(Listener):
+    """An upstream that reads requests without keeping them: only the length and digest of each."""
 
-    def serve(sock: socket.socket) -> None:
+    def __init__(self) -> None:
+        self.bodies: list[tuple[int, str]] = []
+        super().__init__()
+
+    def serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock, sock.makefile("rb") as file:
             while file.readline():
                 headers = http.client.parse_headers(file)
@@ -156,19 +157,8 @@ def hashing_upstream() -> Iterator[tuple[int, list[tuple[int, str]]]]:
                 while left and (data := file.read(min(left, MEGABYTE))):
                     digest.update(data)
                     left -= len(data)
-                bodies.append((length - left, digest.hexdigest()))
+                self.bodies.append((length - left, digest.hexdigest()))
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1], bodies
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 def peak_memory(pid: int) -> int:
@@ -185,23 +175,24 @@ def test_100_megabytes_go_up_and_do_not_stay_in_memory(kind, tmp_path, cert):
     blocks = [os.urandom(MEGABYTE) for _ in range(4)] * 25
     sent = (len(blocks) * MEGABYTE, hashlib.sha256(b"".join(blocks)).hexdigest())
     length = {"Content-Length": str(sent[0])}
-    with hashing_upstream() as (upstream_port, bodies):
-        environ = {
-            "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
-            "OPENAI_API_BASE_URL": f"http://127.0.0.1:{upstream_port}",
-            "TRUSTED_PROXIES": "127.0.0.1",
-        }
-        port = free_port()
-        with (
-            started("-m", "llmauth", "--port", str(port), port=port, **environ) as llmauth,
-            kind(tmp_path / "front", port, cert) as front,
-        ):
-            assert front.request("POST", "/v1/files", body=b"{}").status == 200
-            before = peak_memory(llmauth.pid), peak_memory(front.pid)
-            for headers in (length, {}):  # without a length, the body goes up in chunks
-                assert front.request("POST", "/v1/files", headers, iter(blocks)).status == 200
-            after = peak_memory(llmauth.pid), peak_memory(front.pid)
-    assert bodies[1:] == [sent, sent]
+    upstream = Hashing()
+    environ = {
+        "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
+        "OPENAI_API_BASE_URL": f"http://127.0.0.1:{upstream.port}",
+        "TRUSTED_PROXIES": "127.0.0.1",
+    }
+    port = free_port()
+    with (
+        started("-m", "llmauth", "--port", str(port), port=port, **environ) as llmauth,
+        kind(tmp_path / "front", port, cert) as front,
+    ):
+        assert front.request("POST", "/v1/files", body=b"{}").status == 200
+        before = peak_memory(llmauth.pid), peak_memory(front.pid)
+        for headers in (length, {}):  # without a length, the body goes up in chunks
+            assert front.request("POST", "/v1/files", headers, iter(blocks)).status == 200
+        after = peak_memory(llmauth.pid), peak_memory(front.pid)
+    upstream.stop()
+    assert upstream.bodies[1:] == [sent, sent]
     grown = [new - old for old, new in zip(before, after, strict=True)]
     assert max(grown) < 32 * MEGABYTE, grown
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import socket
 import ssl
 import threading
 
 import pytest
 import trustme
+from programs import wait_for
 from servers import (
     KEY,
     PROVIDER_KEY,
     TIMEOUT,
+    Listener,
     Upstream,
     read_all,
     request_bytes,
@@ -55,12 +58,43 @@ def test_requests_go_out_over_tls_and_connections_are_used_again(provider, trust
     assert provider.connections == 1
 
 
-def test_a_certificate_that_is_not_trusted_is_a_502_and_nothing_is_sent(provider):
+CERTIFICATES = {
+    "expired": "expired",
+    "of another name": "another name",
+    "of nobody known": "unknown authority",
+}
+"""What is said of each."""
+
+
+def certificate(authority: trustme.CA, kind: str) -> trustme.LeafCert:
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
+    if kind == "expired":
+        return authority.issue_cert("127.0.0.1", not_before=past, not_after=past.replace(month=2))
+    if kind == "of another name":
+        return authority.issue_cert("api.openai.com")
+    return (trustme.CA() if kind == "of nobody known" else authority).issue_cert("127.0.0.1")
+
+
+@pytest.mark.parametrize("kind", CERTIFICATES)
+def test_a_bad_certificate_is_a_502_and_nothing_is_sent(authority, trusted, kind):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate(authority, kind).configure_cert(context)
+    provider = Upstream(context)
     with running_proxy(provider) as proxy:
-        reply = proxy.request("GET", "/v1/models")
+        reply = proxy.request("POST", "/v1/x", body=b"{}")
+        assert reply.status == 502
+        assert CERTIFICATES[kind] in reply.error["message"]
+        assert provider.requests == []
+        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
+    provider.stop()
+
+
+def test_an_upstream_that_speaks_no_tls(upstream):
+    environ = {"OPENAI_API_BASE_URL": upstream.url.replace("http:", "https:")}
+    with running_proxy(upstream, environ) as proxy:
+        reply = proxy.request("POST", "/v1/x", body=b"{}")
     assert reply.status == 502
-    assert "certificate is from an unknown authority" in reply.error["message"]
-    assert provider.requests == []
+    assert "TLS" in reply.error["message"]
 
 
 def test_each_chunk_arrives_before_the_next_is_sent(provider, trusted):
@@ -92,27 +126,14 @@ def test_when_the_client_leaves_a_silent_provider_is_closed(provider, trusted):
         provider.answer.go_on.release()
 
 
-class ConnectProxy:
+class ConnectProxy(Listener):
     """An HTTP proxy as companies have them: tunnels for those who know its password."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._sock.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def stop(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._sock.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._sock.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock:
             head = read_until(sock, b"\r\n\r\n")
             self.heads.append(head)
@@ -143,7 +164,7 @@ def company():
 
 
 def test_a_provider_is_reached_through_a_proxy_that_sees_no_key(provider, trusted, company):
-    url = f"http://user:{PROXY_PASSWORD}@{company.address}"
+    url = f"http://user:{PROXY_PASSWORD}@127.0.0.1:{company.port}"
     provider.answer = Held(HEAD + chunk(EVENT), b"0\r\n\r\n")
     with running_proxy(provider, {"OPENAI_PROXY": url}) as proxy:
         assert PROXY_PASSWORD in str(proxy.server.state.settings.secrets)
@@ -165,7 +186,8 @@ def test_a_provider_is_reached_through_a_proxy_that_sees_no_key(provider, truste
 def test_a_proxy_that_does_not_let_through_is_a_502(provider, company, caplog, there):
     if not there:
         company.stop()
-    with running_proxy(provider, {"OPENAI_PROXY": f"http://u:w-secret@{company.address}"}) as proxy:
+    url = f"http://u:w-secret@127.0.0.1:{company.port}"
+    with running_proxy(provider, {"OPENAI_PROXY": url}) as proxy:
         reply = proxy.request("GET", "/v1/models")
     assert reply.status == 502
     assert "proxy" in reply.error["message"]

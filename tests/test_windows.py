@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import tree_sitter
 import tree_sitter_powershell
-from fronts import EXAMPLES
+from fronts import EXAMPLES, free_port
 from servers import KEY, TIMEOUT, Upstream, request_bytes
-from test_cli import environment, free_port, get, started
+from test_cli import environment, get, started
 from test_streams import HEAD, Held, chunk, read_until
 
 TESTS = Path(__file__).parent
