@@ -49,6 +49,7 @@ class ExchangeLog:
         self._ids = ids
         self._credentials = credentials
         self._model: str | None = None
+        self._known: tuple[Any, str] = (None, "")
         self._sent: tuple[bytes, tuple[str, str], tuple[str, str | None]] | None = None
         self._response: tuple[float, int, dict[str, str]] | None = None
         self._decoder = BodyDecoder("")
@@ -75,7 +76,7 @@ class ExchangeLog:
 
     def remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says something of an exchange, and shows nothing of it."""
-        return self._line(direction, at, {}, None, "null", metadata)
+        return self._line(direction, at, None, None, "null", metadata)
 
     def _request(
         self,
@@ -91,7 +92,7 @@ class ExchangeLog:
         length = len(body) if length is None else length
         payload, note = self._request_payload(body, length, shown, url)
         metadata = {"method": method, "url": url} | _note(note)
-        return [self._line(direction, at, shown, length, payload, metadata, shown)]
+        return [self._line(direction, at, shown, length, payload, metadata)]
 
     def _request_payload(
         self, body: bytes, length: int, headers: dict[str, str], url: str
@@ -121,7 +122,7 @@ class ExchangeLog:
             return []
         self._stream = EventRedactor(self._redactor, kind)
         metadata = {"status": status} | _note(self._decoder.note)
-        return [self._line("stream_start", at, shown, None, "null", metadata, shown)]
+        return [self._line("stream_start", at, shown, None, "null", metadata)]
 
     def _chunk(self, at: float, data: bytes) -> list[str]:
         self._length += len(data)
@@ -136,18 +137,18 @@ class ExchangeLog:
         if not safe:
             return []
         metadata = {"chunk": self._chunks}
-        return [self._line("stream_chunk", at, {}, len(data), _text(safe), metadata)]
+        return [self._line("stream_chunk", at, None, len(data), _text(safe), metadata)]
 
     def _end(self, at: float, error: str | None) -> list[str]:
         ending: dict[str, Any] = {"error": error} if error else {}
         if self._response is None:
-            return [self._line("outbound_response", at, {}, None, "null", ending)]
+            return [self._line("outbound_response", at, None, None, "null", ending)]
         began, status, headers = self._response
         if self._stream is not None:
             ending |= {"status": status, "chunks": self._chunks} | _note(self._decoder.note)
             rest = self._stream.finish(cut=error is not None)
             self.held = 0
-            return [self._line("stream_end", at, {}, self._length, _text(rest), ending)]
+            return [self._line("stream_end", at, None, self._length, _text(rest), ending)]
         body = b"".join(self._body)
         payload, note = self._payload(body, headers, cut=bool(error or self._decoder.note))
         self._body.clear()
@@ -158,8 +159,8 @@ class ExchangeLog:
         metadata = {"status": status} | _note(self._decoder.note or note)
         length = self._length
         return [
-            self._line("inbound_response", began, headers, length, shown, metadata, headers),
-            self._line("outbound_response", at, headers, length, shown, metadata | ending, headers),
+            self._line("inbound_response", began, headers, length, shown, metadata),
+            self._line("outbound_response", at, headers, length, shown, metadata | ending),
         ]
 
     def _payload(
@@ -174,44 +175,49 @@ class ExchangeLog:
         self,
         direction: str,
         at: float,
-        headers: dict[str, str],
+        headers: dict[str, str] | None,
         length: int | None,
         payload: str,
         metadata: dict[str, Any],
-        shown: dict[str, str] | None = None,
     ) -> str:
         """Return one event.
 
+        :param headers: of the request or response, if the event shows them
         :param payload: JSON, redacted already
-        :param shown: headers for the metadata
         """
         iso = datetime.fromtimestamp(at, timezone.utc).isoformat()
-        content_type = self._json.fields({"content_type": headers.get("content-type")})
         about = self._json.fields(metadata)
-        if shown is not None:
-            about += f'{"," if about else ""}"headers":{{{self._json.fields(shown)}}}'
+        if headers is not None:
+            about += f'{"," if about else ""}"headers":{{{self._json.fields(headers)}}}'
         return (
             f'{{"timestamp_iso":"{iso}","timestamp_unix":{at!r},"direction":"{direction}",'
-            f'{self._parties(direction)},{content_type},'
+            f'{self._parties(direction, (headers or {}).get("content-type"))},'
             f'"content_length":{"null" if length is None else length},"payload":{payload},'
             f'"metadata":{{{about}}}}}'
         )
 
-    def _parties(self, direction: str) -> str:
+    def _parties(self, direction: str, content_type: str | None) -> str:
+        # Most chunks of a stream have them from the one before.
+        key = direction, content_type, self._model, self._redactor.version
+        if self._known[0] == key:
+            return self._known[1]
         backend = self._ids.get("backend") or "backend"
         source, destination = {
             "inbound_request": (self._client, PROXY),
             "outbound_request": (PROXY, backend),
             "inbound_response": (backend, PROXY),
         }.get(direction, (PROXY, self._client))
-        return self._json.fields({
+        parties = self._json.fields({
             "source": source,
             "destination": destination,
             "request_id": self._ids.get("request_id"),
             "backend": self._ids.get("backend"),
             "model": self._model,
             "key_name": self._ids.get("key_name"),
+            "content_type": content_type,
         })
+        self._known = key, parties
+        return parties
 
 
 def _note(note: str | None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .redactor import (
@@ -65,8 +64,11 @@ class Speech:
 
     def hear(self, document: Any) -> list[_Piece]:
         """Take what an event says, and look at it together with what was said before."""
-        pieces = []
-        for path, holder, name in _texts(document, ""):
+        pieces: list[_Piece] = []
+        texts: list[tuple[str, dict[str, Any], str]] = []
+        if isinstance(document, (dict, list)):
+            _texts(document, "", texts)
+        for path, holder, name in texts:
             if path not in self._spoken and len(self._spoken) >= _MAX_TEXTS:
                 continue
             spoken = self._spoken.setdefault(path, _Spoken())
@@ -222,17 +224,18 @@ def _rewritten(event: _Event) -> str:
     return line + event.text[len(body) :]
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield the texts of an event: their path, and where each of them is."""
+def _texts(value: Any, path: str, found: list[tuple[str, dict[str, Any], str]]) -> None:
+    """Find the texts of an event: their path, and where each of them is."""
     if isinstance(value, dict):
         for name, item in value.items():
             if isinstance(item, str):
                 if item and name not in _FIXED:
-                    yield f"{path}.{name}", value, name
-            elif item:
-                yield from _texts(item, f"{path}.{name}")
-    elif isinstance(value, list):
+                    found.append((f"{path}.{name}", value, name))
+            elif isinstance(item, (dict, list)):
+                _texts(item, f"{path}.{name}", found)
+    else:
         for number, item in enumerate(value):
-            # Of several answers to one question each event may hold another one.
-            place = item.get("index", number) if isinstance(item, dict) else number
-            yield from _texts(item, f"{path}.{place}")
+            if isinstance(item, (dict, list)):
+                # Of several answers to one question each event may hold another one.
+                place = item.get("index", number) if isinstance(item, dict) else number
+                _texts(item, f"{path}.{place}", found)

@@ -80,8 +80,13 @@ class FormIndex:
 
     def unfinished(self, text: str) -> int:
         """Return where a form begins that more text could complete, else the text's length."""
-        for start in range(max(0, len(text) - self._longest), len(text)):
-            for form in self._heads.get(text[start : start + 3], ()):
+        heads = self._heads
+        first = max(0, len(text) - self._longest)
+        found = [text[start : start + 3] for start in range(first, len(text))]
+        if not any(map(heads.__contains__, found)):
+            return len(text)
+        for start, head in enumerate(found, first):
+            for form in heads.get(head, ()):
                 tail = len(text) - start
                 if tail < len(form.text) + form.bounded and form.text.startswith(text[start:]):
                     return start

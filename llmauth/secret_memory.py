@@ -69,15 +69,17 @@ class SecretMemory:
         their headers.
         """
         for credential in credentials:
-            if credential in self._permanent or not _is_telling(credential):
+            if credential in self._permanent:
                 continue
             with self._lock:
                 self._moment += 1
-                known = self._observed.pop(credential, None)
-                found = known.forms if known else forms(credential, bounded=len(credential) < 8)
-                self._observed[credential] = _Observed(self._moment, found)
-                if known:
+                if known := self._observed.pop(credential, None):
+                    self._observed[credential] = _Observed(self._moment, known.forms)
                     continue
+                if not _is_telling(credential):
+                    continue
+                found = forms(credential, bounded=len(credential) < 8)
+                self._observed[credential] = _Observed(self._moment, found)
                 for form in found:
                     self._index.add(form)
                 if len(self._observed) > OBSERVED:

@@ -78,11 +78,18 @@ def find_shapes(text: str) -> list[Span]:
     """Return the spans of everything in the text that has the shape of a secret."""
     lowered = _lower(text)
     spans: list[Span] = []
-    # Looking for each stem is twice as fast as one pattern of all of them.
-    for stem in _STEMS:
-        if stem in lowered:
-            spans += _matches(text, lowered, stem)
+    for stem in _stems_in(lowered):
+        spans += _matches(text, lowered, stem)
     return spans
+
+
+def _stems_in(lowered: str) -> list[str]:
+    # Looking for each stem is twice as fast as one pattern of all of them, and most texts lack
+    # what many of them have in common.
+    found = [
+        stem for part, stems in _BY_PART if part in lowered for stem in stems if stem in lowered
+    ]
+    return found if len(found) < 2 else sorted(found, key=_ORDER.__getitem__)
 
 
 def _matches(text: str, lowered: str, stem: str) -> list[Span]:
@@ -104,7 +111,7 @@ def unfinished_shape(text: str) -> int:
     window = max(0, len(text) - MAX_SHAPE)
     lowered = _lower(text)
     earliest = len(text)
-    for shape in SHAPES:
+    for shape in [shape for stem in _stems_in(lowered) for shape in _STEMS[stem]]:
         for at in _occurrences(lowered, shape.stem, window, earliest):
             if shape.unfinished.match(text, at):
                 earliest = at
@@ -280,3 +287,8 @@ SHAPES: tuple[Shape, ...] = (
 _LONGEST_STEM = max(len(shape.stem) for shape in SHAPES)
 _STEM_BEGINNINGS = frozenset(s.stem[:n] for s in SHAPES for n in range(1, len(s.stem) + 1))
 _STEMS = {shape.stem: tuple(s for s in SHAPES if s.stem == shape.stem) for shape in SHAPES}
+_ORDER = {stem: number for number, stem in enumerate(_STEMS)}
+_PARTS = ("key", "gh", "_", "-", "")
+_BY_PART = [
+    (part, tuple(s for s in _STEMS if next(p for p in _PARTS if p in s) == part)) for part in _PARTS
+]
