@@ -21,6 +21,11 @@ MAX_HELD = 16 * 1024
 CONTEXT = 16
 """Characters before a secret that tell whether it is one."""
 
+WINDOW = 256 * 1024
+"""Characters of a long text that are looked at together: that takes many times their memory."""
+
+_MAX_SPAN = 4 * WINDOW  # characters of a secret in a long text, in whatever encoding
+_TAIL = 64 * 1024  # characters in which a secret may begin that is not complete
 _MAX_DEPTH = 64
 _TELLING = 6  # characters at the start of a secret that are not shown either
 
@@ -53,6 +58,10 @@ class Redactor(SecretMemory):
 
     def text(self, value: str) -> str:
         """Return the text with its secrets masked."""
+        if len(value) > WINDOW:
+            shown, pieces = self._windows(value)
+            shown += pieces.finish()
+            return value if shown == value else shown
         try:
             spans = self.spans(value)
         except TooCostly:
@@ -61,14 +70,13 @@ class Redactor(SecretMemory):
 
     def cut(self, value: str) -> str:
         """Return a text with its secrets masked, the one that it may be cut off in included."""
-        try:
-            spans = self.spans(value)
-            end = held_from(self, value, spans)
-        except TooCostly:
-            return TEXT_WITHHELD
-        if len(value) - end < _TELLING:
-            end = len(value)
-        return masked_between(value, spans, 0, end) + (MASK if end < len(value) else "")
+        shown, pieces = self._windows(value)
+        return shown + (MASK if pieces.held >= _TELLING else pieces.finish())
+
+    def _windows(self, value: str) -> tuple[str, _Pieces]:
+        pieces = _Pieces(self, context=64 * CONTEXT, max_held=_MAX_SPAN)  # encoded, maybe
+        windows = range(0, len(value), WINDOW)
+        return "".join([pieces.feed(value[at : at + WINDOW]) for at in windows]), pieces
 
     def data(self, value: bytes) -> bytes:
         """Return the bytes with the secrets masked; what is not UTF-8 stays as it is."""
@@ -128,57 +136,88 @@ class Redactor(SecretMemory):
 
     def unfinished(self, text: str) -> int:
         """Return from where on more text could still make a secret of it."""
+        before = max(0, len(text) - _TAIL)
+        text = text[before:]
         earliest = unfinished_shape(text)
         for level in levels(text):
             escape = unfinished_escape(level.text)
             start = self._index.unfinished(level.text[:escape])
-            earliest = min(earliest, level.raw(start))
-        return earliest
+            if start < len(level.text):
+                earliest = min(earliest, level.raw(start))
+        return before + earliest
 
 
 class StreamRedactor:
     """Masks secrets in a stream, wherever it is cut, holding back only what may be one's start."""
 
     def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._pieces = _Pieces(redactor, context=CONTEXT, max_held=MAX_HELD)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, return those that are now safe to write."""
+        return self._pieces.feed(self._decoder.decode(data)).encode("utf-8", "surrogateescape")
+
+    def finish(self) -> bytes:
+        """Return what was held back."""
+        rest = self._pieces.finish(self._decoder.decode(b"", final=True))
+        return rest.encode("utf-8", "surrogateescape")
+
+
+class _Pieces:
+    """Masks secrets in text that comes in pieces.
+
+    :param context: characters before a piece that are looked at with it
+    :param max_held: characters that are held back at most
+    """
+
+    def __init__(self, redactor: Redactor, *, context: int, max_held: int) -> None:
+        self._redactor = redactor
+        self._context = context
+        self._max_held = max_held
         self._text = ""
         self._written = 0  # characters at the start of `_text` that are there for context only
         self._enough = 0  # characters that are worth looking at again
         self._withheld = False
 
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, return those that are now safe to write."""
-        return self._advance(self._decoder.decode(data), final=False)
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._text) - self._written
 
-    def finish(self) -> bytes:
-        """Return what was held back."""
-        return self._advance(self._decoder.decode(b"", final=True), final=True)
+    def feed(self, new: str) -> str:
+        """Take the next piece, return what can now be shown."""
+        if len(self._text) + len(new) < self._enough:
+            self._text += new
+            return ""
+        return self._advance(new, final=False)
 
-    def _advance(self, new: str, *, final: bool) -> bytes:
+    def finish(self, new: str = "") -> str:
+        """Take the last piece, return what was held back."""
+        return self._advance(new, final=True)
+
+    def _advance(self, new: str, *, final: bool) -> str:
         if self._withheld:
-            return b""
+            return ""
         text = self._text + new
-        if len(text) < self._enough and not final:
-            self._text = text
-            return b""
         try:
             spans = self._redactor.spans(text)
         except TooCostly:
             self._withheld = True
-            return TEXT_WITHHELD.encode("ascii")
+            self._text, self._written = "", 0
+            return TEXT_WITHHELD
         end = len(text)
         if not final:
-            end = max(held_from(self._redactor, text, spans), self._written)
+            end = max(held_from(self._redactor, text, spans, self._max_held), self._written)
         safe = masked_between(text, spans, self._written, end)
-        kept = max(0, end - CONTEXT)
+        kept = max(0, end - self._context)
         while kept < end and text[kept] == "\\":
             kept += 1  # half of an escaped backslash would change what follows
         self._text, self._written = text[kept:], end - kept
         # A long tail is not searched again for every byte that is added to it.
         held = len(text) - end
         self._enough = len(self._text) + held // 2 if held > 512 else 0
-        return safe.encode("utf-8", "surrogateescape")
+        return safe
 
 
 @functools.lru_cache(1024)
@@ -207,13 +246,15 @@ def _merged(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def held_from(redactor: Redactor, text: str, spans: list[Span]) -> int:
+def held_from(
+    redactor: Redactor, text: str, spans: list[Span], max_held: int = MAX_HELD
+) -> int:
     """Return where to stop showing a text whose continuation may make a secret of its end."""
     end = redactor.unfinished(text)
     for start, stop, _ in reversed(spans):
         if stop == len(text) or start < end < stop:
             end = min(end, start)
-    return len(text) if len(text) - end > MAX_HELD else end
+    return len(text) if len(text) - end > max_held else end
 
 
 def masked_between(text: str, spans: list[Span], begin: int, end: int) -> str:

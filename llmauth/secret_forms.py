@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import os
 import re
@@ -183,42 +184,53 @@ def levels(text: str) -> Iterator[Level]:
 
 
 def _undo(level: Level) -> Level | None:
-    pieces: list[str] = []
+    text, outer = level.text, level.raw
+    undone = _ESCAPE.sub(_character, text)
+    if len(undone) == len(text):
+        return None
+    known: list[tuple[list[int], list[int]]] = []
+
+    def raw(position: int) -> int:
+        if not known:
+            known.append(_shifts(text))
+        at, shifts = known[0]
+        return outer(position + shifts[bisect_left(at, position)])
+
+    return Level(undone, raw)
+
+
+def _shifts(text: str) -> tuple[list[int], list[int]]:
+    """Return where a text has escapes once they are undone, and by how much it is shorter there."""
     at: list[int] = []
     shifts = [0]
-    length = end = 0
-    for match in _ESCAPE.finditer(level.text):
-        character = _character(match.group())
-        if character is None:
-            continue
-        start = match.start()
-        length += start - end
-        at.append(length)
-        shifts.append(shifts[-1] + match.end() - start - 1)
-        length += 1
-        pieces += (level.text[end:start], character)
-        end = match.end()
-    if not at:
-        return None
-    pieces.append(level.text[end:])
-    outer = level.raw
-    return Level("".join(pieces), lambda p: outer(p + shifts[bisect_left(at, p)]))
+    for match in _ESCAPE.finditer(text):
+        shorter = match.end() - match.start() - len(_character(match))
+        if shorter:
+            at.append(match.start() - shifts[-1])
+            shifts.append(shifts[-1] + shorter)
+    return at, shifts
 
 
-def _character(escape: str) -> str | None:
+def _character(match: re.Match[str]) -> str:
+    return _decoded(match[0])
+
+
+@functools.lru_cache(4096)
+def _decoded(escape: str) -> str:
+    """Return the character that an escape stands for; what stands for none, as it is."""
     if escape[0] == "&":
         return html.unescape(escape)
     if escape[0] == "%":
         try:
             return bytes.fromhex(escape.replace("%", "")).decode("utf-8")
         except UnicodeDecodeError:
-            return None
+            return escape
     if _PAIR.fullmatch(escape):
         high, low = (int(u[-4:], 16) if len(u) > 1 else ord(u) for u in _UNIT.findall(escape))
         return chr(0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF))
     if len(escape) > 2:
         code = int(escape[2:], 16)
-        return chr(code) if code < 0x110000 else None
+        return chr(code) if code < 0x110000 else escape
     return escape[1]
 
 

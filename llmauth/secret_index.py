@@ -11,6 +11,9 @@ from .secret_shapes import Span
 MAX_CANDIDATES = 200_000
 """Comparisons for one text (or its length, if more). Only a text built for it needs more."""
 
+_SLICE = 64 * 1024  # characters whose blocks are in memory at a time: a multiple of all their sizes
+
+
 class TooCostly(Exception):
     """The text was made to be expensive to search."""
 
@@ -66,9 +69,7 @@ class FormIndex:
         """
         spans: set[Span] = set()
         for gram, table in self._tables:
-            if table and any(
-                map(table.__contains__, [text[i : i + gram] for i in range(0, len(text), gram)])
-            ):
+            if table and _may_hold(text, gram, table):
                 spans |= _confirmed(text, gram, table)
         for form in self._tiny:
             start = text.find(form.text)
@@ -99,6 +100,14 @@ def _remove(table: dict[str, tuple[_T, ...]], key: str, is_it: Callable[[_T], bo
         table[key] = left
     else:
         table.pop(key, None)
+
+
+def _may_hold(text: str, gram: int, table: _Table) -> bool:
+    for begin in range(0, len(text), _SLICE):
+        blocks = range(begin, min(begin + _SLICE, len(text)), gram)
+        if any(map(table.__contains__, [text[i : i + gram] for i in blocks])):
+            return True
+    return False
 
 
 def _confirmed(text: str, gram: int, table: _Table) -> set[Span]:

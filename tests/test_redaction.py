@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from leaks import FORMS, LONG_FORMS, Form, json_text, percent_all
 
+from llmauth import redactor as redactor_module
 from llmauth.redaction import Redactor
 
 KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
@@ -225,6 +228,55 @@ def test_a_very_long_credential_is_masked_to_its_end(size: int) -> None:
     stream, data = redactor.stream(), f"a {secret} b".encode()
     parts = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
     assert b"".join([*parts, stream.finish()]) == b"a **** b"
+
+
+PIECES = [
+    OPAQUE, KEY, json_text(KEY), percent_all(OPAQUE), "sk-proj-" + "a1B2" * 9, "password=",
+    "Authorization: Bearer abc123def456", "https://u:pass@host/", "access_token: ",
+    "Set-Cookie: a=b; c=", '{\\"api_key\\": \\"', "x" * 40, " ordinary, ", "\n", "\\", '"',
+    "%41", "é", "\U0001f511",
+]  # fmt: skip
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), window=st.integers(1, 90))
+@settings(max_examples=500, deadline=None)
+def test_a_long_text_is_masked_in_windows_as_it_would_be_at_once(
+    pieces: list[str], window: int
+) -> None:
+    text, redactor = "".join(pieces), Redactor([OPAQUE, KEY])
+    at_once = redactor.text(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(redactor_module, "WINDOW", window)
+        assert redactor.text(text) == at_once
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["plain", "json", "json in json"])
+def test_a_long_text_takes_a_few_times_its_memory_not_a_hundred_times(kind: str) -> None:
+    """In a process of its own, where nothing else comes and goes."""
+    program = """
+import json, re, sys
+from llmauth.redaction import Redactor
+
+text = "Hello, \\"world\\"! " * 500_000
+for _ in sys.argv[1].split("json")[1:]:
+    text = json.dumps(text)
+redactor, own = Redactor(["Zk3vQ9Yw7Tt5Rq", "short12"]), len(text)
+redactor.text("")
+
+def status(name):
+    with open("/proc/self/status", encoding="ascii") as file:
+        return int(re.search(rf"{name}:\\s+(\\d+)", file.read())[1]) * 1024
+
+with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+    file.write("5")  # the peak begins here
+before = status("VmRSS")
+assert redactor.text(text) == text
+print((status("VmHWM") - before) / own)
+"""
+    command = [sys.executable, "-c", program, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert float(done.stdout) < 5
 
 
 def test_text_built_to_be_expensive_is_withheld_rather_than_searched_for_ever() -> None:
