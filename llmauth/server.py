@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -24,6 +23,7 @@ from waitress.trigger import trigger
 from .dispatcher import Channel, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
+from .memory import return_free_pages, return_large_pieces
 from .streams import STALLED
 
 logger = logging.getLogger(__name__)
@@ -41,18 +41,8 @@ SELECT_LIMIT = 480
 OPEN_FILES = 16_384
 """A stream takes two descriptors; the soft limit of 1,024 on most systems is too low."""
 
-MALLOC = {
-    "MALLOC_ARENA_MAX": (-8, 2),
-    "MALLOC_MMAP_THRESHOLD_": (-3, 256 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": (-1, 4 * 1024**2),
-}
-"""Options of mallopt(3) and their values, by the variable of the environment that sets them.
-
-glibc gives threads a pool of memory each, up to eight for a core, and once a large piece was freed
-it keeps such pieces, and with them the holes between small ones: a server of many threads grows to
-three times its size. Under Python's one lock two pools are as fast, and large pieces are rare."""
-
 _POLL_SECONDS = 0.2
+_POLLS_BETWEEN_TRIMS = 150  # half a minute
 _FLUSH_SECONDS = 2.0
 
 
@@ -75,7 +65,7 @@ class Server:
         self._closed = False
         self._use_poll = hasattr(select, "poll")
         _raise_file_limit()
-        _return_memory()
+        return_large_pieces()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(self.state.guard, settings.threads + RESERVED_THREADS)
@@ -126,8 +116,12 @@ class Server:
         try:
             # Not a wait for an event: on Windows, Ctrl-C does not interrupt one, and setting an
             # event from a signal handler may find its lock taken by the same thread.
+            polls = 0
             while not self._stopping:
                 time.sleep(_POLL_SECONDS)
+                polls += 1
+                if polls % _POLLS_BETWEEN_TRIMS == 0:
+                    return_free_pages()
             self.stop()
         finally:
             for number, handler in previous.items():
@@ -248,11 +242,3 @@ def _raise_file_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _return_memory() -> None:
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # where it is not glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        for variable, (option, value) in MALLOC.items():
-            if variable not in os.environ:
-                mallopt(option, value)
