@@ -66,9 +66,11 @@ def read_head(receive: Receive) -> Head:
     """Read the head of the final response, past interim ones (RFC 9110 §15.2)."""
     data = b""
     for _ in range(MAX_INTERIM_RESPONSES):
-        while not (end := _HEAD_END.search(data)):
+        searched = 0
+        while not (end := _HEAD_END.search(data, searched)):
             if len(data) > MAX_HEAD_BYTES:
                 raise BadResponseError("the headers are too long")
+            searched = max(0, len(data) - 3)
             received = receive()
             if not received:
                 raise NoResponseError("the connection was closed before the end of the headers")
@@ -233,9 +235,9 @@ class ChunkedDecoder:
                 at += 2
                 self._state = _SIZE_LINE
             end_of_line = buffer.find(b"\n", at)
+            if (len(buffer) if end_of_line < 0 else end_of_line) - at > MAX_LINE:
+                raise BadResponseError("a line between chunks is too long")
             if end_of_line < 0:
-                if len(buffer) - at > MAX_LINE:
-                    raise BadResponseError("a line between chunks is too long")
                 break
             self._line(buffer[at:end_of_line].rstrip(b"\r"))
             at = end_of_line + 1

@@ -62,20 +62,18 @@ def response(data: bytes) -> None:
         def receive(left: list[bytes] = pieces) -> bytes:
             return left.pop(0) if left else b""
 
+        content: list[bytes] = []
         try:
             head = read_head(receive)
-            body = Body("GET", head)
-            content = b"" if body.complete or not body.received else body.feed(body.received)
-            while not body.complete:
-                content += body.feed(receive())
+            content.extend(Body("GET", head).chunks(receive))
         except (BadResponseError, NoResponseError) as error:
             assert str(error)
-            found.append(None)
+            found.append(b"".join(content))
             continue
         headers = response_headers(head.headers, stream=False)
         assert not {name.lower() for name, _ in headers} & HOP_BY_HOP
         assert not set("".join(map("".join, headers)) + head.reason) & set("\r\n"), "split"
-        found.append((head.status, headers, content))
+        found.append((head.status, headers, b"".join(content)))
     assert found[0] == found[1], "the pieces matter"
 
 
