@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .capture_json import SafeJSON, dumps
-from .capture_payloads import LIMIT, BodyDecoder, model_of, payload_of
+from .capture_payloads import LIMIT, BodyDecoder, Room, model_of, payload_of
 from .capture_speech import EventRedactor, array_without_secrets
 from .redactor import is_credential, masked_entirely
 
@@ -28,7 +28,7 @@ Headers = Sequence[tuple[str, str]]
 class ExchangeLog:
     """Renders the events of one request and its response, redacted, as finished lines.
 
-    :param json: shared by the exchanges of a capture
+    :param json: shared by the exchanges of a capture, as is the room for their bodies
     :param ids: the event's ``request_id``, ``backend`` and ``key_name``
     :param credentials: of the request
     """
@@ -36,14 +36,14 @@ class ExchangeLog:
     def __init__(
         self,
         json: SafeJSON,
+        room: Room,
         client: str = "client",
         ids: Mapping[str, str | None] = MappingProxyType({}),
         credentials: tuple[str, ...] = (),
     ) -> None:
-        self.held = 0
-        """Bytes of a body that is not yet complete."""
-
         self._json = json
+        self._room = room
+        self._held = 0
         self._redactor = json.redactor
         self._client = client
         self._ids = ids
@@ -128,31 +128,38 @@ class ExchangeLog:
         self._length += len(data)
         self._chunks += 1
         decoded = self._decoder.feed(data)
+        room = max(0, self._room.left)
         if self._stream is None:
-            self._body.append(decoded)
-            self.held += len(decoded)
+            if len(decoded) > room:
+                self._decoder.note = f"cut after {self._held + room} bytes: too many at a time"
+            self._body.append(decoded[:room])
+            self._hold(self._held + len(self._body[-1]))
             return []
-        safe = self._stream.feed(decoded)
-        self.held = self._stream.held
+        safe = self._stream.feed(decoded, self._held + room)
+        self._hold(self._stream.held)
         if not safe:
             return []
         metadata = {"chunk": self._chunks}
         return [self._line("stream_chunk", at, None, len(data), _text(safe), metadata)]
 
+    def _hold(self, size: int) -> None:
+        """Take as much of the room as what waits for its end needs now."""
+        self._room.left -= size - self._held
+        self._held = size
+
     def _end(self, at: float, error: str | None) -> list[str]:
         ending: dict[str, Any] = {"error": error} if error else {}
+        self._hold(0)
         if self._response is None:
             return [self._line("outbound_response", at, None, None, "null", ending)]
         began, status, headers = self._response
         if self._stream is not None:
             ending |= {"status": status, "chunks": self._chunks} | _note(self._decoder.note)
             rest = self._stream.finish(cut=error is not None)
-            self.held = 0
             return [self._line("stream_end", at, None, self._length, _text(rest), ending)]
         body = b"".join(self._body)
         payload, note = self._payload(body, headers, cut=bool(error or self._decoder.note))
         self._body.clear()
-        self.held = 0
         if isinstance(payload, list) and len(payload) > 1:
             payload = array_without_secrets(self._redactor, payload)
         shown = self._json.value(payload)

@@ -13,12 +13,22 @@ from typing import Any, Protocol
 LIMIT = 8 * 1024**2
 """Bytes of a body, after decompression, that are captured."""
 
+HELD = 64 * 1024**2
+"""Bytes of all bodies together that wait for their end."""
+
 _SLICE = 64
 """Bytes given at once to decompressors that cannot be told how much to return."""
 
 _NEAR = 4096  # characters at the beginning of a body that is not complete
 _MODEL = re.compile(r'"model"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
 _GEMINI_MODEL = re.compile(r"/models/([^/:?]+)")
+
+
+class Room:
+    """What is left for bodies that wait for their end; all exchanges share it."""
+
+    def __init__(self) -> None:
+        self.left = HELD
 
 
 class Decoder(Protocol):

@@ -25,6 +25,9 @@ from .secret_shapes import MASK, Span
 MAX_EVENT = 4 * 1024**2
 """Bytes of an event; from a longer one on, the stream is taken for plain text."""
 
+MIN_HELD = 64 * 1024
+"""Bytes that a stream may hold back in any case: more than a secret in pieces takes."""
+
 MAX_WAITING = 2048
 """Events that are held back at most."""
 
@@ -131,15 +134,21 @@ class EventRedactor:
         self._speech = Speech(redactor)
         self._begun = bytearray()
         self._waiting: deque[_Event] = deque()
+        self._waits = 0  # their characters
+        self._limit = MAX_EVENT
         self._plain: StreamRedactor | None = None
 
     @property
     def held(self) -> int:
-        """Bytes of the event that is not complete."""
-        return len(self._begun)
+        """Bytes that are held back, about."""
+        return len(self._begun) + self._waits
 
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, return those that are now safe to write."""
+    def feed(self, data: bytes, limit: int = MAX_EVENT) -> bytes:
+        """Take the next bytes, return those that are now safe to write.
+
+        :param limit: bytes that may be held back
+        """
+        self._limit = max(MIN_HELD, min(MAX_EVENT, limit))
         # With a NUL in each character, as in UTF-16, no secret would be recognised.
         data = data.replace(b"\0", b"")
         if self._plain is not None:
@@ -152,7 +161,7 @@ class EventRedactor:
             start = match.end()
         del self._begun[:start]
         safe = self._release()
-        if len(self._begun) <= MAX_EVENT:
+        if len(self._begun) <= self._limit:
             return safe
         self._plain = self._redactor.stream()
         begun, self._begun = bytes(self._begun), bytearray()
@@ -179,12 +188,19 @@ class EventRedactor:
         text = raw.decode("utf-8", "surrogateescape")
         document = _document(text)
         self._waiting.append(_Event(text, document, self._speech.hear(document)))
+        self._waits += len(text)
 
     def _release(self) -> bytes:
         shown = []
-        while self._waiting and (self._waiting[0].safe or len(self._waiting) > MAX_WAITING):
-            shown.append(self._shown(self._waiting.popleft()))
+        while self._waiting and (self._waiting[0].safe or self._is_full):
+            event = self._waiting.popleft()
+            self._waits -= len(event.text)
+            shown.append(self._shown(event))
         return b"".join(shown)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._waiting) > MAX_WAITING or self._waits > self._limit
 
     def _rest(self) -> bytes:
         self._speech.end()

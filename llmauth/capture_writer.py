@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from .capture_events import ExchangeLog
 from .capture_file import RotatingFile
 from .capture_json import SafeJSON
+from .capture_payloads import Room
 from .capture_recorder import Event
 from .redactor import Redactor
 
@@ -40,6 +41,7 @@ class CaptureWriter:
     def __init__(self, path: str, *, max_bytes: int, max_files: int, report: Report) -> None:
         self._redactor = Redactor()
         self._json = SafeJSON(self._redactor)
+        self._room = Room()
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._report = report
         self._logs: dict[int, ExchangeLog] = {}
@@ -77,7 +79,7 @@ class CaptureWriter:
     ) -> list[str]:
         if about is not None:
             client, ids, credentials = about
-            self._logs[number] = ExchangeLog(self._json, client, ids, credentials)
+            self._logs[number] = ExchangeLog(self._json, self._room, client, ids, credentials)
         log = self._logs.get(number)
         if log is None:
             self._report(failures=1)  # it began in a process that is no more
@@ -94,7 +96,7 @@ class CaptureWriter:
 
     def _remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        return ExchangeLog(self._json).remark(direction, at, **metadata)
+        return ExchangeLog(self._json, self._room).remark(direction, at, **metadata)
 
     def _write(self, line: str) -> None:
         """Write a line, again and again until it succeeds or nobody listens any more."""

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmauth import capture_payloads
 from llmauth.capture_messages import messages, packed
 from llmauth.capture_recorder import Event, Exchange
 from llmauth.capture_writer import CaptureWriter
@@ -259,6 +260,44 @@ def test_a_decompression_bomb_is_cut(
     (event,) = recording.events()
     assert len(event["payload"]) == 8 * 1024**2
     assert "cut after 8388608 bytes" in event["metadata"]["note"]
+
+
+def test_bodies_that_wait_for_their_end_take_so_much_memory_together_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_payloads, "HELD", 1000)
+    recording = Recording(tmp_path / "capture.jsonl")
+    first, second, third = (recording.exchange(request_id=name) for name in "abc")
+    for exchange in (first, second):
+        exchange.inbound_response(200, {"Content-Type": "text/plain"})
+        exchange.stream_chunk(b"0" * 300)
+        exchange.stream_chunk(b"0" * 300)
+        exchange.stream_chunk(b"0" * 10)
+    first.finished()
+    second.finished()
+    third.inbound_response(200, {"Content-Type": "text/plain"})
+    third.stream_chunk(b"0" * 1000)
+    third.finished()
+    events = {event["request_id"]: event for event in recording.events()}
+    lengths = {name: len(event["payload"]) for name, event in events.items()}
+    assert lengths == {"a": 610, "b": 390, "c": 1000}
+    assert events["b"]["content_length"] == 610
+    assert events["b"]["metadata"]["note"] == "cut after 390 bytes: too many at a time"
+
+
+def test_a_stream_holds_back_less_where_bodies_take_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_payloads, "HELD", 1000)
+    recording = Recording(tmp_path / "capture.jsonl")
+    body, stream = recording.exchange(), recording.exchange(request_id="s")
+    body.inbound_response(200, {"Content-Type": "text/plain"})
+    body.stream_chunk(b"x" * 1000)
+    stream.inbound_response(200, EVENTS)
+    for _ in range(20):
+        stream.stream_chunk(b"x" * 10_000)  # an event without an end
+    held = 20 * 10_000 - sum(len(e["payload"] or "") for e in recording.events())
+    assert held < 100_000
 
 
 @pytest.mark.parametrize(
