@@ -9,6 +9,10 @@ import sys
 
 from .capture_messages import messages
 from .capture_writer import CaptureWriter
+from .memory import return_large_pieces
+
+NICENESS = 5
+"""Where processors are short, requests go first; the capture is written a little later."""
 
 
 def main() -> None:
@@ -18,6 +22,9 @@ def main() -> None:
     `learn` and `take`.
     """
     _ignore_signals()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    return_large_pieces()
     arriving = messages(sys.stdin.buffer)
     try:
         writer = CaptureWriter(**next(arriving), report=tell)
