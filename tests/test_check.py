@@ -6,11 +6,11 @@ import contextlib
 import datetime
 import socket
 import ssl
-import threading
 
 import pytest
 import trustme
 from servers import PROVIDER_KEY, Upstream, raw, whole
+from test_tls_upstream import Plain
 
 from llmauth import check
 from llmauth.configuration import load
@@ -122,16 +122,9 @@ def test_certificates(tmp_path, monkeypatch, host, not_after, trusted, said):
 
 
 def test_https_to_a_port_that_speaks_http():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            sock, _ = listener.accept()
-            with sock:
-                sock.recv(65536)
-                sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        said = of(f"https://127.0.0.1:{listener.getsockname()[1]}")
+    plain = Plain()
+    said = of(f"https://127.0.0.1:{plain.port}")
+    plain.stop()
     assert "it does not speak TLS. Does the base URL mean http://" in said
 
 

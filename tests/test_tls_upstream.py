@@ -89,10 +89,21 @@ def test_a_bad_certificate_is_a_502_and_nothing_is_sent(authority, trusted, kind
     provider.stop()
 
 
-def test_an_upstream_that_speaks_no_tls(upstream):
-    environ = {"OPENAI_API_BASE_URL": upstream.url.replace("http:", "https:")}
-    with running_proxy(upstream, environ) as proxy:
+class Plain(Listener):
+    """Answers whatever comes first in plain HTTP, as servers do that are asked for TLS."""
+
+    def serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_an_upstream_that_speaks_no_tls():
+    plain = Plain()
+    environ = {"OPENAI_API_BASE_URL": f"https://127.0.0.1:{plain.port}"}
+    with running_proxy(None, environ) as proxy:
         reply = proxy.request("POST", "/v1/x", body=b"{}")
+    plain.stop()
     assert reply.status == 502
     assert "TLS" in reply.error["message"]
 
