@@ -115,6 +115,7 @@ class Parser(HTTPRequestParser):
             consumed, self.error = len(data), Refusal("The request is malformed.")
         if self.error is not None:
             self.completed = True
+            self.expect_continue = False
             self.version = "1.1"
             if not isinstance(self.error, Refusal):
                 code = getattr(self.error, "code", 400)
@@ -156,10 +157,13 @@ class Parser(HTTPRequestParser):
         connection = headers.get("CONNECTION", "").lower()
         if self.version == "1.1":
             self.connection_close = connection == "close"
-            self.expect_continue = headers.get("EXPECT", "").lower() == "100-continue"
         else:
             self.connection_close = connection != "keep-alive"
         self._expect_body()
+        # waitress would wait for ever for the body of a request that has none, and take the next
+        # request for more of its head.
+        if self.version == "1.1" and self.body_rcv is not None:
+            self.expect_continue = headers.get("EXPECT", "").lower() == "100-continue"
 
     def _expect_body(self) -> None:
         self.chunked = self.headers.pop("TRANSFER_ENCODING", None) is not None

@@ -202,6 +202,27 @@ def test_pipelined_requests_are_answered_in_order_each_with_its_own_key(door):
     assert [one.target for one in received] == ["/v1/x", "/v1/third"]
 
 
+EXPECT = "Expect: 100-continue"
+
+
+@pytest.mark.parametrize("length", [None, "Content-Length: 0"])
+def test_who_asks_to_send_a_body_but_has_none_is_answered(door, length):
+    """Its head comes in two pieces, the first of which must not become part of the next request."""
+    port, received, _ = door
+    first = request(*filter(None, [length]), EXPECT, "X-A: b", close=False)
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
+        sock.sendall(first[:-5])
+        sock.sendall(first[-5:])
+        answer = b""
+        # nginx says "100 Continue" all the same.
+        while not statuses(answer) and (data := sock.recv(65536)):
+            answer += data
+        assert statuses(answer) == [200]
+        sock.sendall(request(line="GET /v1/second HTTP/1.1"))
+        assert statuses(read_all(sock)) == [200]
+    assert [one.target for one in received] == ["/v1/x", "/v1/second"]
+
+
 def test_asterisk_form_and_connect_reach_no_upstream(door):
     port, received, _ = door
     for line, possible in (

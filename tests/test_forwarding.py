@@ -279,9 +279,10 @@ def test_a_chunked_body_arrives_with_its_length(proxy, upstream):
     assert upstream.requests[0].body == b"abcde"
 
 
-def test_a_body_over_the_limit_is_a_413(upstream):
+@pytest.mark.parametrize("also", [(), ("Expect: 100-continue",)], ids=["sent", "asked first"])
+def test_a_body_over_the_limit_is_a_413(upstream, also):
     with running_proxy(upstream, max_request_body="64K") as proxy:
-        head = request_bytes("/v1/x", "Connection: close").replace(
+        head = request_bytes("/v1/x", "Connection: close", *also).replace(
             b"Content-Length: 2", b"Content-Length: 99999"
         )
         assert proxy.exchange(head).startswith(b"HTTP/1.1 413 ")
