@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 
-from .capture_messages import messages
+from .capture_messages import messages, unpacked
 from .capture_writer import CaptureWriter
 from .memory import return_large_pieces
 
@@ -22,7 +23,7 @@ def main() -> None:
     `learn` and `take`.
     """
     _ignore_signals()
-    if hasattr(os, "nice"):
+    with contextlib.suppress(AttributeError, OSError):  # not on Windows, or forbidden
         os.nice(NICENESS)
     return_large_pieces()
     arriving = messages(sys.stdin.buffer)
@@ -31,7 +32,7 @@ def main() -> None:
         tell()
         for added, observed, events, dropped in arriving:
             writer.learn(added, observed)
-            writer.take(events, dropped)
+            writer.take(map(unpacked, events), dropped)
         writer.end()
     except ConnectionError:
         sys.exit(1)

@@ -9,9 +9,23 @@ from typing import Any, BinaryIO
 _LENGTH = 8  # bytes before a message, which tell its length
 
 
-def packed(message: Any) -> bytes:
-    """Return a message of types that `marshal` knows as it is sent."""
-    data = marshal.dumps(message)
+def packed(value: Any) -> bytes:
+    """Return a value as it is sent.
+
+    :raises ValueError: it is, or holds, something of a type that `marshal` does not know
+    """
+    return marshal.dumps(value)
+
+
+def unpacked(data: bytes) -> Any:
+    """Return the value that was packed."""
+    # Nobody else can write into this pipe, and JSON, which knows no bytes, would take longer.
+    return marshal.loads(data)  # nosec B302
+
+
+def framed(message: Any) -> bytes:
+    """Return a message with its length."""
+    data = packed(message)
     return len(data).to_bytes(_LENGTH, "big") + data
 
 
@@ -21,5 +35,4 @@ def messages(stream: BinaryIO) -> Iterator[Any]:
         size = int.from_bytes(length, "big")
         if len(data := stream.read(size)) < size:
             break
-        # Nobody else can write into this pipe, and JSON, which knows no bytes, would take longer.
-        yield marshal.loads(data)  # nosec B302
+        yield unpacked(data)

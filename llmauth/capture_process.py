@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .capture_messages import packed
-from .capture_recorder import Event
+from .capture_messages import framed
 from .redactor import Redactor
 
 # The package's own __init__ would import Flask and all, which takes ten times as long.
@@ -63,8 +62,8 @@ class WriterProcess:
         self._thread = threading.Thread(target=self._listen, name="capture-reports", daemon=True)
         self._thread.start()
 
-    def send(self, events: Sequence[Event], dropped: int) -> None:
-        """Send events, after all secrets that were known when they happened.
+    def send(self, events: Sequence[bytes], dropped: int) -> None:
+        """Send packed events, after all secrets that were known when they happened.
 
         :raises OSError: the process has ended, and has not had these events
         """
@@ -92,7 +91,7 @@ class WriterProcess:
 
     def _write(self, message: Any) -> None:
         pipe: Any = self._process.stdin
-        rest = memoryview(packed(message))
+        rest = memoryview(framed(message))
         while rest:
             rest = rest[pipe.raw.write(rest) :]
 

@@ -6,11 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-OVERHEAD = 1024
-"""Bytes an event takes beside its body."""
-
 AnyHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
-
 
 About = tuple[str, dict[str, str | None], tuple[str, ...]]
 """Client, ids, and credentials of a request."""
@@ -27,7 +23,7 @@ class Exchange:
 
     Headers are a mapping or pairs of names and values.
 
-    :param put: queues an event and its size; True when it found room
+    :param put: queues an event; True when it found room
     :param number: of this exchange
     """
 
@@ -64,11 +60,11 @@ class Exchange:
 
     def inbound_response(self, status: int, headers: AnyHeaders) -> None:
         """Record the head of the backend's response; its body follows in chunks."""
-        self._put("inbound_response", (status, _pairs(headers)))
+        self._put("inbound_response", (status, _pairs(headers)), belongs=True)
 
     def stream_chunk(self, data: bytes) -> None:
         """Record a piece of the response's body, whether it is a stream of events or not."""
-        self._put("stream_chunk", (data,), len(data))
+        self._put("stream_chunk", (data,), patient=False)
 
     def finished(self, error: str | None = None) -> None:
         """Record the end, once.
@@ -77,7 +73,7 @@ class Exchange:
         """
         if not self._finished:
             self._finished = True
-            self._put("outbound_response", (error,))
+            self._put("outbound_response", (error,), belongs=True)
 
     def _request(
         self,
@@ -89,19 +85,25 @@ class Exchange:
         length: int | None,
     ) -> None:
         body = body or b""
-        self._put(direction, (method, url, _pairs(headers), body, length), len(body))
+        length = len(body) if length is None else length
+        self._put(direction, (method, url, _pairs(headers), body, length))
 
-    def _put(self, direction: str, rest: tuple[Any, ...], size: int | None = None) -> None:
-        """Queue an event; one without a size, of its own bytes, belongs to those before it.
+    def _put(
+        self, direction: str, rest: tuple[Any, ...], *, patient: bool = True, belongs: bool = False
+    ) -> None:
+        """Queue an event.
 
         An exchange whose first event found no room is left out as a whole.
+
+        :param patient: wait a moment for room
+        :param belongs: it is small, and those before it are not complete without it
         """
         if self._skipped:
             return
         about = self._about
         event: Event = (self._number, about, direction, time.time(), rest)
-        always, patient = about is None and size is None, direction != "stream_chunk"
-        if self._enqueue(event, (size or 0) + OVERHEAD, always=always, patient=patient):
+        always = belongs and about is None
+        if self._enqueue(event, always=always, patient=patient):
             self._about = None
         else:
             self._skipped = about is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from .capture_events import ExchangeLog
@@ -52,7 +52,7 @@ class CaptureWriter:
             self._redactor.add(*added)
         self._redactor.observe(*observed)
 
-    def take(self, events: Sequence[Event], dropped: int = 0) -> None:
+    def take(self, events: Iterable[Event], dropped: int = 0) -> None:
         """Write events.
 
         :param dropped: events that are missing before these

@@ -6,7 +6,6 @@ The writer runs in this process here; test_capture_process.py is about the one t
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmauth import capture_payloads
-from llmauth.capture_messages import messages, packed
+from llmauth.capture_messages import packed, unpacked
 from llmauth.capture_recorder import Event, Exchange
 from llmauth.capture_writer import CaptureWriter
 
@@ -54,9 +53,8 @@ class Recording:
         self.failures += failures
         return False
 
-    def _put(self, event: Event, size: int, **_: bool) -> bool:
-        (sent,) = messages(io.BytesIO(packed(event)))
-        self.writer.take([sent])
+    def _put(self, event: Event, **_: bool) -> bool:
+        self.writer.take([unpacked(packed(event))])
         return True
 
     def exchange(self, **names: Any) -> Exchange:
