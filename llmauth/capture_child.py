@@ -23,8 +23,9 @@ def main() -> None:
     `learn` and `take`.
     """
     _ignore_signals()
-    with contextlib.suppress(AttributeError, OSError):  # not on Windows, or forbidden
-        os.nice(NICENESS)
+    if hasattr(os, "nice"):
+        with contextlib.suppress(OSError):  # a service manager may forbid it
+            os.nice(NICENESS)
     return_large_pieces()
     arriving = messages(sys.stdin.buffer)
     try:
