@@ -132,13 +132,13 @@ def _entry(seen: Seen) -> dict[str, Any]:
     send, wait, receive = timings(seen)
     request = seen.first("outbound_request", "inbound_request")
     meta = request.get("metadata") or {}
-    url = str(meta.get("url") or "")
-    if not urlsplit(url).netloc:
-        url = f"http://{seen.request.get('destination') or 'llmauth'}{url}"
+    parts = urlsplit(str(meta.get("url") or ""))
+    if not parts.netloc:  # what the client asked, or the echo backend, which has no host
+        parts = parts._replace(scheme="http", netloc=request.get("destination") or "llmauth")
     entry = {
         "startedDateTime": _iso(seen.at(seen.request) or 0.0),
         "time": send + wait + receive,
-        "request": _har_request(request, str(meta.get("method") or "GET"), url),
+        "request": _har_request(request, str(meta.get("method") or "GET"), parts.geturl()),
         "response": _har_response(seen),
         "cache": {},
         "timings": {

@@ -276,6 +276,19 @@ def test_a_reader_of_hars_finds_everything(written: Written, tmp_path: Path) -> 
     assert json.loads(whole.response.text) == {"id": 1}
 
 
+def test_the_echo_backend_has_a_url_in_a_har_too() -> None:
+    event = {
+        "direction": "outbound_request",
+        "destination": "echo",
+        "metadata": {"method": "POST", "url": "echo:///v1/chat?a=1"},
+    }
+    lines = [json.dumps({"request_id": "r", **event, **more}) for more in (
+        {"direction": "inbound_request", "metadata": {"url": "/v1/chat?a=1"}}, {},
+    )]  # fmt: skip
+    (entry,) = har(lines)["log"]["entries"]
+    assert entry["request"]["url"] == "http://echo/v1/chat?a=1"
+
+
 def test_a_har_of_requests_that_got_no_answer_is_still_valid(written: Written) -> None:
     exchange = written.capture.exchange(request_id="r", client="c", backend="b", key_name=None)
     exchange.inbound_request("GET", "/v1/models", {}, None)
