@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import logging
 import os
@@ -156,6 +157,33 @@ def test_a_file_that_cannot_be_written_is_refused_at_start(tmp_path: Path, where
 def test_the_file_is_there_before_the_process_is(recording: Recording) -> None:
     assert recording.lines() == []
     assert children(os.getpid()) == []
+
+
+@linux
+def test_large_answers_and_those_that_unpack_to_large_ones_take_little_memory(
+    recording: Recording,
+) -> None:
+    """Three of 8 MB at a time, and three of 64 KB that unpack to 64 MB."""
+    piece, bomb = b'{"Hello": "world"}, ' * 1000, gzip.compress(bytes(64 * 2**20))
+    exchanges = [recording.exchange(f"r{number}") for number in range(3)]
+    for exchange in exchanges:
+        exchange.inbound_response(200, {"Content-Type": "text/plain"})
+    for _ in range(2**23 // len(piece)):
+        for exchange in exchanges:
+            exchange.stream_chunk(piece)
+    for number in range(3):
+        exchange = recording.exchange(f"bomb{number}")
+        exchange.inbound_response(200, {"Content-Encoding": "gzip"})
+        exchange.stream_chunk(bomb)
+        exchange.finished()
+    wait_for(lambda: recording.path.stat().st_size > 0, "the bombs have gone off")
+    exchanges.pop().finished()
+    status = Path(f"/proc/{recording.pid}/status")
+    wait_for(lambda: recording.path.stat().st_size > 2 * 8e6, "a large one is written")
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 160 * 1024
+    assert recording.capture.failures == 0
+    recording.capture.close(0)  # the other ones would take seconds
 
 
 # Secrets
