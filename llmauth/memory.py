@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
 from typing import Any
 
 OPTIONS = {
@@ -23,7 +21,7 @@ three times its size. Under Python's one lock two pools are as fast, and large p
 
 def return_large_pieces() -> None:
     """Have large pieces returned as soon as they are free; for the rest of the process's life."""
-    with _glibc() as glibc:
+    if glibc := _glibc():
         for variable, (option, value) in OPTIONS.items():
             if variable not in os.environ:
                 glibc.mallopt(option, value)
@@ -31,11 +29,14 @@ def return_large_pieces() -> None:
 
 def return_free_pages() -> None:
     """Return what is free between other pieces, after a burst of small ones."""
-    with _glibc() as glibc:
+    if glibc := _glibc():
         glibc.malloc_trim(0)
 
 
-@contextlib.contextmanager
-def _glibc() -> Iterator[Any]:
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # not on this system
-        yield ctypes.CDLL(None)
+def _glibc() -> Any:
+    """Return the C library of the process, None unless it is glibc."""
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.mallopt and library.malloc_trim else None
+    except (AttributeError, OSError, TypeError):  # musl and macOS; no such library; Windows
+        return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import ctypes
 import importlib
 import os
 import runpy
@@ -36,6 +37,7 @@ def take_away() -> None:
             if hasattr(owner, name):
                 delattr(owner, name)
     _take_away_file_modes()
+    _take_away_the_process_as_a_library()
     select.select = _NarrowSelect()  # type: ignore[assignment]
     _windows_waitress()
 
@@ -48,6 +50,17 @@ def _take_away_file_modes() -> None:
 
     os.open = open  # type: ignore[assignment]
     os.chmod = lambda *args, **kwargs: None
+
+
+def _take_away_the_process_as_a_library() -> None:
+    real = ctypes.CDLL.__init__
+
+    def load(self: Any, name: Any, *args: Any, **kwargs: Any) -> None:
+        if name is None:
+            raise TypeError("argument of type 'NoneType' is not iterable")
+        real(self, name, *args, **kwargs)
+
+    ctypes.CDLL.__init__ = load  # type: ignore[assignment]
 
 
 class _NarrowSelect:

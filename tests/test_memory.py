@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
 import pytest
+
+from llmauth import memory
 
 PROGRAM = """
 import re
@@ -34,3 +37,17 @@ def test_free_pages_between_small_pieces_that_stay_are_returned():
     before, full, after = map(float, done.stdout.split())
     assert full > before + 30
     assert after < before + 10
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_without_glibc_nothing_happens(monkeypatch, error):
+    """On Windows, where the process is no library; where it cannot be loaded; with musl."""
+
+    class Other:
+        def __init__(self, name: None) -> None:
+            if error is not AttributeError:
+                raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", Other)
+    memory.return_large_pieces()
+    memory.return_free_pages()
