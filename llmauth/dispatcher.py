@@ -39,9 +39,14 @@ class _Task(WSGITask):
         return environ
 
     def write(self, data: bytes) -> None:
-        """Send the head together with the first bytes, if there are any."""
+        """Send the head together with the first bytes, if there are any; nothing else on HEAD."""
+        request: Any = self.request
+        if is_head := request.command == "HEAD":
+            data = b""
         self.channel.holds_head = bool(data) and not self.wrote_header and self.has_body
         super().write(data)
+        if is_head:
+            self.chunked_response = False  # there is no end to mark (RFC 9112 §6.3)
 
 
 class _Server:

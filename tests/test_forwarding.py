@@ -191,8 +191,10 @@ def test_compressed_bodies_stay_compressed(proxy, upstream):
         (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
         (b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n', "GET"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", "HEAD"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "HEAD"),
     ],
-    ids=["204", "304", "HEAD"],
+    ids=["204", "304", "HEAD", "HEAD, chunks", "HEAD, no length"],
 )
 def test_answers_without_a_body(proxy, upstream, answer, method):
     upstream.answer = raw(answer, close=False)
