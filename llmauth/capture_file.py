@@ -66,6 +66,16 @@ class RotatingFile:
             self.close()  # the path may lead to another, better file by the next time
             raise
 
+    def follow(self) -> None:
+        """Leave a file that was moved or removed; `write` makes another at `path`."""
+        try:
+            status = os.stat(self.path)
+            moved = (status.st_dev, status.st_ino) != self._identity
+        except OSError:
+            moved = True
+        if moved:
+            self.close()
+
     def close(self) -> None:
         """Close the file; `write` opens it again."""
         if self._descriptor >= 0:

@@ -58,6 +58,7 @@ class CaptureWriter:
         :param dropped: events that are missing before these
         :raises ConnectionError: as `end` does
         """
+        self._file.follow()
         if dropped:
             self._write(self._remark("stream_end", time.time(), dropped_events=dropped))
         for event in events:

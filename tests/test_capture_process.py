@@ -237,6 +237,17 @@ def test_a_new_process_knows_all_secrets(recording: Recording) -> None:
 # In trouble
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays where it is there")
+@pytest.mark.parametrize("act", [os.remove, lambda path: os.rename(path, f"{path}.old")])
+def test_a_file_that_is_moved_or_removed_is_followed_by_another(recording, act):
+    recording.ask("before")
+    wait_for(lambda: recording.asked() == ["before"], "the first exchange is written")
+    act(recording.path)
+    recording.ask("after")
+    recording.capture.close(30)
+    assert recording.asked() == ["after"]
+
+
 @full_disk
 def test_a_full_disk_fails_no_request_and_nothing_is_lost_when_it_has_room_again(
     on_full_disk: Recording, caplog: pytest.LogCaptureFixture
