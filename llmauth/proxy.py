@@ -118,7 +118,8 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     if exchange:
         exchange.inbound_response(incoming.status, incoming.headers)
     received = {name.lower(): value for name, value in incoming.headers}
-    stream = "content-length" not in received and incoming.status not in (204, 304)
+    bodiless = incoming.status in (204, 304)
+    stream = "content-length" not in received and not bodiless
     kind = PolledRelay if stream and isinstance(incoming, HTTPIncoming) else Relay
     relay = kind(
         incoming,
@@ -129,6 +130,8 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
         exchange=exchange,
     )
     headers = response_headers(incoming.headers, stream=stream)
+    if bodiless:  # a length would be that of another answer, and a server miss the bytes
+        headers = [header for header in headers if header[0].lower() != "content-length"]
     if "x-request-id" not in received and "request-id" not in received:
         headers.append(("x-request-id", info.id))
     return UpstreamReply(relay, headers, flush=stream)

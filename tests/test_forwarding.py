@@ -190,18 +190,20 @@ def test_compressed_bodies_stay_compressed(proxy, upstream):
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
         (b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n', "GET"),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", "GET"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", "HEAD"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "HEAD"),
     ],
-    ids=["204", "304", "HEAD", "HEAD, chunks", "HEAD, no length"],
+    ids=["204", "304", "304 with a length", "HEAD", "HEAD, chunks", "HEAD, no length"],
 )
-def test_answers_without_a_body(proxy, upstream, answer, method):
+def test_answers_without_a_body(proxy, upstream, caplog, answer, method):
     upstream.answer = raw(answer, close=False)
     back = proxy.exchange(request_bytes("/v1/x", "Connection: close", method=method))
     assert back.split(b"\r\n")[0] == answer.split(b"\r\n")[0]
     assert back.endswith(b"\r\n\r\n")
     assert back.count(b"\r\n\r\n") == 1
+    assert "too few bytes" not in caplog.text
 
 
 def test_interim_answers_are_read_past(proxy, upstream):
