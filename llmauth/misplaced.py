@@ -15,8 +15,11 @@ from .redactor import Redactor
 from .secret_shapes import MASK
 from .uris import masked_uri
 
-# Shorter words may be anything. A slash belongs to base64; in a path each name is a word.
-_WORD = re.compile(r"(?<![\w/.~+=-])\w[\w/+=-]{15,}|[\w+=-]{16,}", re.ASCII)
+# Shorter words may be anything, and the host of a URL is often made by chance. A slash belongs to
+# base64; in a path each name is a word.
+_WORD = re.compile(
+    r"(?P<host>://[^\s/?#'\"]*)|(?<![\w/.~+=-])\w[\w/+=-]{15,}|[\w+=-]{16,}", re.ASCII
+)
 
 
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:
@@ -27,6 +30,8 @@ def hidden(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _unless_by_chance(word: re.Match[str]) -> str:
+    if word["host"]:
+        return word.group()
     letters = [c for c in word.group() if c.isalnum()]
     # Capitals, small letters and digits take turns as nobody writes them; "A" before "b" is usual.
     turns = sum(_kind(a) != _kind(b) for a, b in pairwise(letters) if _kind(a) + _kind(b) != "Aa")

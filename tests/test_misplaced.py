@@ -196,6 +196,8 @@ def test_nearly_every_key_that_chance_has_made_is_masked():
         "C:\\Users\\MaxMuster\\AppData\\Local\\Programs\\LLMProxy\\Configuration.yaml",
         "/var/lib/llmauth/capture_of_the_17th_of_may_2026.jsonl",
         "https://my-resource.openai.azure.com/openai/deployments/gpt-4o-mini-2024-07-18",
+        "http://my-service-7d9f8b6c5d-x2x1z.svc:8000/v1",
+        "'https://6f1c9e0a-5b7d-4c3e-9a21-0d4b8c7e5f12.example.com' has no path",
         "there is no backend 'claude-3-5-haiku-20241022'.",
         "'holds 2001:0db8:85a3:0000:0000:8a2e:0370:7334/129', which is no address or network",
         "'99999999999999999999' is not between 0 and 65535",
