@@ -20,6 +20,7 @@ class RotatingFile:
         self._max_files = max(1, max_files)
         self._descriptor = -1
         self._rest = b""
+        self._torn = False
         self._identity: tuple[int, int] | None = None
         self._size = 0
 
@@ -44,6 +45,7 @@ class RotatingFile:
             self._rest = b""  # the line was begun in another file: write it whole into this one
         self._identity = identity
         self._size = status.st_size if regular else 0
+        self._torn = self._size > 0 and not self._rest and not self._ends_with_a_line()
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> None:
@@ -56,7 +58,9 @@ class RotatingFile:
         if not self._rest:
             if self._size and 0 < self._max_bytes < self._size + len(line):
                 self._rotate()
-            self._rest = line
+            # Whoever was ended on a full disk left half a line, which must not spoil this one.
+            self._rest = b"\n" + line if self._torn else line
+            self._torn = False
         try:
             while self._rest:
                 written = os.write(self._descriptor, self._rest)
@@ -82,6 +86,14 @@ class RotatingFile:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _ends_with_a_line(self) -> bool:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() == b"\n"
+        except OSError:  # it may be written only
+            return True
 
     def _rotate(self) -> None:
         self.close()

@@ -7,21 +7,26 @@ import http.client
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from programs import Program, wait_for
 from servers import KEY
+
+from llmauth.capture_file import RotatingFile
 
 ROOM = 32 * 1024
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
 def test_a_full_disk_fails_no_request_and_shows_in_readyz(tmp_path):
+    import resource  # which Windows does not have
+
     assert shutil.which("prlimit")
     capture = tmp_path / "capture.jsonl"
     serve = [sys.executable, "-m", "llmauth", "serve", "--port", "{port}"]
     proxy = Program(
-        ["prlimit", f"--fsize={ROOM}", *serve],
+        ["prlimit", f"--fsize={ROOM}:unlimited", *serve],
         {
             "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
             "LLM_BACKEND": "echo",
@@ -48,9 +53,27 @@ def test_a_full_disk_fails_no_request_and_shows_in_readyz(tmp_path):
             assert b"chat.completion" in ask("POST", "/v1/chat/completions", body)
         wait_for(lambda: "not written" in state(), "readyz tells")
         assert capture.stat().st_size <= ROOM
-        # Somebody makes room, again and again, until what had waited is written.
-        wait_for(lambda: capture.unlink(missing_ok=True) or state() == "ok", "the capture goes on")
+        (writer,) = children(proxy.process.pid)
+        resource.prlimit(writer, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        wait_for(lambda: state() == "ok", "the capture goes on")
         ask("POST", "/v1/chat/completions", body)
         assert proxy.stop() == 0
         assert "cannot be written" in proxy.output()
-        assert all(json.loads(line) for line in capture.read_text().splitlines())
+        events = [json.loads(line) for line in capture.read_text().splitlines()]
+        assert len(events) == 4 * 11
+
+
+def children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for one in lists for child in one.read_text().split()]
+
+
+@pytest.mark.parametrize("left", [b'{"half', b'{}\n{"half'])
+def test_half_a_line_that_is_there_does_not_spoil_the_next(tmp_path, left):
+    path = tmp_path / "capture.jsonl"
+    path.write_bytes(left)
+    file = RotatingFile(str(path), max_bytes=0, max_files=1)
+    for line in (b"{}\n", b"[]\n"):
+        file.write(line)
+    file.close()
+    assert path.read_bytes() == left + b"\n{}\n[]\n"
