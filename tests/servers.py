@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import json
@@ -62,7 +63,7 @@ def raw(data: bytes, *, close: bool = True) -> Answer:
     return answer
 
 
-class Listener:
+class Listener(abc.ABC):
     """Accepts connections on a port of 127.0.0.1, and serves each in a thread of its own."""
 
     def __init__(self) -> None:
@@ -71,8 +72,9 @@ class Listener:
         self.port: int = self._sock.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @abc.abstractmethod
     def serve(self, sock: socket.socket) -> None:
-        raise NotImplementedError
+        """Talk to one client, and close the connection."""
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import time
 
 import pytest
@@ -131,10 +131,12 @@ def test_a_mounted_secret_whose_link_is_swapped(upstream, tmp_path):
     for name, key in (("..1", OLD), ("..2", NEW)):
         (tmp_path / name).mkdir()
         write(tmp_path / name / "keys", key)
-    with contextlib.suppress(OSError, NotImplementedError):
+    try:
         (tmp_path / "..data").symlink_to("..1", target_is_directory=True)
         (tmp_path / "keys").symlink_to("..data/keys")
-    if not (tmp_path / "keys").exists():
+    except OSError:
+        if sys.platform != "win32":  # where not every user may make links
+            raise
         pytest.skip("this user may not make links on Windows")
     environ = {VARIABLE: "", f"{VARIABLE}_FILE": str(tmp_path / "keys")}
     with running_proxy(upstream, environ, trusted_ips="127.0.0.1") as proxy:
