@@ -98,8 +98,8 @@ class Parser(HTTPRequestParser):
     error: Error | None
     body_rcv: Any
     headers: dict[str, str]
-    command: Any
-    path: Any
+    command: Any = ""
+    path: Any = ""  # waitress logs it also of a request that could not be read
     request_uri: Any
     query: Any
 

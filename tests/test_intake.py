@@ -52,3 +52,10 @@ def test_what_is_taken_reads_as_in_waitress(method, target, version, fields):
         assert getattr(ours, field) == getattr(theirs, field), field
     # waitress would wait for a body here though none is to come.
     assert ours.expect_continue == (theirs.expect_continue and theirs.body_rcv is not None)
+
+
+def test_a_request_that_cannot_be_read_has_what_waitress_logs_of_a_client_that_left():
+    parser = Parser(ADJUSTMENTS)
+    parser.received(b"nonsense\r\n\r\n")
+    assert parser.error
+    assert (parser.command, parser.path) == ("", "")
