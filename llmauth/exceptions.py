@@ -37,18 +37,13 @@ from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from .misplaced import hidden
-
 
 class LLMAuthError(Exception):
     """Root of all errors that llmauth raises."""
 
 
 class ConfigurationError(LLMAuthError):
-    """A setting that cannot be used: which, from where, what to do; keys in it are masked."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(hidden(message))
+    """A setting that cannot be used: which, from where, what to do."""
 
 
 class ClientDisconnected(LLMAuthError):
