@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
 from .docs_page import docs_page
 from .extension import current_state
-from .openapi import document
+from .version import __version__
 
 pages_blueprint = Blueprint("llmauth_pages", __name__)
 
@@ -22,6 +24,8 @@ _SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _DOCS, _DOCS_POLICY = docs_page()
+_OPENAPI = json.loads(files(__package__).joinpath("docs", "openapi.json").read_bytes())
+_OPENAPI["info"]["version"] = __version__
 
 
 @pages_blueprint.after_request
@@ -56,7 +60,7 @@ def ready() -> tuple[Response, int]:
 @pages_blueprint.get("/openapi.json")
 def openapi() -> Response:
     """Describe this server's own endpoints and errors."""
-    return jsonify(document())
+    return jsonify(_OPENAPI)
 
 
 @pages_blueprint.get("/docs")

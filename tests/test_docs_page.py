@@ -456,4 +456,5 @@ def test_the_page_is_in_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if name.startswith("llmauth/docs/")}
-    assert names == {f"llmauth/docs/page.{kind}" for kind in ("css", "html", "js")}
+    parts = {f"llmauth/docs/page.{kind}" for kind in ("css", "html", "js")}
+    assert names == parts | {"llmauth/docs/openapi.json"}
