@@ -44,6 +44,8 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param public: it needs no key
+    :param admitted: it may be forwarded
     """
 
     id: str
@@ -54,6 +56,7 @@ class RequestInfo:
     key_name: str | None = None
     own_credentials: bool = False
     public: bool = False
+    admitted: bool = False
     backend: str | None = None
     error: str | None = None
 
@@ -125,17 +128,25 @@ class Guard:
             info = environ[ENVIRON_KEY] = RequestInfo(new_id(), path, query, client)
         return info
 
-    def is_public(self, info: RequestInfo, environ: Mapping[str, Any], pages: bool) -> bool:
+    def is_public(
+        self,
+        info: RequestInfo,
+        environ: Mapping[str, Any],
+        *,
+        pages: bool,
+        any_method: bool = False,
+    ) -> bool:
         """True for a request that needs no key.
 
         :param pages: the application serves the local public pages
+        :param any_method: a bypass path is a view of the host application, which is not forwarded
         """
         path = info.path
         if environ.get("PATH_INFO") != path:
             return False  # Not a plain path, or another one than will be served.
-        if path in self.bypass:
-            return True
-        return pages and path in PUBLIC_PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        bypassed = path in self.bypass and (reads or any_method)
+        return bypassed or (pages and reads and path in PUBLIC_PATHS)
 
     def may_be_public(self, path: str) -> bool:
         """True for the path of a public page; :meth:`is_public` has the last word."""

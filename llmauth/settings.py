@@ -129,7 +129,8 @@ class Settings:
         "Address or network that is never locked out; it still needs a key.", list_of="network")
     bypass_paths: tuple[str, ...] = _setting(
         "auth.bypass_paths", "BYPASS_PATHS", "--bypass-path", (), list_of(parse_bypass_path),
-        "Exact path that needs no key, beside the local public pages.", list_of="path")
+        "Exact path that needs no key: forwarded to the default backend with GET or HEAD, or a "
+        "host application's own.", list_of="path")
     brute_force_enabled: bool = _setting(
         f"{_BRUTE}.enabled", "BRUTE_FORCE_PROTECTION_ENABLED", "--enable-brute-force-protection",
         True, parse_bool, "Lock out addresses that send wrong keys.",
