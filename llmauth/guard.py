@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from .addresses import Clients, on_this_machine
+from .addresses import Clients, received_header
 from .credentials import KeyRing, Malformed, find_key, query_keys, tokens_in
 from .exceptions import (
     AddressLockedOut,
     AuthenticationRequired,
-    ClientRefused,
     InvalidKey,
     RequestRefused,
 )
 from .guesses import about_key
+from .local_access import LocalAccess
 from .lockout import Lockout, Policy
 from .redactor import is_credential
 from .settings import Settings
@@ -102,7 +102,7 @@ class Guard:
         )
         self.bypass = frozenset(settings.bypass_paths)
         self.enabled = not settings.disable_auth
-        self._serves_network = self.enabled or settings.allow_unauthenticated_network
+        self._local_access = LocalAccess(settings, self.clients)
         self.lockout: Lockout | None = None
         if self.enabled and settings.brute_force_enabled:
             policy = Policy(
@@ -121,8 +121,8 @@ class Guard:
         if info is None:
             path, query = raw_target(environ)
             peer = environ.get("REMOTE_ADDR")
-            forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-            if forwarded and not self._warned_of_proxy:
+            forwarded = received_header(environ, "X_FORWARDED_FOR")
+            if not self._warned_of_proxy:
                 self._warn_of_proxy(peer, forwarded)
             client = self.clients.address(peer, forwarded)
             info = environ[ENVIRON_KEY] = RequestInfo(new_id(), path, query, client)
@@ -179,12 +179,7 @@ class Guard:
         :raises RequestRefused: the answer for the client
         """
         if not self.enabled:
-            # Where another server listens is not known at the start.
-            if not self._serves_network and not on_this_machine(info.client):
-                raise ClientRefused(
-                    "Authentication is off, so this server serves its own machine only, unless "
-                    "it is started with ALLOW_UNAUTHENTICATED_NETWORK=true."
-                )
+            self._local_access.check(environ)
             info.own_credentials = "HTTP_X_PROXY_API_KEY" in environ
             return
         self.check_lockout(info)
@@ -218,7 +213,7 @@ class Guard:
             if seconds is not None:
                 raise AddressLockedOut(seconds) from None
 
-    def _warn_of_proxy(self, peer: str | None, forwarded: str) -> None:
+    def _warn_of_proxy(self, peer: str | None, forwarded: str | None) -> None:
         if self.clients.forgot_to_trust(peer, forwarded):
             self._warned_of_proxy = True
             logger.warning(
@@ -227,6 +222,13 @@ class Guard:
                 "everyone out",
                 peer,
                 peer,
+            )
+        elif self.enabled and self.clients.counts_as_one(peer):
+            self._warned_of_proxy = True
+            logger.warning(
+                "requests come through a Unix socket, where clients have no address: all of them "
+                "count as one, and one client's wrong keys lock everyone out; if your reverse "
+                "proxy sends X-Forwarded-For, set TRUSTED_PROXIES=unix"
             )
 
 

@@ -28,7 +28,7 @@ _METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 _REFUSALS: tuple[tuple[type[RequestRefused], str], ...] = (
     (InvalidRequest, "Malformed credentials, or several that differ"),
     (AuthenticationRequired, "The proxy key is missing or wrong"),
-    (OriginRefused, "The preflight of a web page whose origin may not use this server"),
+    (OriginRefused, "A web page or, with authentication off, a client that may not come in"),
     (UnknownRoute, "No backend serves the path; the message names those there are"),
     (MethodRefused, "A method that is never forwarded"),
     (BodyTooLarge, "The request body is too large"),

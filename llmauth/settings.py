@@ -24,6 +24,7 @@ from .parsing import (
     parse_one_network,
     parse_optional_text,
     parse_origins,
+    parse_proxy,
     parse_size,
     parse_storage_uri,
     parse_text,
@@ -174,10 +175,10 @@ class Settings:
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
         DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY),
         "Seconds that streams get to finish when the server is stopped.")
-    trusted_proxies: tuple[Network, ...] = _setting(
-        "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (),
-        list_of(parse_one_network),
-        "Address or network of a reverse proxy whose X-Forwarded-For is believed.",
+    trusted_proxies: tuple[Network | str, ...] = _setting(
+        "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
+        "Address or network of a reverse proxy whose X-Forwarded-For is believed; "
+        "unix for one that comes through a Unix socket.",
         list_of="network")
     cors_origins: tuple[str, ...] = _setting(
         "server.cors_origins", "CORS_ORIGINS", "--cors-origin", (), parse_origins,
