@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.json"})
 ENVIRON_KEY = "llmauth.request"
+_READING = ("GET", "HEAD")
 
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
@@ -144,13 +145,13 @@ class Guard:
         path = info.path
         if environ.get("PATH_INFO") != path:
             return False  # Not a plain path, or another one than will be served.
-        reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        reads = environ["REQUEST_METHOD"] in _READING
         bypassed = path in self.bypass and (reads or any_method)
         return bypassed or (pages and reads and path in PUBLIC_PATHS)
 
-    def may_be_public(self, path: str) -> bool:
-        """True for the path of a public page; :meth:`is_public` has the last word."""
-        return path in self.bypass or path in PUBLIC_PATHS
+    def may_be_public(self, method: str, path: str) -> bool:
+        """True where :meth:`is_public` has the last word: on all that the server alone serves."""
+        return method in _READING and (path in self.bypass or path in PUBLIC_PATHS)
 
     def is_locked_out(self, peer: str | None, forwarded_for: str | None) -> bool:
         """True for a client that is known to be locked out, without asking a shared store."""

@@ -8,8 +8,9 @@ import socket
 
 import pytest
 from attack import request, send, statuses
+from browser import FOREIGN_HOST, running_browser
 from flask import Flask
-from servers import Upstream, running_proxy
+from servers import Upstream, running_proxy, whole
 from test_extension import api_blueprint, application
 
 from llmauth import LLMAuth, proxy_blueprint
@@ -264,3 +265,31 @@ def test_a_configured_name_is_this_machines(upstream):
     LLMAuth(app)
     for host, status in (("llm.example.com", 200), ("LLM.example.com:80", 200), ("x.com", 403)):
         assert app.test_client().get("/api/x", headers={"Host": host}).status_code == status
+
+
+def test_no_page_in_a_real_browser_gets_anything_but_that_of_this_server(local):
+    """From another origin it is sent without asking; under a name that points here, as its own."""
+    upstream, proxy = local
+    upstream.requests.clear()
+    stranger = Upstream()
+    stranger.answer = whole(b"<title>page</title>", headers=("Content-Type: text/html",))
+    plain = """
+        const body = JSON.stringify({model: "m", messages: []});
+        const answer = await fetch(args[0], {method: "POST", mode: args[1], body});
+        return answer.status;
+    """
+    with running_browser() as browser:
+        browser.open(f"http://localhost:{stranger.port}/")
+        for target in (proxy.url, f"http://localhost:{proxy.port}"):
+            # A page does not learn the status of what it sent so.
+            assert browser.run_async(plain, f"{target}/v1/x", "no-cors") == 0
+            assert "TypeError" in browser.run_async(plain, f"{target}/v1/x", "cors")
+            browser.open(f"http://localhost:{stranger.port}/")
+            browser.run(f"location = '{target}/v1/models'")
+        browser.open(f"http://{FOREIGN_HOST}:{proxy.port}/docs")
+        assert browser.run_async(plain, "/v1/x", "cors") == 403
+        assert upstream.requests == []
+        browser.open(f"{proxy.url}/docs")
+        assert browser.run_async(plain, "/v1/x", "cors") == 200
+    stranger.stop()
+    assert [r.method for r in upstream.requests] == ["POST"]
