@@ -38,12 +38,13 @@ GEMINI_PATH = re.compile(
 """Paths of the Gemini API, where ``?key=`` is an accepted carrier."""
 
 
-_SECRET_PARAMETER = re.compile(
+_UNSAFE_PARAMETER = re.compile(
     r".*(?:key|secret|passw(?:or)?d|authorization|credentials?|signature|cookie|jwt)s?"
     r"|.*(?:auth|access|api|bearer|id|refresh|session|user|proxy|x)token|token|.*auth|sig|pwd"
+    r"|httpheaders|(?:x?http)?method(?:override)?"
 )
-"""Query parameters whose value is a credential, by their names in lower case and without signs;
-``pageToken`` is none."""
+"""Query parameters that are a credential, or stand for a method or headers (Google's
+``$httpMethod``), by their names in lower case and without signs; ``pageToken`` is none."""
 
 
 @dataclass(frozen=True)
@@ -206,16 +207,16 @@ def strip_query_keys(
 
 
 def without_credentials(query: str) -> str:
-    """Return a raw query without any parameter that is a credential by its name.
+    """Return a raw query without any parameter that is a credential, or may bring one, by its name.
 
     What is in them does not count: of a request that shows no key, nobody may learn from an answer
     whether a value in it is one.
     """
-    return "&".join(part for part in query.split("&") if not _holds_credential(part))
+    return "&".join(part for part in query.split("&") if not _is_unsafe(part))
 
 
-def _holds_credential(part: str) -> bool:
+def _is_unsafe(part: str) -> bool:
     # Some servers split at semicolons, too.
     names = (unquote(one.partition("=")[0]).lower() for one in part.split(";"))
     plain = (re.sub("[^a-z0-9]", "", name) for name in names)
-    return any(map(_SECRET_PARAMETER.fullmatch, plain))
+    return any(map(_UNSAFE_PARAMETER.fullmatch, plain))

@@ -138,6 +138,7 @@ CARRIERS = {
     "access_token": ("?access_token={}", {}),
     "list": ("?key[]={}", {}),
     "semicolon": ("?a=b;key={}", {}),
+    "header in the query": ("?$httpHeaders=x-goog-api-key:{}", {}),
     "with a key of one's own": ("?key={}", {"X-Proxy-Api-Key": KEY}),
 }
 
@@ -175,8 +176,11 @@ def test_the_rest_of_the_query_arrives_as_it_was_sent(proxy, upstream):
     "name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Original-URL", "X-Rewrite-URL"]
 )
 def test_no_header_makes_the_upstream_serve_something_else(proxy, upstream, name):
-    proxy.request("GET", "/v1/models", {name: "DELETE", "Accept": "a/b"}, b"body", key=None)
+    query = "a=b&$httpMethod=DELETE&_method=DELETE"
+    headers = {name: "DELETE", "Accept": "a/b"}
+    proxy.request("GET", f"/v1/models?{query}", headers, b"body", key=None)
     (one,) = upstream.requests
+    assert (one.method, one.target) == ("GET", "/o/v1/models?a=b")
     assert (one.header(name), one.body, one.header("accept")) == (None, b"", "a/b")
 
 
