@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 UNKNOWN = "unknown"
-"""Stands for a peer without an address, such as a Unix socket's."""
+"""Stands for a peer without an address: that of a Unix socket."""
+
+UNIX = "unix"
+"""Among the trusted proxies: the peers of a Unix socket. WSGI servers name them ``localhost``
+(waitress), the empty string (gunicorn, granian), a path, or not at all (gevent)."""
+
+_UNIX_HOP = "unix:"
+"""What nginx writes into ``X-Forwarded-For`` for a peer of its own Unix socket."""
 
 _CACHED_ADDRESSES = 4096
 
@@ -46,16 +54,37 @@ def parse_address(value: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def on_this_machine(client: str) -> bool:
-    """True for a loopback address and for a peer without one, such as a Unix socket's."""
-    address = parse_address(client)
-    return address is None or address.is_loopback
+def received_header(environ: Mapping[str, Any], name: str) -> str | None:
+    """Return a forwarding header as the client's request had it.
+
+    ``waitress-serve`` takes those of a proxy that it was not told to trust out of the environ,
+    unless it is started with ``--no-clear-untrusted-proxy-headers``; whom to trust is decided here.
+
+    :param name: in upper case, with underscores
+    """
+    value: str | None = environ.get("HTTP_" + name)
+    if value is None and (requests := _waitress_requests(environ)):
+        value = requests[0].headers.get(name)
+    return value
+
+
+def received_names(environ: Mapping[str, Any]) -> set[str]:
+    """Return the names of a request's headers, in upper case with underscores."""
+    names = {key[5:] for key in environ if key.startswith("HTTP_")}
+    return names.union(*(request.headers for request in _waitress_requests(environ)[:1]))
+
+
+def _waitress_requests(environ: Mapping[str, Any]) -> list[Any]:
+    """Return the requests of a waitress connection; the first is the one that is answered."""
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    return getattr(channel, "requests", None) or []
 
 
 class Clients:
     """Tells clients apart.
 
-    :param trusted_proxies: networks of the reverse proxies whose ``X-Forwarded-For`` is believed
+    :param trusted_proxies: networks of the reverse proxies whose ``X-Forwarded-For`` is believed,
+        and ``unix`` for those that come through a Unix socket
     :param trusted_ips: networks that are never locked out
     :param ipv6_prefix: length of the network by which an IPv6 client is counted, in bits
     """
@@ -63,11 +92,13 @@ class Clients:
     def __init__(
         self,
         *,
-        trusted_proxies: Iterable[Network] = (),
+        trusted_proxies: Iterable[Network | str] = (),
         trusted_ips: Iterable[Network] = (),
         ipv6_prefix: int = 64,
     ) -> None:
-        self._proxies = tuple(trusted_proxies)
+        trusted = tuple(trusted_proxies)
+        self._proxies = tuple(one for one in trusted if not isinstance(one, str))
+        self._trusts_unix = UNIX in trusted
         self._exempt = tuple(trusted_ips)
         self._prefix = ipv6_prefix
         self.counted_as = functools.lru_cache(_CACHED_ADDRESSES)(self._counted_as)
@@ -79,25 +110,27 @@ class Clients:
         right past trusted addresses: everything left of the first untrusted one is the client's
         own invention. An entry that is no address ends the reading.
         """
-        if peer is None:
-            return UNKNOWN
-        client = parse_address(peer)
-        if client is None:
-            return UNKNOWN
-        if forwarded_for and self._proxies:
-            for entry in reversed(forwarded_for.split(",")):
-                if not _within(client, self._proxies):
-                    break
-                hop = parse_address(entry)
-                if hop is None:
-                    break
-                client = hop
-        return str(client)
+        client, _ = self._read(peer, forwarded_for)
+        return str(client) if client else UNKNOWN
+
+    def is_local(self, peer: str | None, forwarded_for: str | None, *, forwarded: bool) -> bool:
+        """True for a client on this machine: with a loopback address, or on a Unix socket.
+
+        :param forwarded: the request has forwarding headers, of whatever kind: only a trusted proxy
+            can say that its client is on this machine
+        """
+        client, readable = self._read(peer, forwarded_for)
+        if forwarded and not (forwarded_for and readable and self.trusts(peer)):
+            return False
+        return client is None or client.is_loopback
 
     def trusts(self, peer: str | None) -> bool:
         """True for a reverse proxy whose forwarding headers are believed."""
-        address = parse_address(peer) if peer else None
-        return address is not None and _within(address, self._proxies)
+        return self._is_proxy(parse_address(peer) if peer else None)
+
+    def counts_as_one(self, peer: str | None) -> bool:
+        """True for a peer of a Unix socket that is not trusted to tell its clients apart."""
+        return not self._trusts_unix and (not peer or parse_address(peer) is None)
 
     def forgot_to_trust(self, peer: str | None, forwarded_for: str | None) -> bool:
         """True for a private peer that sends ``X-Forwarded-For`` while no proxy is trusted."""
@@ -116,6 +149,21 @@ class Clients:
         if isinstance(address, IPv6Address) and self._prefix < 128:
             return str(IPv6Network((address, self._prefix), strict=False))
         return str(address)
+
+    def _read(self, peer: str | None, forwarded_for: str | None) -> tuple[Address | None, bool]:
+        """Return the client, None on a Unix socket, and whether all trusted entries were read."""
+        client = parse_address(peer) if peer else None
+        for entry in reversed(forwarded_for.split(",")) if forwarded_for else ():
+            if not self._is_proxy(client):
+                break
+            hop = parse_address(entry)
+            if hop is None and not (self._trusts_unix and entry.strip() == _UNIX_HOP):
+                return client, False
+            client = hop
+        return client, True
+
+    def _is_proxy(self, address: Address | None) -> bool:
+        return self._trusts_unix if address is None else _within(address, self._proxies)
 
 
 def _within(address: Address, networks: tuple[Network, ...]) -> bool:

@@ -178,6 +178,20 @@ class Router:
             return self._default, path
         raise UnknownRoute(self._advice(path, first))
 
+    def find_public(self, path: str) -> tuple[Backend, str]:
+        """Return the default backend and the path, for a request that needs no key.
+
+        :param path: as for :meth:`find`; it does not name another backend
+        :raises UnknownRoute: as :meth:`find` does
+        """
+        _, path = self.find(path, "", lambda name: None)
+        return self._default, path
+
+    def names_another(self, path: str) -> bool:
+        """True for a path that begins with the name of a backend other than the default one."""
+        named = self._backends.get(path[1:].partition("/")[0], self._default)
+        return named is not self._default
+
     def _usable(self, name: str, own_key: bool) -> Backend | None:
         return self._backends.get(name) if own_key or name not in self._unused else None
 

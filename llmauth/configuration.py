@@ -107,6 +107,15 @@ def warn(settings: Settings) -> None:
     """Log what the operator should know at every start."""
     if settings.disable_auth:
         logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
+    for path in settings.bypass_paths:
+        backend = path[1:].partition("/")[0]
+        if backend in settings.backends and backend != settings.default_backend:
+            logger.warning(
+                "bypass_paths: '%s' of the proxy needs a key nevertheless: it names the backend "
+                "'%s', and only the default one is served without",
+                path,
+                backend,
+            )
     warn_of_weak(settings.keys)
 
 

@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from .exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
 
@@ -36,6 +36,15 @@ GEMINI_PATH = re.compile(
     r"|:[a-zA-Z]*(?:Content|Contents|Tokens)$"
 )
 """Paths of the Gemini API, where ``?key=`` is an accepted carrier."""
+
+
+_UNSAFE_PARAMETER = re.compile(
+    r".*(?:key|secret|passw(?:or)?d|authorization|credentials?|signature|cookie|jwt)s?"
+    r"|.*(?:auth|access|api|bearer|id|refresh|session|user|proxy|x)token|token|.*auth|sig|pwd"
+    r"|httpheaders|(?:x?http)?method(?:override)?"
+)
+"""Query parameters that are a credential, or stand for a method or headers (Google's
+``$httpMethod``), by their names in lower case and without signs; ``pageToken`` is none."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +204,19 @@ def strip_query_keys(
             provider_key = provider_key or any_value
         kept.append(part)
     return "&".join(kept), provider_key
+
+
+def without_credentials(query: str) -> str:
+    """Return a raw query without any parameter that is a credential, or may bring one, by its name.
+
+    What is in them does not count: of a request that shows no key, nobody may learn from an answer
+    whether a value in it is one.
+    """
+    return "&".join(part for part in query.split("&") if not _is_unsafe(part))
+
+
+def _is_unsafe(part: str) -> bool:
+    # Some servers split at semicolons, too.
+    names = (unquote(one.partition("=")[0]).lower() for one in part.split(";"))
+    plain = (re.sub("[^a-z0-9]", "", name) for name in names)
+    return any(map(_UNSAFE_PARAMETER.fullmatch, plain))

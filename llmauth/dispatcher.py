@@ -207,7 +207,8 @@ class Dispatcher:
 
     def _is_refused(self, channel: Channel) -> bool:
         request: Any = channel.requests[0]
-        if request.error or request.command == "OPTIONS" or self._guard.may_be_public(request.path):
+        method, path = request.command, request.path
+        if request.error or method == "OPTIONS" or self._guard.may_be_public(method, path):
             return False
         forwarded = request.headers.get("X_FORWARDED_FOR")
         return self._guard.is_locked_out(channel.addr[0], forwarded)

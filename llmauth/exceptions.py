@@ -10,7 +10,7 @@
         ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
         ├── InvalidKey                401  ``error="invalid_token"``
         ├── OriginRefused             403  a page that may not send requests
-        ├── ClientRefused             403
+        ├── ClientRefused             403  without keys, only this machine is served
         ├── UnknownRoute              404
         ├── MethodRefused             405
         ├── BodyTooLarge              413
@@ -30,12 +30,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
+
+_ORIGIN = re.compile(r"[!-~]{1,256}")
 
 
 class LLMAuthError(Exception):
@@ -150,9 +153,11 @@ class InvalidKey(_Unauthorized):
 
 
 class OriginRefused(RequestRefused, exceptions.Forbidden):
-    """403: the preflight of a web page whose origin is not in ``server.cors_origins``.
+    """403: a web page whose origin is not in ``server.cors_origins``.
 
-    :param origin: None when it cannot be shown
+    It asks whether it may send a request, or sends one while authentication is off.
+
+    :param origin: as the browser sent it
     """
 
     code = 403
@@ -161,7 +166,7 @@ class OriginRefused(RequestRefused, exceptions.Forbidden):
     error_code = "origin_not_allowed"
 
     def __init__(self, origin: str | None) -> None:
-        shown = f"of {origin} " if origin else ""
+        shown = f"of {origin} " if origin and _ORIGIN.fullmatch(origin) else ""
         super().__init__(
             f"Web pages {shown}may not use this server. "
             "Its operator can let them: add the origin to CORS_ORIGINS."

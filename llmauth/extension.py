@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from inspect import ismethod
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, request
@@ -13,7 +14,7 @@ from .configuration import require_keys, warn
 from .cors import Cors
 from .exceptions import RequestRefused
 from .flask_settings import from_flask
-from .guard import Guard, refusal_headers
+from .guard import Guard, RequestInfo, refusal_headers
 from .journal import Journal
 from .key_files import KeyFiles
 from .keys import hiding
@@ -24,7 +25,6 @@ from .settings import Settings
 from .upstream import Upstream, open_upstream
 
 EXTENSION = "llmauth"
-_EXEMPT = "_llmauth_exempt"
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
 _View = TypeVar("_View", bound=Callable[..., Any])
 _ViewOrBlueprint = TypeVar("_ViewOrBlueprint", bound=Callable[..., Any] | Blueprint)
@@ -103,6 +103,7 @@ class LLMAuth:
     ) -> None:
         self._settings = settings
         self._blueprint = blueprint
+        self._exempt: dict[object, Any] = {}
         if app is not None:
             self.init_app(app)
 
@@ -123,8 +124,15 @@ class LLMAuth:
         app.after_request(self._let_pages_read)
 
     def exempt(self, view: _ViewOrBlueprint) -> _ViewOrBlueprint:
-        """Let requests to this view, or to all views of this blueprint, in without a key."""
-        setattr(view, _EXEMPT, True)
+        """Let requests to this view, or to all views of this blueprint, in without a key.
+
+        It counts for the applications of this LLMAuth only, and never for the proxy, whatever
+        blueprint that is registered below.
+
+        :param view: a blueprint, a class of views, or a function, also one that decorators with
+            ``functools.wraps`` stand around
+        """
+        self._exempt[_identity(view)] = view
         return view
 
     def _guard(self) -> Response | None:
@@ -133,16 +141,25 @@ class LLMAuth:
         state = current_state()
         guard, environ = state.guard, request.environ
         info = guard.info(environ)
-        info.public = guard.is_public(info, environ, state.serves_pages) or self._is_exempt()
+        info.public = self._is_public(state, info)
+        info.admitted = info.public and _is_proxy()
         try:
             if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
                 return _answer_preflight(state, environ)
             if not info.public:
-                state.key_files.look()
-                guard.check(info, environ, state.redactor.observe)
+                _check(state, info)
         except RequestRefused as refusal:
             raise refusal_headers(refusal, info) from None
         return None
+
+    def _is_public(self, state: State, info: RequestInfo) -> bool:
+        if _is_proxy():
+            path = (request.view_args or {}).get("path")
+            return path is not None and _proxy_is_public(state, info, path)
+        public = state.guard.is_public(
+            info, request.environ, pages=state.serves_pages, any_method=not state.serves_pages
+        )
+        return public or self._is_exempt()
 
     def _let_pages_read(self, response: Response) -> Response:
         if self._concerned():
@@ -150,19 +167,63 @@ class LLMAuth:
         return response
 
     def _concerned(self) -> bool:
-        if self._blueprint is None or getattr(_view(), _ALWAYS_GUARDED, False):
+        if self._blueprint is None or _is_proxy():
             return True
         # By what it is: nested or renamed it is registered under another name.
         return any(blueprint is self._blueprint for blueprint in _blueprints())
 
     def _is_exempt(self) -> bool:
-        return any(getattr(one, _EXEMPT, False) for one in (_view(), *_blueprints()))
+        parts = (*_layers(_view()), *_blueprints())
+        return any(_identity(part) in self._exempt for part in parts)
 
 
 def always_guarded(view: _View) -> _View:
     """Guard this view even where LLMAuth is there for another blueprint only."""
     setattr(view, _ALWAYS_GUARDED, True)
     return view
+
+
+def admit_to_proxy(path: str) -> None:
+    """Make sure that this request may be forwarded, whatever view of the host has called us.
+
+    :param path: below the proxy's root, decoded
+    :raises RequestRefused: the answer for the client
+    """
+    state = current_state()
+    info = state.guard.info(request.environ)
+    if not info.admitted:
+        info.public = _proxy_is_public(state, info, path)
+        if not info.public:
+            _check(state, info)
+
+
+def _check(state: State, info: RequestInfo) -> None:
+    state.key_files.look()
+    state.guard.check(info, request.environ, state.redactor.observe)
+    info.admitted = True
+
+
+def _proxy_is_public(state: State, info: RequestInfo, path: str) -> bool:
+    """True for what is forwarded without a key: to read, and from the default backend."""
+    public = state.guard.is_public(info, request.environ, pages=False)
+    return public and not state.router.names_another("/" + path)
+
+
+def _is_proxy() -> bool:
+    return getattr(_view(), _ALWAYS_GUARDED, False)
+
+
+def _identity(view: Any) -> object:
+    """Return what tells a view from all others; bound methods are made anew for each use."""
+    return (id(view.__self__), id(view.__func__)) if ismethod(view) else id(view)
+
+
+def _layers(view: Any) -> Iterator[Any]:
+    """Yield a view and what its decorators stand around, with its class if it has one."""
+    while view is not None:
+        yield view
+        yield getattr(view, "view_class", None)
+        view = getattr(view, "__wrapped__", None)
 
 
 def _view() -> Callable[..., Any] | None:

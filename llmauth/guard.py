@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from .addresses import Clients, on_this_machine
+from .addresses import Clients, received_header
 from .credentials import KeyRing, Malformed, find_key, query_keys, tokens_in
 from .exceptions import (
     AddressLockedOut,
     AuthenticationRequired,
-    ClientRefused,
     InvalidKey,
     RequestRefused,
 )
 from .guesses import about_key
+from .local_access import LocalAccess
 from .lockout import Lockout, Policy
 from .redactor import is_credential
 from .settings import Settings
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.json"})
 ENVIRON_KEY = "llmauth.request"
+_READING = ("GET", "HEAD")
 
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
@@ -44,6 +45,8 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param public: it needs no key
+    :param admitted: it may be forwarded
     """
 
     id: str
@@ -54,6 +57,7 @@ class RequestInfo:
     key_name: str | None = None
     own_credentials: bool = False
     public: bool = False
+    admitted: bool = False
     backend: str | None = None
     error: str | None = None
 
@@ -99,7 +103,7 @@ class Guard:
         )
         self.bypass = frozenset(settings.bypass_paths)
         self.enabled = not settings.disable_auth
-        self._serves_network = self.enabled or settings.allow_unauthenticated_network
+        self._local_access = LocalAccess(settings, self.clients)
         self.lockout: Lockout | None = None
         if self.enabled and settings.brute_force_enabled:
             policy = Policy(
@@ -118,28 +122,36 @@ class Guard:
         if info is None:
             path, query = raw_target(environ)
             peer = environ.get("REMOTE_ADDR")
-            forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-            if forwarded and not self._warned_of_proxy:
+            forwarded = received_header(environ, "X_FORWARDED_FOR")
+            if not self._warned_of_proxy:
                 self._warn_of_proxy(peer, forwarded)
             client = self.clients.address(peer, forwarded)
             info = environ[ENVIRON_KEY] = RequestInfo(new_id(), path, query, client)
         return info
 
-    def is_public(self, info: RequestInfo, environ: Mapping[str, Any], pages: bool) -> bool:
+    def is_public(
+        self,
+        info: RequestInfo,
+        environ: Mapping[str, Any],
+        *,
+        pages: bool,
+        any_method: bool = False,
+    ) -> bool:
         """True for a request that needs no key.
 
         :param pages: the application serves the local public pages
+        :param any_method: a bypass path is a view of the host application, which is not forwarded
         """
         path = info.path
         if environ.get("PATH_INFO") != path:
             return False  # Not a plain path, or another one than will be served.
-        if path in self.bypass:
-            return True
-        return pages and path in PUBLIC_PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        reads = environ["REQUEST_METHOD"] in _READING
+        bypassed = path in self.bypass and (reads or any_method)
+        return bypassed or (pages and reads and path in PUBLIC_PATHS)
 
-    def may_be_public(self, path: str) -> bool:
-        """True for the path of a public page; :meth:`is_public` has the last word."""
-        return path in self.bypass or path in PUBLIC_PATHS
+    def may_be_public(self, method: str, path: str) -> bool:
+        """True where :meth:`is_public` has the last word: on all that the server alone serves."""
+        return method in _READING and (path in self.bypass or path in PUBLIC_PATHS)
 
     def is_locked_out(self, peer: str | None, forwarded_for: str | None) -> bool:
         """True for a client that is known to be locked out, without asking a shared store."""
@@ -168,12 +180,7 @@ class Guard:
         :raises RequestRefused: the answer for the client
         """
         if not self.enabled:
-            # Where another server listens is not known at the start.
-            if not self._serves_network and not on_this_machine(info.client):
-                raise ClientRefused(
-                    "Authentication is off, so this server serves its own machine only, unless "
-                    "it is started with ALLOW_UNAUTHENTICATED_NETWORK=true."
-                )
+            self._local_access.check(environ)
             info.own_credentials = "HTTP_X_PROXY_API_KEY" in environ
             return
         self.check_lockout(info)
@@ -207,7 +214,7 @@ class Guard:
             if seconds is not None:
                 raise AddressLockedOut(seconds) from None
 
-    def _warn_of_proxy(self, peer: str | None, forwarded: str) -> None:
+    def _warn_of_proxy(self, peer: str | None, forwarded: str | None) -> None:
         if self.clients.forgot_to_trust(peer, forwarded):
             self._warned_of_proxy = True
             logger.warning(
@@ -216,6 +223,13 @@ class Guard:
                 "everyone out",
                 peer,
                 peer,
+            )
+        elif self.enabled and self.clients.counts_as_one(peer):
+            self._warned_of_proxy = True
+            logger.warning(
+                "requests come through a Unix socket, where clients have no address: all of them "
+                "count as one, and one client's wrong keys lock everyone out; if your reverse "
+                "proxy sends X-Forwarded-For, set TRUSTED_PROXIES=unix"
             )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from .addresses import Network, parse_network
+from .addresses import UNIX, Network, parse_network
 from .uris import is_ambiguous
 
 WINDOWED_STORES = re.compile(
@@ -158,3 +158,14 @@ def parse_one_network(value: Any) -> Network:
         return parse_network(str(value))
     except ValueError:
         raise ValueError(f"holds '{value}', which is no address or network") from None
+
+
+def parse_proxy(value: Any) -> Network | str:
+    """Parse the address or network of a reverse proxy; ``unix`` means a Unix socket's peers."""
+    text = str(value).strip()
+    if text.lower() == UNIX:
+        return UNIX
+    try:
+        return parse_network(text)
+    except ValueError:
+        raise ValueError(f"holds '{value}', which is no address, network or '{UNIX}'") from None

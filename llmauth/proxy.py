@@ -12,7 +12,14 @@ from werkzeug.routing import BaseConverter
 
 from .backends import Backend
 from .capture import Exchange
-from .credentials import CARRIERS, GEMINI_PATH, KEY_HEADERS, PROXY_KEY_HEADER, strip_query_keys
+from .credentials import (
+    CARRIERS,
+    GEMINI_PATH,
+    KEY_HEADERS,
+    PROXY_KEY_HEADER,
+    strip_query_keys,
+    without_credentials,
+)
 from .departure import client_disconnected
 from .exceptions import (
     INCOMPLETE,
@@ -26,7 +33,7 @@ from .exceptions import (
     Unavailable,
     UnknownRoute,
 )
-from .extension import State, always_guarded, current_state
+from .extension import State, admit_to_proxy, always_guarded, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
 from .headers import NOT_HEADERS, request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
@@ -45,6 +52,23 @@ CAPTURED = 1024 * 1024
 _INSTANCE = secrets.token_hex(8)
 VIA = f"1.1 llmauth-{_INSTANCE}"
 _MAX_HOPS = 5
+
+_PUBLIC_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "anthropic-version",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "range",
+        "via",
+    }
+)
+"""What goes on of a request without a key, beside its path and query. Any other header might hold a
+key of ours, or make the upstream serve another path or method (``X-Original-URL``,
+``X-HTTP-Method-Override``) with the server's key."""
 
 proxy_blueprint = Blueprint("llmauth_proxy", __name__)
 
@@ -79,6 +103,7 @@ def forward(path: str) -> Response:
     environ = request.environ
     info = state.guard.info(environ)
     try:
+        admit_to_proxy(path)
         return _forward(state, info, environ)
     except RequestRefused as refusal:
         if refusal.__cause__ is not None:
@@ -91,7 +116,11 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
         raise NotSupported
     _refuse_loop(environ.get("HTTP_VIA"))
-    backend, path = state.router.find(_own_path(info.path), info.query, header_getter(environ))
+    path = _own_path(info.path)
+    if info.public:
+        backend, path = state.router.find_public(path)
+    else:
+        backend, path = state.router.find(path, info.query, header_getter(environ))
     info.backend = backend.name
     outgoing = _outgoing(state, info, environ, backend, path)
     exchange = _captured(state, info, environ, backend, outgoing)
@@ -165,7 +194,12 @@ def _outgoing(
     headers = request_headers(environ, keep=keep, via=VIA)
     query = info.query
     own_in_query = False
-    if "key=" in query:
+    body: bytes | IO[bytes] | None = None
+    length = 0
+    if info.public:
+        headers = {k: value for k, value in headers.items() if k.lower() in _PUBLIC_HEADERS}
+        query = without_credentials(query)
+    elif "key=" in query:
         gemini = backend.name == "gemini" or GEMINI_PATH.search(path) is not None
         query, own_in_query = strip_query_keys(
             query, state.guard.keys, keep=info.own_credentials, any_value=gemini
@@ -175,7 +209,8 @@ def _outgoing(
     if has_links(path):
         headers["Accept-Encoding"] = "identity"
     target = backend.target(path)
-    body, length = _body(environ, state.settings.max_request_body)
+    if not info.public:
+        body, length = _body(environ, state.settings.max_request_body)
     return Outgoing(
         environ["REQUEST_METHOD"],
         f"{target}?{query}" if query else target + ("?" if _bare_query(environ) else ""),

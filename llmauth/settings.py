@@ -24,6 +24,7 @@ from .parsing import (
     parse_one_network,
     parse_optional_text,
     parse_origins,
+    parse_proxy,
     parse_size,
     parse_storage_uri,
     parse_text,
@@ -129,7 +130,8 @@ class Settings:
         "Address or network that is never locked out; it still needs a key.", list_of="network")
     bypass_paths: tuple[str, ...] = _setting(
         "auth.bypass_paths", "BYPASS_PATHS", "--bypass-path", (), list_of(parse_bypass_path),
-        "Exact path that needs no key, beside the local public pages.", list_of="path")
+        "Exact path that needs no key: forwarded to the default backend with GET or HEAD, or a "
+        "host application's own.", list_of="path")
     brute_force_enabled: bool = _setting(
         f"{_BRUTE}.enabled", "BRUTE_FORCE_PROTECTION_ENABLED", "--enable-brute-force-protection",
         True, parse_bool, "Lock out addresses that send wrong keys.",
@@ -173,10 +175,10 @@ class Settings:
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
         DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY),
         "Seconds that streams get to finish when the server is stopped.")
-    trusted_proxies: tuple[Network, ...] = _setting(
-        "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (),
-        list_of(parse_one_network),
-        "Address or network of a reverse proxy whose X-Forwarded-For is believed.",
+    trusted_proxies: tuple[Network | str, ...] = _setting(
+        "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
+        "Address or network of a reverse proxy whose X-Forwarded-For is believed; "
+        "unix for one that comes through a Unix socket.",
         list_of="network")
     cors_origins: tuple[str, ...] = _setting(
         "server.cors_origins", "CORS_ORIGINS", "--cors-origin", (), parse_origins,

@@ -59,8 +59,11 @@ class Program:
             env=inherited | (self._environ or {}),
             cwd=ROOT,
         )
-        wait_for(lambda: listens(self.port) or self.process.poll() is not None, self._command[0])
+        wait_for(lambda: self.is_up() or self.process.poll() is not None, self._command[0])
         assert self.process.poll() is None, self.output()
+
+    def is_up(self) -> bool:
+        return listens(self.port)
 
     def output(self) -> str:
         return Path(self._output.name).read_text(encoding="utf-8", errors="replace")

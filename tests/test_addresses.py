@@ -38,6 +38,77 @@ def test_the_first_untrusted_address_from_the_right(peer, forwarded, client):
     assert Clients(trusted_proxies=PROXIES).address(peer, forwarded) == client
 
 
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("", "8.8.8.8", "8.8.8.8"),
+        ("localhost", "8.8.8.8", "8.8.8.8"),
+        ("/run/client.sock", "8.8.8.8", "8.8.8.8"),
+        (None, "8.8.8.8", "8.8.8.8"),
+        ("", "1.1.1.1, 8.8.8.8", "8.8.8.8"),
+        ("", "1.1.1.1, 8.8.8.8, 10.0.0.2", "8.8.8.8"),
+        ("", "8.8.8.8, unix:", "8.8.8.8"),
+        ("", "unix:", "unknown"),
+        ("", "8.8.8.8, junk", "unknown"),
+        ("", "", "unknown"),
+        ("", None, "unknown"),
+        ("10.0.0.1", "8.8.8.8, unix:", "8.8.8.8"),
+        ("203.0.113.1", "8.8.8.8", "203.0.113.1"),
+    ],
+)
+def test_a_unix_socket_is_a_proxy_that_can_be_trusted(peer, forwarded, client):
+    assert Clients(trusted_proxies=[*PROXIES, "unix"]).address(peer, forwarded) == client
+    assert Clients(trusted_proxies=[*PROXIES, "unix"]).trusts(peer) == (peer != "203.0.113.1")
+
+
+@pytest.mark.parametrize("peer", ["", "localhost", "/run/client.sock", None])
+def test_a_unix_socket_that_is_not_trusted_is_not_believed(peer):
+    clients = Clients(trusted_proxies=PROXIES)
+    assert clients.address(peer, "8.8.8.8") == "unknown"
+    assert not clients.trusts(peer)
+    assert clients.counts_as_one(peer)
+    assert not clients.counts_as_one("127.0.0.1")
+    assert not Clients(trusted_proxies=["unix"]).counts_as_one(peer)
+    assert clients.address("10.0.0.1", "8.8.8.8, unix:") == "10.0.0.1"
+
+
+TRUSTED = ["127.0.0.1", "::1", "unix"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "proxies", "local"),
+    [
+        ("127.0.0.1", None, [], True),
+        ("127.1.2.3", None, [], True),
+        ("::ffff:127.0.0.1", None, [], True),
+        ("", None, [], True),
+        ("localhost", None, TRUSTED, True),
+        ("192.168.0.7", None, [], False),
+        ("127.0.0.1", "127.0.0.1", [], False),
+        ("127.0.0.1", "127.0.0.1", TRUSTED, True),
+        ("127.0.0.1", "127.0.0.1, ::1", TRUSTED, True),
+        ("", "127.0.0.1", TRUSTED, True),
+        ("", "unix:", TRUSTED, True),
+        ("", "127.0.0.1", [], False),
+        ("127.0.0.1", "203.0.113.9", TRUSTED, False),
+        ("127.0.0.1", "127.0.0.1, 203.0.113.9", TRUSTED, False),
+        ("127.0.0.1", "junk", TRUSTED, False),
+        ("127.0.0.1", "junk, 127.0.0.1", TRUSTED, False),
+        ("127.0.0.1", "unknown", TRUSTED, False),
+        ("127.0.0.1", "", TRUSTED, False),
+        ("127.0.0.1", None, TRUSTED, True),
+        ("203.0.113.9", "127.0.0.1", TRUSTED, False),
+    ],
+)
+def test_who_is_on_this_machine(peer, forwarded, proxies, local):
+    """With forwarding headers only who a trusted proxy says to be."""
+    proxies = [one if one == "unix" else parse_network(one) for one in proxies]
+    clients = Clients(trusted_proxies=proxies)
+    assert clients.is_local(peer, forwarded, forwarded=forwarded is not None) is local
+    if forwarded is None:  # others than X-Forwarded-For, which say nothing that is believed
+        assert not clients.is_local(peer, None, forwarded=True)
+
+
 @given(st.text())
 def test_what_a_stranger_forwards_is_never_believed(text):
     assert Clients(trusted_proxies=PROXIES).address("203.0.113.1", text) == "203.0.113.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 import pytest
 
@@ -170,6 +171,24 @@ def test_a_number_out_of_range_is_refused_with_its_name_and_origin(setting, text
     assert f"{setting.name} (environment {setting.env}): '{text}' " in str(caught.value)
     with pytest.raises(ConfigurationError, match=f"flag {setting.flag}"):
         load(Given({setting.attribute: text}))
+
+
+@pytest.mark.parametrize("text", ["unix", " UNIX ,", "10.0.0.0/8,unix"])
+def test_a_unix_socket_is_a_trusted_proxy(text, tmp_path):
+    wanted = ("unix",) if "10" not in text else (ip_network("10.0.0.0/8"), "unix")
+    assert load(environ={"TRUSTED_PROXIES": text}).trusted_proxies == wanted
+    file = tmp_path / "llmauth.yaml"
+    file.write_text(f"server: {{trusted_proxies: [{text.strip(' ,')}]}}\n")
+    assert load(Given(config_file=str(file))).trusted_proxies == wanted
+    assert load(Given({"trusted_proxies": text.split(",")})).trusted_proxies == wanted
+
+
+@pytest.mark.parametrize("text", ["unix:/run/x.sock", "/run/x.sock", "localhost"])
+def test_what_is_no_proxy_is_refused_with_what_there_is(text):
+    with pytest.raises(ConfigurationError, match="no address, network or 'unix'"):
+        load(environ={"TRUSTED_PROXIES": text})
+    with pytest.raises(ConfigurationError, match="TRUSTED_IPS"):
+        load(environ={"TRUSTED_IPS": "unix"})
 
 
 @pytest.mark.parametrize(
