@@ -272,12 +272,13 @@ def find(
         ("/gemini/v1beta/models", "key=k", {}, None),
         ("/echo/v1/models", "", {}, "echo"),
         ("/ollama/v1/models", "", {}, "ollama"),
+        ("/my-own/v1/models", "", {}, "my-own"),
     ],
 )  # fmt: skip
 def test_a_provider_that_nobody_configured_gets_what_names_it_and_brings_a_key(
     path, query, headers, name
 ):
-    unused = ("anthropic", "gemini", "echo", "ollama")
+    unused = ("anthropic", "gemini", "echo", "ollama", "my-own")
     if name is not None:
         assert find(path, query, (*NAMES, "ollama"), unused, **headers)[0] == name
         return
@@ -436,6 +437,7 @@ def test_without_their_backend_all_forms_go_to_the_default(path):
         ("/OpenAI/v1/models", "Did you mean /openai/...?"),
         ("/antropic/v1/messages", "Did you mean /anthropic/...?"),
         ("/opnai/v1/models", "Did you mean /openai/...?"),
+        ("/opnai//v1/models", "Did you mean /openai/...?"),
         ("/Gemini/v1beta/models", "Did you mean /gemini/...?"),
         ("/my_own/v2/models", "Did you mean /my-own/...?"),
         ("/OpenAI/chat/completions", "Did you mean /openai/...?"),

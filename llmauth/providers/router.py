@@ -16,6 +16,7 @@ Header = Callable[[str], str | None]
 
 _READ_DIFFERENTLY = re.compile(r"(?i)/\.{1,2}(?:/|$)|%(?:2e|2f|5c|00)|\\")
 _QUERY_KEY = re.compile(r"(?:^|&)key=")
+_LONGEST_NAME = 40  # with some letters too many
 _ROOTS = frozenset(provider.root.strip("/") for provider in PROVIDERS.values())
 
 
@@ -70,13 +71,12 @@ class Router:
             return path
         kept = [""]
         _, *segments, last = path.split("/")
-        while segments:
-            segment = segments.pop(0)
+        for at, segment in enumerate(segments):
             if not segment:
                 continue
             at_joint = segment in self._joined or is_versioned(f"/{segment}")
             if not at_joint and kept[-1] != "deployments":
-                return "/".join([*kept, segment, *segments, last])
+                return "/".join([*kept, *segments[at:], last])
             kept.append(segment)
         return "/".join([*kept, last])
 
@@ -108,7 +108,7 @@ class Router:
             return f"The backend '{first}' has no base URL on this server; set {variable} there."
         plain = {_letters(name): name for name in self._backends}
         meant = plain.get(_letters(first))
-        if not meant and is_versioned(rest) and len(first) > 2:
+        if not meant and is_versioned("/" + rest.lstrip("/")) and 2 < len(first) <= _LONGEST_NAME:
             close = difflib.get_close_matches(_letters(first), plain, 1, 0.75)
             meant = plain[close[0]] if close else None
         return f"There is no backend for this path. Did you mean /{meant}/...?" if meant else None

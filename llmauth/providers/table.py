@@ -63,8 +63,7 @@ class Provider:
     :param bearer_paths: parts of upstream paths that want the key as bearer all the same; the group
         is what stays of it (OpenAI's clients add a version that is not there)
     :param key_prefixes: what its keys begin with
-    :param needs_key: without one nothing is to be had from it, and what it is sent leaves this
-        machine
+    :param needs_key: without one it is of no use, and should not see what people write
     :param check_path: what ``llmauth check`` asks for; a key is needed for it
     :param check_headers: sent with that
     :param linked_paths: their answers hold URLs in the body that clients follow with their key
@@ -163,8 +162,7 @@ _ROWS = (
         name="mistral",
         company="Mistral",
         base_url="https://api.mistral.ai/v1",
-        segments=_OPENAI
-        | {"agents", "classifications", "fim", "libraries", "ocr"},
+        segments=_OPENAI | {"agents", "classifications", "fim", "libraries", "ocr"},
     ),
     Provider(
         name="deepseek",
@@ -206,8 +204,8 @@ _ROWS = (
 PROVIDERS: Mapping[str, Provider] = MappingProxyType({row.name: row for row in _ROWS})
 """The table, by the names of the backends."""
 
-OTHER = Provider(name="", version="", whole_base=re.compile("/"))
-"""Everybody else: speaks OpenAI's API, below the base URL as it was given."""
+OTHER = Provider(name="", version="", whole_base=re.compile("/"), needs_key=False)
+"""Everybody else: speaks OpenAI's API, below the base URL as it was given, with a key or not."""
 
 FIRST_SEGMENTS = frozenset().union(*(row.segments for row in _ROWS))
 """First segments of all APIs."""
