@@ -266,7 +266,8 @@ def find(
         ("/anthropic/v1/messages", "", {"authorization": "Bearer k"}, None),
         ("/anthropic/v1/messages", "", {"x_api_key": "k"}, None),
         ("/anthropic/v1/messages", "", {"x_proxy_api_key": "k"}, None),
-        ("/anthropic/v1/messages", "monkey=1", {"x_proxy_api_key": "k"}, None),
+        ("/anthropic/v1/messages", "key=own", {"x_proxy_api_key": "k"}, None),
+        ("/gemini/v1beta/models", "monkey=1", {"x_proxy_api_key": "k"}, None),
         ("/anthropic/v1/messages", "", {"x_proxy_api_key": "k", "authorization": "Bearer k"},
          None),
         ("/gemini/v1beta/models", "key=k", {}, None),
@@ -488,6 +489,21 @@ def test_every_other_path_goes_to_the_default_backend_as_it_is(path):
 )  # fmt: skip
 def test_googles_surface_for_openais_clients_wants_the_key_as_bearer(base_url, path, auth, header):
     one = backend("gemini", base_url, auth, KEY)
+    added: dict[str, str] = {}
+    one.add_key(added, one.target(path))
+    assert list(added) == [header]
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/v1/chat/completions", "Authorization"),
+        ("/chat/completions", "Authorization"),
+        ("/v1/messages", "X-Api-Key"),
+    ],
+)
+def test_anthropics_surface_for_openais_clients_wants_the_key_as_bearer(path, header):
+    one = backend("anthropic", "https://api.anthropic.com", "x-api-key", KEY)
     added: dict[str, str] = {}
     one.add_key(added, one.target(path))
     assert list(added) == [header]

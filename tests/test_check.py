@@ -95,6 +95,7 @@ def test_a_base_url_that_answers_and_cannot_be_meant(upstream, path, said, inste
     found = of(upstream.url + path)
     assert said in found
     assert found.endswith(f"is it {upstream.url}{instead}?")
+    assert not check.run_checks(load(environ={"OPENAI_API_BASE_URL": upstream.url + path}), print)
     assert upstream.requests == []
 
 

@@ -49,7 +49,7 @@ class Router:
             return self._default, path
         first, slash, rest = path[1:].partition("/")
         if named := self._backends.get(first):
-            if not self._is_set_up(named) and not _brings_own_key(query, header):
+            if not self._is_set_up(named) and not _brings_own_key(named.provider, query, header):
                 raise UnknownRoute(self._how_to_set_up(named))
             return named, _one_version(f"/{rest}" if slash else "/")
         if mistake := self._mistake(path, first, f"/{rest}"):
@@ -133,14 +133,15 @@ def _is_meant(provider: Provider, path: str, query: str, header: Header) -> bool
     )
 
 
-def _brings_own_key(query: str, header: Header) -> bool:
+def _brings_own_key(provider: Provider, query: str, header: Header) -> bool:
     """True for a request with a key for the provider beside the proxy key."""
     proxy_key = header(PROXY_KEY_HEADER)
     if proxy_key is None:
         return False
     values = [header(name) or "" for name in ("authorization", *KEY_HEADERS)]
     others = {value.strip().rpartition(" ")[2] for value in values} - {"", proxy_key.strip()}
-    return bool(others) or _QUERY_KEY.search(query) is not None
+    in_query = provider.takes_query_keys and _QUERY_KEY.search(query) is not None
+    return bool(others) or in_query
 
 
 def _one_version(path: str) -> str:

@@ -107,13 +107,15 @@ _ROWS = (
         company="Anthropic",
         base_url="https://api.anthropic.com/v1",
         auth="x-api-key",
-        segments=frozenset(
-            {"complete", "environments", "files", "messages", "models", "organizations", "skills"}
-        ),
+        segments=frozenset({
+            "chat", "complete", "environments", "files", "messages", "models", "organizations",
+            "skills",
+        }),  # fmt: skip
         # Its SDKs add the version, so a base URL that others would take for whole gets it.
         whole_base=re.compile(VERSION.pattern.replace("(?=/|$)", "$")),
         header="anthropic-version",
         paths=re.compile(r"^/v1/messages(?:/|$)|^/v1/complete$"),
+        bearer_paths=re.compile(r"(/v1/chat/completions)$"),  # for OpenAI's clients
         key_prefixes=("sk-ant-",),
         check_headers=MappingProxyType({"Anthropic-Version": "2023-06-01"}),
         linked_paths=re.compile(r"/messages/batches(?:/[^/]+(?:/cancel)?)?/?$"),
@@ -212,6 +214,8 @@ FIRST_SEGMENTS = frozenset().union(*(row.segments for row in _ROWS))
 
 KEY_PREFIXES: tuple[tuple[str, str], ...] = tuple(
     (prefix, " or ".join(f"{row.company}'s" for row in _ROWS if prefix in row.key_prefixes))
-    for prefix in sorted({p for row in _ROWS for p in row.key_prefixes}, key=len, reverse=True)
+    for prefix in sorted(
+        dict.fromkeys(p for row in _ROWS for p in row.key_prefixes), key=len, reverse=True
+    )
 )
 """What keys begin with, and whose they are; the longest first."""
