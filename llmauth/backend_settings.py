@@ -10,33 +10,16 @@ from urllib.parse import urlsplit
 from .exceptions import ConfigurationError
 from .keys import provider_key_source, read_provider_key
 from .parsing import number, one_of, parse_text
+from .providers.table import AUTH_STYLES, PROVIDERS
 from .settings import BackendSettings
 from .uris import uri_secrets
-
-AUTH_STYLES = ("bearer", "x-api-key", "x-goog-api-key", "api-key", "none")
-
-BUILT_IN: Mapping[str, tuple[str | None, str]] = {
-    "openai": ("https://api.openai.com/v1", "bearer"),
-    "anthropic": ("https://api.anthropic.com/v1", "x-api-key"),
-    "gemini": ("https://generativelanguage.googleapis.com/v1beta", "x-goog-api-key"),
-    "openrouter": ("https://openrouter.ai/api/v1", "bearer"),
-    "groq": ("https://api.groq.com/openai/v1", "bearer"),
-    "mistral": ("https://api.mistral.ai/v1", "bearer"),
-    "deepseek": ("https://api.deepseek.com/v1", "bearer"),
-    "xai": ("https://api.x.ai/v1", "bearer"),
-    "azure-openai": (None, "api-key"),
-    "ollama": ("http://127.0.0.1:11434", "bearer"),
-    "echo": ("echo:", "none"),
-}
-"""Base URL and key style of each built-in backend; its key is in ``<NAME>_API_KEY``.
-
-One without a base URL is there once it is given: every customer has a host of their own.
-"""
 
 BASE_URL_SUFFIX = "_API_BASE_URL"
 PROXY_SUFFIX = "_PROXY"
 _NAME = re.compile(r"(?!v\d+(?:alpha|beta)?\d*$)[a-z0-9][a-z0-9_-]{0,31}")
-_RESERVED = ("health", "healthz", "readyz", "docs", "openapi.json")
+_RESERVED = frozenset(
+    ["-", "dashboard", "docs", "health", "healthz", "livez", "metrics", "openapi.json", "readyz"]
+)
 _TIMEOUT = number(float, 0.01, 86_400)
 
 
@@ -124,8 +107,9 @@ class BackendTable:
         self._environ = environ
         self._entries: dict[str, dict[str, Any]] = {}
         self.origins: dict[str, str] = {}
-        for name, (url, auth) in BUILT_IN.items():
-            self._entries[name] = {"auth": auth} | ({"base_url": url} if url else {})
+        for name, row in PROVIDERS.items():
+            url = {"base_url": row.base_url} if row.base_url else {}
+            self._entries[name] = {"auth": row.auth} | url
 
     def add_file(self, backends: Mapping[str, Any], path: str) -> None:
         for name, entry in backends.items():
@@ -158,7 +142,7 @@ class BackendTable:
 
     def _wanted(self, name: str) -> bool:
         """False for a built-in backend that needs a base URL, as long as nobody speaks of it."""
-        if name not in BUILT_IN or BUILT_IN[name][0] is not None:
+        if name not in PROVIDERS or PROVIDERS[name].base_url is not None:
             return True
         return any(origin.startswith(f"backends.{name}.") for origin in self.origins)
 
@@ -207,7 +191,7 @@ class BackendTable:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise ConfigurationError(
                 f"{origin}: '{name}' cannot name a backend: lower-case letters, digits, - and _, "
-                "and neither a version such as v1 nor a public page."
+                "and neither a version such as v1 nor a page of this server's own."
             )
         return self._entries.setdefault(name, {})
 

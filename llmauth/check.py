@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
-from .backends import Backend
 from .exceptions import ConfigurationError, RequestRefused
 from .keys import weakness
+from .providers.backend import Backend
+from .providers.base_url import fault_of
 from .reasons import remedy
 from .settings import BackendSettings, Settings
 from .stores import open_store
@@ -18,9 +19,6 @@ from .upstream import Incoming, Outgoing, UpstreamBroke, open_upstream
 
 CHECK_SECONDS = 10.0
 """How long a backend may take to connect, and to begin its list of models."""
-
-_PATHS = {"openrouter": "/key"}
-"""Instead of the list of models, where that is there for everyone."""
 
 _READ_CHUNKS = 16
 _OF_A_KEY = re.compile(rb"(?i)api.?key")
@@ -60,19 +58,20 @@ def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
 
 
 def _check_backend(settings: BackendSettings) -> tuple[bool, str]:
-    """Ask for the list of models, which costs nothing."""
+    """Ask for something that costs nothing, as the list of models does."""
     settings = replace(
         settings,
         connect_timeout=min(settings.connect_timeout, CHECK_SECONDS),
         first_byte_timeout=min(settings.first_byte_timeout, CHECK_SECONDS),
         read_timeout=min(settings.read_timeout, CHECK_SECONDS),
     )
+    if fault := fault_of(settings.base_url):
+        return False, fault
     backend = Backend(settings)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    if settings.name == "anthropic":
-        headers["Anthropic-Version"] = "2023-06-01"
-    backend.add_key(headers)
-    target = backend.target(_PATHS.get(settings.name, "/models"))
+    headers |= backend.provider.check_headers
+    target = backend.target(backend.provider.check_path)
+    backend.add_key(headers, target)
     upstream = open_upstream(backend, 1)
     try:
         incoming = upstream.send(Outgoing("GET", target, headers), lambda: False)

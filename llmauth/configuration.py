@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from .addresses import parse_address
-from .backend_settings import BUILT_IN, BackendTable, backends_in_yaml
+from .backend_settings import BASE_URL_SUFFIX, BackendTable, backends_in_yaml, variable_of
 from .exceptions import ConfigurationError
 from .keys import (
     KEY_VARIABLE,
@@ -27,6 +27,7 @@ from .keys import (
     secrets_in,
     warn_of_weak,
 )
+from .providers.table import PROVIDERS
 from .settings import TABLE, Setting, Settings
 from .uris import uri_secrets
 
@@ -215,7 +216,7 @@ def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[s
 def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
     if _SECRET_NAME.search(name):
         backend = name.lower().removesuffix("_api_key")
-        variable = f"{backend.upper()}_API_KEY" if backend in BUILT_IN else KEY_VARIABLE
+        variable = f"{backend.upper()}_API_KEY" if backend in PROVIDERS else KEY_VARIABLE
         raise ConfigurationError(
             f"{path}: {name}: keys do not belong in the config file. "
             f"Set {variable}, or {variable}_FILE to the path of a file that holds it."
@@ -235,6 +236,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{everything[found[0]]}'?" if found else ""
 
 
+def _about_missing_backend(name: str, there: Iterable[str]) -> str:
+    """Say what makes a backend of this name, or which one was meant."""
+    if name in PROVIDERS:
+        variable = variable_of(name) + BASE_URL_SUFFIX
+        return f"the backend '{name}' has no base URL. Set {variable}."
+    variable = variable_of(re.sub(r"[^A-Za-z0-9]+", "-", name)) + BASE_URL_SUFFIX
+    known = dict.fromkeys([*there, *PROVIDERS])
+    question = nearest(name.lower().replace("_", "-"), known)
+    return (
+        f"there is no backend '{name}'.{question} {variable} makes one of that name. "
+        f"There are: {', '.join(there)}."
+    )
+
+
 def _consistent(settings: Settings) -> Settings:
     """Refuse settings that contradict each other."""
 
@@ -249,9 +264,8 @@ def _consistent(settings: Settings) -> Settings:
         )
     if settings.default_backend not in settings.backends:
         raise ConfigurationError(
-            f"default_backend ({origin('default_backend')}): there is no backend "
-            f"'{settings.default_backend}'.{nearest(settings.default_backend, settings.backends)} "
-            f"There are: {', '.join(settings.backends)}."
+            f"default_backend ({origin('default_backend')}): "
+            + _about_missing_backend(settings.default_backend, settings.backends)
         )
     if (
         settings.disable_auth

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, unquote_to_bytes
 
 from .exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
+from .providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 
 _OWS = " \t"
 """What HTTP calls white space (RFC 9110 §5.6.3); ``str.strip`` takes more than that."""
@@ -22,21 +23,8 @@ _OWS = " \t"
 MAX_TOKEN_BYTES = 4096
 """A longer token is refused unseen: a key is hostile input (CVE-2026-42208)."""
 
-PROXY_KEY_HEADER = "x-proxy-api-key"
-"""Carries the proxy key for users whose other credentials belong to the provider."""
-
-KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
-"""Headers whose whole value is the key: Anthropic's, Google's, Azure's."""
-
 CARRIERS = frozenset({"authorization", PROXY_KEY_HEADER, *KEY_HEADERS})
 """Headers that may carry the proxy key; none of them reaches an upstream as it came."""
-
-GEMINI_PATH = re.compile(
-    r"^/gemini/|^/upload/v\d|^/v\d+(?:alpha|beta)\d*/|^/v\d+/models(?:/|$)"
-    r"|:[a-zA-Z]*(?:Content|Contents|Tokens)$"
-)
-"""Paths of the Gemini API, where ``?key=`` is an accepted carrier."""
-
 
 _UNSAFE_PARAMETER = re.compile(
     r".*(?:key|secret|passw(?:or)?d|authorization|credentials?|signature|cookie|jwt)s?"
@@ -84,7 +72,7 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
     if own is not None:
         return Presented(_checked(own), own_credentials=True)
     values = [value for name in KEY_HEADERS if (value := header(name)) is not None]
-    if query and "key=" in query and GEMINI_PATH.search(path):
+    if query and "key=" in query and QUERY_KEY_PATH.search(path):
         values += query_keys(query)
     authorization = header("authorization")
     if authorization is not None and authorization.strip(_OWS):

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, request
 
-from .backends import Backend, Router
 from .capture import WireCapture
 from .configuration import require_keys, warn
 from .cors import Cors
@@ -19,6 +18,8 @@ from .journal import Journal
 from .key_files import KeyFiles
 from .keys import hiding
 from .lifecycle import Lifecycle
+from .providers.backend import Backend
+from .providers.router import Router
 from .pump import Pump
 from .redaction import Redactor
 from .settings import Settings

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .providers.table import KEY_PREFIXES
+
 _PLACEHOLDERS = frozenset({
     "dummy", "dummy_key", "dummy-key", "empty", "fake-key", "lm-studio", "no-key", "none",
     "not-needed", "null", "ollama", "sk-no-key-required", "undefined", "x", "xxx",
@@ -16,14 +18,6 @@ _QUOTES = ('"', "'", "`", "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUO
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$env:\w+|%\w+%|\{\{.*\}\}|process\.env\.\w+")
 _SAMPLE = re.compile(r"<.*>|\[.*\]|(?i:your[-_ ].*)|(?:sk-)?(?:\.\.\.|\*+|\N{HORIZONTAL ELLIPSIS})")
 _BREAK = re.compile(r"(?:\\[rn]|%0[ad])+$", re.IGNORECASE)
-_PROVIDERS = (
-    ("sk-ant-", "Anthropic's"),
-    ("sk-or-", "OpenRouter's"),
-    ("sk-", "OpenAI's or DeepSeek's"),
-    ("AIza", "Google's"),
-    ("gsk_", "Groq's"),
-    ("xai-", "xAI's"),
-)
 
 
 def about_key(token: bytes) -> str:
@@ -39,7 +33,7 @@ def about_key(token: bytes) -> str:
         return "This is the name of a variable, not what it holds: your shell or program left it."
     if _SAMPLE.fullmatch(text) or text.lower() in _PLACEHOLDERS:
         return "This is a placeholder. Give your client the proxy key as its API key."
-    for prefix, whose in _PROVIDERS:
+    for prefix, whose in KEY_PREFIXES:
         if text.startswith(prefix):
             return (
                 f"The key looks like {whose}, and this server wants its proxy key. A provider key "

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .credentials import CARRIERS, PROXY_KEY_HEADER
+from .credentials import CARRIERS
+from .providers.table import PROXY_KEY_HEADER
 
 Headers = list[tuple[str, str]]
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from .backends import Backend
 from .credentials import KeyRing
 from .exceptions import ConfigurationError
 from .guard import Guard
 from .keys import KeySource, read_keys, read_provider_key, warn_of_weak
+from .providers.backend import Backend
 from .redactor import Redactor
 from .settings import Settings
 

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from .backends import Backend, path_of
 from .exceptions import UpstreamUnreachable
 from .headers import Headers
+from .providers.backend import Backend, path_of
+from .providers.table import PROVIDERS
 from .upstream import Incoming, UpstreamBroke
 
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes; a list of 1,000 batches, as many as Anthropic hands out at a time, has under 1 MiB."""
 
 _LOCATIONS = frozenset({"location", "content-location", "operation-location"})
-_BATCHES = re.compile(r"/messages/batches(?:/[^/]+(?:/cancel)?)?/?$")
+_BATCHES = PROVIDERS["anthropic"].linked_paths
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*)("(?:[^"\\]|\\.)*")')
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 

@@ -10,16 +10,8 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from .backends import Backend
 from .capture import Exchange
-from .credentials import (
-    CARRIERS,
-    GEMINI_PATH,
-    KEY_HEADERS,
-    PROXY_KEY_HEADER,
-    strip_query_keys,
-    without_credentials,
-)
+from .credentials import CARRIERS, strip_query_keys, without_credentials
 from .departure import client_disconnected
 from .exceptions import (
     INCOMPLETE,
@@ -37,6 +29,8 @@ from .extension import State, admit_to_proxy, always_guarded, current_state
 from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
 from .headers import NOT_HEADERS, request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
+from .providers.backend import Backend
+from .providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 from .relay import PolledRelay, Relay, UpstreamReply
 from .upstream import HTTPIncoming, Outgoing
 
@@ -169,7 +163,11 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
 def _here(
     state: State, info: RequestInfo, environ: dict[str, Any], backend: Backend, path: str
 ) -> Here:
-    mount = environ.get("SCRIPT_NAME", "") + info.path.removesuffix(path)
+    asked = _own_path(info.path)
+    name = f"/{backend.name}"
+    # Not by the backend's path, which may have lost a slash or a version on the way.
+    prefix = name if f"{asked}/".startswith(f"{name}/") else ""
+    mount = environ.get("SCRIPT_NAME", "") + info.path.removesuffix(asked) + prefix
     trusted = state.guard.clients.trusts(environ.get("REMOTE_ADDR"))
     scheme = environ["wsgi.url_scheme"]
     return Here(backend, origin_of(header_getter(environ), scheme, trusted=trusted), mount)
@@ -200,15 +198,15 @@ def _outgoing(
         headers = {k: value for k, value in headers.items() if k.lower() in _PUBLIC_HEADERS}
         query = without_credentials(query)
     elif "key=" in query:
-        gemini = backend.name == "gemini" or GEMINI_PATH.search(path) is not None
+        carries = backend.provider.takes_query_keys or QUERY_KEY_PATH.search(path)
         query, own_in_query = strip_query_keys(
-            query, state.guard.keys, keep=info.own_credentials, any_value=gemini
+            query, state.guard.keys, keep=info.own_credentials, any_value=bool(carries)
         )
+    target = backend.target(path)
     if not keep and not own_in_query:
-        backend.add_key(headers)
+        backend.add_key(headers, target)
     if has_links(path):
         headers["Accept-Encoding"] = "identity"
-    target = backend.target(path)
     if not info.public:
         body, length = _body(environ, state.settings.max_request_body)
     return Outgoing(

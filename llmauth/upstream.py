@@ -11,10 +11,10 @@ import requests
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from .backends import Backend
 from .echo import Echo
 from .exceptions import InvalidRequest, UpstreamTimeout, UpstreamUnreachable
 from .headers import Headers
+from .providers.backend import Backend
 from .reasons import why
 from .transport import Adapter, Exchange, Response
 from .watch import TICK, Watch

@@ -121,6 +121,10 @@ QUERIES = st.sampled_from(["", "", "?", "?a=1", "?key=other", "?/../models", "?k
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
 
 
+AMBIGUOUS = re.compile(r"(?i)/\.{1,2}(?:/|$)|%2e|%2f|%5c|%00|\\")
+"""What two servers may read in two ways; without it, slashes that a client doubled are one."""
+
+
 def own_path(target: str) -> str:
     """Return the path of a request target, as RFC 9112 §3.2 has it."""
     return re.sub(r"^https?://[^/?]*", "", target).partition("?")[0] or "/"
@@ -164,5 +168,7 @@ def test_the_upstream_receives_the_path_that_was_decided_on(server, method, pref
     root, rest = received[:2], received[2:]
     assert root in ("/o", "/a", "/g")
     assert name is None or root == f"/{name[0]}"
+    if not AMBIGUOUS.search(sent):
+        below, rest = (re.sub("/+", "/", path) for path in (below, rest))
     assert rest == below or re.fullmatch(r"/v1(?:beta)?", rest.removesuffix(below))
     assert one.method == method

@@ -14,6 +14,7 @@ from test_tls_upstream import Plain
 
 from llmauth import check
 from llmauth.configuration import load
+from llmauth.providers.base_url import fault_of
 
 JSON = ("Content-Type: application/json",)
 
@@ -54,6 +55,71 @@ def of(url: str, key: str | None = PROVIDER_KEY) -> str:
 def test_what_a_backend_answers(upstream, answer, key, said):
     upstream.answer = answer
     assert said in of(upstream.url, key)
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "instead"),
+    [
+        ("/v1/chat/completions", "ends in '/chat/completions'", "/v1"),
+        ("/v1/chat/completions/", "ends in '/chat/completions'", "/v1"),
+        ("/v1/completions", "ends in '/completions'", "/v1"),
+        ("/v1/responses", "ends in '/responses'", "/v1"),
+        ("/v1/messages", "ends in '/messages'", "/v1"),
+        ("/v1/models", "ends in '/models'", "/v1"),
+        ("/v1/embeddings", "ends in '/embeddings'", "/v1"),
+        ("/v1/images/generations", "ends in '/images/generations'", "/v1"),
+        ("/v1/audio/transcriptions", "ends in '/audio/transcriptions'", "/v1"),
+        ("/v1/chat", "ends in '/chat'", "/v1"),
+        ("/v1/files", "ends in '/files'", "/v1"),
+        ("/chat/completions", "ends in '/chat/completions'", ""),
+        ("/api/paas/v4/chat/completions", "ends in '/chat/completions'", "/api/paas/v4"),
+        ("/api/chat", "ends in '/api/chat'", ""),
+        ("/v1beta/models/m:generateContent", "ends in '/models/m:generateContent'", "/v1beta"),
+        ("/vi", "'/vi' in the base URL is no version", "/v1"),
+        ("/vl", "'/vl' in the base URL is no version", "/v1"),
+        ("/V1", "'/V1' in the base URL is no version", "/v1"),
+        ("/v-1", "'/v-1' in the base URL is no version", "/v1"),
+        ("/vv1", "'/vv1' in the base URL is no version", "/v1"),
+        ("/v1.", "'/v1.' in the base URL is no version", "/v1"),
+        ("/v", "'/v' in the base URL is no version", "/v1"),
+        ("/1", "'/1' in the base URL is no version", "/v1"),
+        ("/api/V4", "'/V4' in the base URL is no version", "/api/v4"),
+        ("/vl/openai", "'/vl' in the base URL is no version", "/v1/openai"),
+        ("/vlbeta", "'/vlbeta' in the base URL is no version", "/v1beta"),
+        ("/V1Beta", "'/V1Beta' in the base URL is no version", "/v1beta"),
+        ("/v1/v1", "two versions, '/v1/v1'", "/v1"),
+    ],
+)
+def test_a_base_url_that_answers_and_cannot_be_meant(upstream, path, said, instead):
+    upstream.answer = whole(b"{}", headers=JSON)
+    found = of(upstream.url + path)
+    assert said in found
+    assert found.endswith(f"is it {upstream.url}{instead}?")
+    assert not check.run_checks(load(environ={"OPENAI_API_BASE_URL": upstream.url + path}), print)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "/", "/v1", "/v1/", "/v2", "/v1beta", "/v1alpha1", "/v1beta/openai", "/v1/openai",
+        "/api/paas/v4", "/inference", "/api", "/openai", "/v1.0", "/v1-openai", "/vol", "/video",
+        "/serving-endpoints", "/v1/projects/p/locations/l/endpoints/openapi", "/gpt/v1", "/v8s",
+        "/chat", "/team/1", "/models/llama", "/files", "/api/chats",
+    ],
+)  # fmt: skip
+def test_a_base_url_that_can_be_meant_is_asked(upstream, path):
+    upstream.answer = whole(b"{}", headers=JSON)
+    assert of(upstream.url + path) == "ok"
+
+
+def test_the_root_that_azure_calls_models_can_be_meant():
+    assert fault_of("https://mine.services.ai.azure.com/models") is None
+    assert fault_of("https://mine.example/models") is not None
+
+
+def test_a_password_in_a_wrong_base_url_is_not_shown():
+    assert "secret" not in (fault_of("https://user:secret@mine.example/vi") or "secret")
 
 
 def test_a_port_where_nothing_listens():

@@ -85,6 +85,10 @@ def test_precedence(setting, tmp_path):
         ("backends: {openai: {base_url: 'ftp://x'}}", "http:// or https://"),
         ("backends: {openai: {base_url: 'https://x?q=1'}}", "query"),
         ("backends: {'v1': {base_url: 'https://x'}}", "cannot name a backend"),
+        ("backends: {'metrics': {base_url: 'https://x'}}", "cannot name a backend"),
+        ("backends: {'dashboard': 'https://x'}", "cannot name a backend"),
+        ("backends: {'livez': 'https://x'}", "cannot name a backend"),
+        ("backends: {'-': 'https://x'}", "cannot name a backend"),
         ("backends: {mine: {auth: bearer}}", "has no base_url"),
         ("server: {port: true}", "server.port"),
         ("server: {port: 70000}", "0 and 65535"),
@@ -215,6 +219,13 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_variable(variable, valu
     [
         ({"max_block_seconds": 5}, "shorter than initial_block_seconds"),
         ({"default_backend": "nothing"}, "there is no backend 'nothing'"),
+        ({"default_backend": "vllm"}, "VLLM_API_BASE_URL makes one of that name."),
+        ({"default_backend": "opnai"}, "Did you mean 'openai'?"),
+        ({"default_backend": "azure_openai"}, "Did you mean 'azure-openai'?"),
+        (
+            {"default_backend": "azure-openai"},
+            "the backend 'azure-openai' has no base URL. Set AZURE_OPENAI_API_BASE_URL.",
+        ),
         ({"disable_auth": True, "host": "::"}, "--allow-unauthenticated-network"),
     ],
 )

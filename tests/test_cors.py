@@ -118,7 +118,7 @@ def test_a_page_reads_answers_streams_and_errors_of_the_provider(open_proxy, ups
     ("method", "path", "key", "status"),
     [
         ("GET", "/v1/models", None, 401),
-        ("GET", "/nowhere", KEY, 404),
+        ("GET", "/", KEY, 404),
         ("TRACE", "/v1/models", KEY, 405),
         ("BREW", "/v1/models", KEY, 405),
         ("GET", "/ollama/api/tags", KEY, 502),

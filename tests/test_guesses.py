@@ -10,7 +10,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import KEY, request_bytes, running_proxy, whole
+from servers import KEY, Upstream, request_bytes, running_proxy, whole
 
 from llmauth import intake
 from llmauth.guesses import about_key
@@ -124,6 +124,87 @@ def test_azures_client_finds_its_deployment(upstream):
     assert request.target == path
     assert request.header("api-key") == "azure-key"
     assert request.header("authorization") is None
+
+
+@pytest.fixture
+def other():
+    """The upstream of a backend that must not be asked."""
+    server = Upstream()
+    yield server
+    server.stop()
+
+
+def test_azures_client_at_the_root_goes_to_azure_when_that_is_the_default(upstream, other):
+    """Measured before: the prompt went to the backend that is named openai."""
+    variables = {"AZURE_OPENAI_API_BASE_URL": upstream.url, "AZURE_OPENAI_API_KEY": "azure-key"}
+    upstream.answer = whole(b'{"choices": []}', headers=("Content-Type: application/json",))
+    with running_proxy(other, variables, default_backend="azure-openai") as proxy:
+        with openai.AzureOpenAI(
+            azure_endpoint=proxy.url, api_key=KEY, api_version="2024-10-21"
+        ) as client:
+            client.chat.completions.create(model="mine", messages=HELLO)
+            client.get("/models", cast_to=object)
+    path = "/openai/deployments/mine/chat/completions?api-version=2024-10-21"
+    assert [r.target for r in upstream.requests] == [path, "/openai/models?api-version=2024-10-21"]
+    assert upstream.requests[0].header("api-key") == "azure-key"
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("base", ["", "/openai/v1"])
+def test_groqs_client_at_the_root_goes_to_groq_when_that_is_the_default(upstream, other, base):
+    variables = {"GROQ_API_BASE_URL": upstream.url + base, "GROQ_API_KEY": "groq-key-0123456789"}
+    with running_proxy(other, variables, default_backend="groq") as proxy:
+        reply = proxy.request("POST", "/openai/v1/chat/completions", body=b"{}")
+    assert reply.status == 200
+    (request,) = upstream.requests
+    assert request.target == "/openai/v1/chat/completions"
+    assert request.header("authorization") == "Bearer groq-key-0123456789"
+    assert other.requests == []
+
+
+def test_a_backend_that_nobody_configured_gets_no_prompt_without_a_key_of_its_own(upstream):
+    nobody = {"ANTHROPIC_API_BASE_URL": "", "OPENAI_API_BASE_URL": "", "OPENAI_API_KEY": ""}
+    variables = nobody | {"MINE_API_BASE_URL": upstream.url}
+    with running_proxy(upstream, variables, default_backend="mine") as proxy:
+        for name in ("anthropic", "openai", "groq"):
+            reply = proxy.request("POST", f"/{name}/v1/messages", body=b"{}")
+            assert reply.status == 404
+            assert f"Set {name.upper()}_API_KEY there" in reply.error["message"]
+            assert "X-Proxy-Api-Key" in reply.error["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("suffix", ["", "/v1beta/openai", "/v1beta"])
+@pytest.mark.parametrize("path", ["/v1beta/openai", "/openai", "/openai/v1"])
+def test_googles_surface_for_openais_clients(upstream, suffix, path):
+    variables = {"GEMINI_API_BASE_URL": upstream.url + suffix, "GEMINI_API_KEY": "google-key-01234"}
+    upstream.answer = whole(b'{"object": "list", "data": []}')
+    with running_proxy(upstream, variables) as proxy:
+        url = f"{proxy.url}/gemini{path}"
+        with openai.OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+            assert list(client.models.list()) == []
+    (request,) = upstream.requests
+    assert request.target == "/v1beta/openai/models"
+    assert request.header("authorization") == "Bearer google-key-01234"
+    assert request.header("x-goog-api-key") is None
+
+
+@pytest.mark.parametrize("prefix", ["/zai", "/zai/v1", "/zai/", "/zai/v1/"])
+def test_a_backend_of_ones_own_is_the_root_that_its_base_url_says(upstream, prefix):
+    upstream.answer = whole(b'{"object": "list", "data": []}')
+    variables = {"ZAI_API_BASE_URL": f"{upstream.url}/api/paas/v4"}
+    with running_proxy(upstream, variables) as proxy:
+        with openai.OpenAI(base_url=proxy.url + prefix, api_key=KEY, max_retries=0) as client:
+            assert list(client.models.list()) == []
+    assert [request.target for request in upstream.requests] == ["/api/paas/v4/models"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1//chat/completions", "/openai//v1/chat/completions", "/openai/chat//completions"]
+)
+def test_a_doubled_slash_is_as_one(proxy, upstream, path):
+    assert proxy.request("POST", path, body=b"{}").status == 200
+    assert [request.target for request in upstream.requests] == ["/v1/chat/completions"]
 
 
 def test_https_to_the_port_that_speaks_http_ends_at_once_and_is_logged(proxy, caplog):

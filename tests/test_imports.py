@@ -15,13 +15,23 @@ WITH_FLASK = {
 }  # fmt: skip
 
 
+def own_name(path: Path) -> str:
+    """Return a module's name below the package, of a folder its own."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {own_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imported(module: str) -> set[str]:
-    """Return what a module imports: own modules by their name, others by their package."""
+    """Return what a module imports: own modules with a dot before them, others by their package."""
+    path = FILES[module]
     found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].relative_to(PACKAGE).parts
             names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {f".{name}" for name in names}
+            found |= {"." + ".".join([*folder, name]) for name in names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Import):
@@ -29,7 +39,7 @@ def imported(module: str) -> set[str]:
     return found
 
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MODULES = list(FILES)
 
 
 def test_no_module_imports_one_that_imports_it():
@@ -45,5 +55,9 @@ def test_decisions_are_free_of_flask(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_stay_short(module):
-    lines = (PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()
+    lines = FILES[module].read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 300
+
+
+def test_the_table_of_providers_imports_nothing_of_its_own_so_that_all_may_read_it():
+    assert not {name for name in imported("providers.table") if name.startswith(".")}

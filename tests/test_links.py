@@ -11,8 +11,8 @@ from flask import Flask
 from servers import KEY, raw, running_proxy, whole
 
 from llmauth import LLMAuth, proxy_blueprint
-from llmauth.backends import Backend
 from llmauth.links import LARGEST_BODY, Here, origin_of
+from llmauth.providers.backend import Backend
 from llmauth.settings import BackendSettings
 
 RESULTS = "https://api.anthropic.com/v1/messages/batches/b1/results"
@@ -196,6 +196,20 @@ def test_a_redirect_that_a_client_follows_asks_the_proxy_again(proxy, upstream):
     location = f"Location: {upstream.url}/v1/models"
     upstream.answer = whole(b"", "307 Temporary Redirect", headers=(location,))
     assert proxy.request("GET", "/openai/v1/models/").header("location") == "/openai/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/openai//v1/models/", "/openai/v1/models"),
+        ("/v1//models/", "/v1/models"),
+        ("/v1/v1/models/", "/v1/models"),
+    ],
+)
+def test_a_slash_or_version_too_many_is_not_in_the_redirect(proxy, upstream, path, location):
+    url = f"Location: {upstream.url}/v1/models"
+    upstream.answer = whole(b"", "307 Temporary Redirect", headers=(url,))
+    assert proxy.request("GET", path).header("location") == location
 
 
 def test_in_a_host_application_the_url_holds_the_mount_point(upstream):

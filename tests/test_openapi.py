@@ -45,7 +45,7 @@ def test_it_describes_every_refusal(described):
         ("GET", "/v1/models", {}, 401),
         ("GET", "/v1/models", {"x-api-key": "wrong-key-0123456789"}, 401),
         ("OPTIONS", "/v1/x", {"Origin": "http://a", "Access-Control-Request-Method": "PUT"}, 403),
-        ("GET", "/nowhere", {"x-api-key": KEY}, 404),
+        ("GET", "/", {"x-api-key": KEY}, 404),
         ("TRACE", "/v1/models", {"x-api-key": KEY}, 405),
         ("GET", "/v1/models", {"x-api-key": KEY, "Upgrade": "websocket"}, 501),
         ("GET", "/ollama/api/tags", {"x-api-key": KEY}, 502),

@@ -1,0 +1,139 @@
+"""One upstream: its paths, its key, and its URLs."""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from ..settings import BackendSettings
+from .table import OTHER, PROVIDERS, VERSION
+
+_LAST_VERSION = re.compile(VERSION.pattern.replace("(?=/|$)", "$"))
+_PORTS = {"http": 80, "https": 443}
+
+
+class Backend:
+    """One upstream.
+
+    :param settings: its part of the configuration
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.provider = PROVIDERS.get(settings.name, OTHER)
+        self.key = settings.api_key
+        self.is_echo = settings.base_url == "echo:"
+        parts = urlsplit(settings.base_url)
+        self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        path = parts.path.rstrip("/")
+        found = _LAST_VERSION.search(path)
+        root = path[: found.start()] if found else path
+        self._version = found[0] if found else ""
+        self._is_whole = self.provider.whole_base.search(path) is not None
+        if not self._is_whole:
+            self._version = self._version or self.provider.version
+        self._above = root.removesuffix(self.provider.root)
+        self._root = self._above + self.provider.root if self._has_own_root(parts) else root
+        self._userinfo = ""
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._userinfo = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+
+    def __repr__(self) -> str:
+        return repr(self.settings)
+
+    def _has_own_root(self, parts: SplitResult) -> bool:
+        """True where the provider's root belongs before the version, written or not."""
+        own = self.provider.base_url
+        return own is None or urlsplit(own).hostname == parts.hostname
+
+    def target(self, path: str) -> str:
+        """Return the upstream's path for a request's, which may have a version segment or not.
+
+        A built-in provider's base URL means the same with its version and without, and a version
+        that the request names is the one that counts. Any other base URL is what OpenAI's clients
+        take for one: ``/chat/completions`` is appended to it, and the ``/v1`` that stands at the
+        end of this server's own base URL stands for all of it. Another version than that one
+        takes the place of the version in which the base URL ends, or follows the base URL.
+        """
+        target = self._above_version(path)
+        return self.provider.bearer_paths.sub(lambda part: part[1], target, count=1) or "/"
+
+    def _above_version(self, path: str) -> str:
+        base = self._root + self._version
+        if self._is_whole and VERSION.search(base) and _is_below(path, base):
+            return path
+        root = self.provider.root
+        if root and _is_below(path, root):  # as the provider's own SDK has it
+            inner = path[len(root) :]
+            if self.provider.bare_root or is_versioned(inner):
+                return self._above + path
+            path = inner
+        if self._is_whole and _is_below(path, "/v1") and (self._version or not _adds_version(path)):
+            return base + path[len("/v1") :]
+        if is_versioned(path) or not self._is_of_api(path):
+            return self._root + path
+        return base + path
+
+    def _is_of_api(self, path: str) -> bool:
+        """False for a path that has no version before it, as servers have of their own."""
+        first = re.split("[/:]", path[1:], maxsplit=1)[0]
+        return not first or first in self.provider.segments
+
+    def own_path(self, url: str) -> str | None:
+        """Return path and query of a URL of this upstream, as a request to here would name them.
+
+        None for a URL of another host, and for a relative one.
+        """
+        try:
+            parts, own = urlsplit(url), urlsplit(self.origin)
+            known = _same_host(parts, own) if parts.netloc else url.startswith("/")
+        except ValueError:
+            return None
+        # With the provider's own root it is the same wherever it leads below that.
+        return path_of(parts, self._above if self.provider.root else self._root) if known else None
+
+    def add_key(self, headers: dict[str, str], target: str = "") -> None:
+        """Add the server's key for this upstream, unless the request brings its own.
+
+        :param target: the upstream's path; some want the key in another way than the rest
+        """
+        key, style = self.key, self.settings.auth
+        if style == self.provider.auth and self.provider.bearer_paths.search(target):
+            style = "bearer"
+        if key and style != "none":
+            name, value = ("Authorization", f"Bearer {key}") if style == "bearer" else (style, key)
+            headers[name.title()] = value
+        if self._userinfo:
+            headers.setdefault("Authorization", self._userinfo)
+
+
+def is_versioned(path: str) -> bool:
+    """True for a path that begins with a version."""
+    return VERSION.match(path) is not None
+
+
+def _adds_version(path: str) -> bool:
+    """True for paths of SDKs that take the base URL without a version, unlike OpenAI's."""
+    return any(provider.paths.search(path) for provider in PROVIDERS.values())
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
+
+
+def path_of(parts: SplitResult, root: str = "") -> str:
+    """Return a URL's path below a root, query and fragment; never one that names another host."""
+    path = parts.path
+    if root and _is_below(path, root):
+        path = path[len(root) :]
+    return parts._replace(scheme="", netloc="", path="/" + path.lstrip("/")).geturl()
+
+
+def _same_host(one: SplitResult, other: SplitResult) -> bool:
+    """True for the same server; one behind its own TLS terminator often writes http for https."""
+    ports = [part.port or _PORTS.get(part.scheme) for part in (one, other)]
+    same_port = one.port == other.port or ports[0] == ports[1]
+    return one.hostname == other.hostname and same_port
