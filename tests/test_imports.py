@@ -53,11 +53,3 @@ def test_decisions_are_free_of_flask(module):
     assert not {f".{name}" for name in WITH_FLASK} & imported(module)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_stay_short(module):
-    lines = FILES[module].read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 300
-
-
-def test_the_table_of_providers_imports_nothing_of_its_own_so_that_all_may_read_it():
-    assert not {name for name in imported("providers.table") if name.startswith(".")}
