@@ -6,10 +6,12 @@ import base64
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .credentials import GEMINI_PATH, PROXY_KEY_HEADER
 from .exceptions import UnknownRoute
+from .key_mask import KeyMask
+from .locations import Reference
 from .settings import BackendSettings
 
 _VERSION = re.compile(r"/v\d+(?:alpha|beta)?\d*(?=/|$)")
@@ -52,7 +54,6 @@ class Backend:
     def __init__(self, settings: BackendSettings) -> None:
         self.settings = settings
         self.name = settings.name
-        self.key = settings.api_key
         self.is_echo = settings.base_url == "echo:"
         parts = urlsplit(settings.base_url)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -63,12 +64,28 @@ class Backend:
         self._version = found[0] if found else _DEFAULT_VERSION.get(self.name, "")
         self._unversioned = _UNVERSIONED.get(self.name, ())
         self._userinfo = ""
+        self._passwords: tuple[str, ...] = ()
         if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._userinfo = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+            user, password = unquote(parts.username), unquote(parts.password or "")
+            encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+            self._userinfo = f"Basic {encoded}"
+            self._passwords = (encoded, password or user)
+        self._key: str | None = None
+        self.key = settings.api_key
 
     def __repr__(self) -> str:
         return repr(self.settings)
+
+    @property
+    def key(self) -> str | None:
+        """The server's key for this upstream, which its file may replace at any time."""
+        return self._key
+
+    @key.setter
+    def key(self, key: str | None) -> None:
+        # The one before may still be on its way.
+        secrets = filter(None, (key, self._key, *self._passwords))
+        self.mask, self._key = KeyMask(secrets), key
 
     def target(self, path: str) -> str:
         """Return the upstream's path for a request's, which may have a version segment or not.
@@ -85,19 +102,27 @@ class Backend:
         return f"{self._root}{self._version}{path}" or "/"
 
     def _is_whole(self, path: str) -> bool:
-        return path.startswith(self._unversioned) or _VERSION.match(path) is not None
+        return path.startswith(self._unversioned) or is_versioned(path)
 
-    def own_path(self, url: str) -> str | None:
+    def own_path(self, reference: Reference, base: str = "/") -> str | None:
         """Return path and query of a URL of this upstream, as a request to here would name them.
 
-        None for a URL of another host, and for a relative one.
+        None for a URL of another host.
+
+        :param base: the upstream's path that a relative reference is relative to
         """
-        try:
-            parts, own = urlsplit(url), urlsplit(self.origin)
-            known = _same_host(parts, own) if parts.netloc else url.startswith("/")
-        except ValueError:
-            return None
-        return path_of(parts, self._root) if known else None
+        own = urlsplit(self.origin)
+        if reference.host is not None:
+            port = reference.port or _PORTS[reference.scheme or own.scheme]
+            # Behind a TLS terminator of their own, servers often write http for https.
+            known = reference.port == own.port or port == (own.port or _PORTS[own.scheme])
+            if reference.host != own.hostname or not known:
+                return None
+        elif not reference.path:
+            reference = reference._replace(path=base)
+        elif not reference.path.startswith("/"):
+            reference = reference._replace(path=base.rpartition("/")[0] + "/" + reference.path)
+        return reference.below(self._root)
 
     def add_key(self, headers: dict[str, str]) -> None:
         """Add the server's key for this upstream, unless the request brings its own."""
@@ -109,19 +134,9 @@ class Backend:
             headers.setdefault("Authorization", self._userinfo)
 
 
-def path_of(parts: SplitResult, root: str = "") -> str:
-    """Return a URL's path below a root, query and fragment; never one that names another host."""
-    path = parts.path
-    if root and (path == root or path.startswith(f"{root}/")):
-        path = path[len(root) :]
-    return parts._replace(scheme="", netloc="", path="/" + path.lstrip("/")).geturl()
-
-
-def _same_host(one: SplitResult, other: SplitResult) -> bool:
-    """True for the same server; one behind its own TLS terminator often writes http for https."""
-    ports = [part.port or _PORTS.get(part.scheme) for part in (one, other)]
-    same_port = one.port == other.port or ports[0] == ports[1]
-    return one.hostname == other.hostname and same_port
+def is_versioned(path: str) -> bool:
+    """True for a path that begins with a version."""
+    return _VERSION.match(path) is not None
 
 
 def _one_version(path: str) -> str:
@@ -129,9 +144,10 @@ def _one_version(path: str) -> str:
 
     The SDK's, which is the second, knows what it asks for.
     """
-    while (first := _VERSION.match(path)) and _VERSION.match(path, first.end()):
-        path = path[first.end() :]
-    return path
+    at = 0
+    while (first := _VERSION.match(path, at)) and _VERSION.match(path, first.end()):
+        at = first.end()
+    return path[at:]
 
 
 class Router:
