@@ -64,8 +64,8 @@ _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,;=:@-]+)*/?", re.ASC
 def _prepare(state: BlueprintSetupState) -> None:
     if not _PREFIX.fullmatch(state.url_prefix or ""):
         raise ConfigurationError(
-            f"The proxy's url_prefix '{state.url_prefix}' is no plain path. "
-            "Use letters, digits, - and _ between slashes, such as /llm."
+            f"The proxy's url_prefix '{state.url_prefix}' is no plain path, without variables and "
+            "escapes. Use letters, digits, - and _ between slashes, such as /llm."
         )
     state.app.url_map.converters["llmauth_path"] = _AnyPath
 
