@@ -62,6 +62,7 @@ _RESPONSE_DROPPED = HOP_BY_HOP | {
     "x-reproxy-url",
     "x-sendfile",
 }
+_LENGTH = re.compile("[0-9]{1,18}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FOLD = re.compile(r"[\r\n]+[ \t]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -142,6 +143,8 @@ def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Hea
             continue
         if stream and lower == "x-accel-buffering":
             continue
+        if lower == "content-length" and not _LENGTH.fullmatch(value):
+            continue  # of an answer that has no body; WSGI servers count with it
         if _TOKEN.fullmatch(name):
             kept.append((name, value if value.isprintable() else _one_line(value)))
     if stream:
