@@ -98,8 +98,8 @@ class Here:
         :raises UpstreamUnreachable: when the answer cannot be looked through
         """
         try:
-            self._refuse_others(incoming, path)
-            headers = [(name, self.location(name, v, path)) for name, v in incoming.headers]
+            followed = self._without_others(incoming, path)
+            headers = [(name, self.location(name, value, path)) for name, value in followed]
             if not has_links(path) or method == "HEAD" or not 200 <= incoming.status < 300:
                 incoming.headers = headers
                 return incoming
@@ -133,21 +133,28 @@ class Here:
             return _PAGE.sub(lambda page: f"<{pointed(page[1])}>{page[2]}", value)
         return pointed(value) if lower in _LOCATIONS else value
 
-    def _refuse_others(self, incoming: Incoming, path: str) -> None:
-        """Refuse an answer whose head would have a client ask another host."""
-        name, base = self.backend.name, self.backend.target(path)
-        if incoming.status >= 400 or self.backend.settings.redirects == "hand-on":
-            return
+    def _without_others(self, incoming: Incoming, path: str) -> Headers:
+        """Return the headers of an answer, refused when its client would ask another host.
+
+        A ``Location`` of a success names what was made, and the success stands without it.
+        """
+        name, status, base = self.backend.name, incoming.status, self.backend.target(path)
+        if status >= 400 or self.backend.settings.redirects == "hand-on":
+            return incoming.headers
+        kept = list(incoming.headers)
         for header, value in incoming.headers:
             for url in _followed(header.lower(), value):
                 reference = Reference.parse(url)
                 own = reference and self.backend.own_path(reference, base)
-                if own is None:
+                if own is None and header.lower() == "location" and status < 300 and status != 202:
+                    kept.remove((header, value))
+                elif own is None:
                     raise RedirectRefused(name, self._shown_host(url))
-                if incoming.status >= 300 and has_links(path) and not has_links(own):
+                elif status >= 300 and has_links(path) and not has_links(own):
                     raise UpstreamUnreachable(
                         f"The backend '{name}' redirects from its batches to something else."
                     )
+        return kept
 
     def _path(self, own: str) -> str:
         """Return the path here of one of the backend's; without a version it could be another's."""

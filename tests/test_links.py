@@ -224,7 +224,7 @@ REDIRECTS = ["300 Choices", "301 Moved", "302 Found", "303 See Other", "307 Agai
 ELSEWHERE = "https://evil.example/v1/models"
 
 
-@pytest.mark.parametrize("status", [*REDIRECTS, "304 Same", "201 Created", "202 Later", "200 OK"])
+@pytest.mark.parametrize("status", [*REDIRECTS, "304 Same", "202 Later"])
 def test_a_redirect_to_another_host_is_refused_and_the_host_named(proxy, upstream, status):
     """Measured without that: google-genai, curl and fetch carry the proxy's key there."""
     upstream.answer = whole(b"", status, headers=(f"Location: {ELSEWHERE}?secret=abc",))
@@ -236,6 +236,16 @@ def test_a_redirect_to_another_host_is_refused_and_the_host_named(proxy, upstrea
     assert "secret" not in reply.body.decode()
     assert reply.header("location") is None
     assert proxy.server.state.lifecycle.drain(5.0) == 0
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created"])
+def test_a_success_stands_without_the_name_of_what_was_made_elsewhere(proxy, upstream, status):
+    """Azure's clients would ask there whether it is ready."""
+    headers = (f"Location: {ELSEWHERE}", f"Location: {upstream.url}/v1/y", "X-A: b")
+    upstream.answer = whole(b"{}", status, headers=headers)
+    reply = proxy.request("POST", "/openai/v1/x", body=b"{}")
+    assert (str(reply.status), reply.body, reply.header("x-a")) == (status[:3], b"{}", "b")
+    assert reply.header("location") == "/openai/v1/y"
 
 
 @pytest.mark.parametrize(
