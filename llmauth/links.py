@@ -29,12 +29,9 @@ MOST_URLS = 10_000
 LONGEST_URL = 8 * 1024
 """Bytes, as they stand in a body. Common servers take no longer request line."""
 
-_WHOLE = frozenset({
-    "azure-asyncoperation", "link", "operation-location", "x-goog-upload-control-url",
-    "x-goog-upload-url",
-})  # fmt: skip
-"""Headers whose URL clients ask with their key, and want whole: Azure's of an operation, Google's
-of an upload, and pages of a list (RFC 8288)."""
+_WHOLE = frozenset({"azure-asyncoperation", "link", "operation-location"})
+"""Headers whose URL clients ask with their key, and want whole: Azure's of an operation, and pages
+of a list (RFC 8288). Not Google's ``X-Goog-Upload-URL``, where they send a file without any key."""
 
 _FOLLOWED = _WHOLE | {"location"}
 _LOCATIONS = _FOLLOWED | {"content-location"}
