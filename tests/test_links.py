@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import posixpath
+import re
 import tracemalloc
+from urllib.parse import urljoin
 
 import anthropic
 import httpx
 import pytest
 from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
 from servers import KEY, Upstream, raw, running_proxy, whole
 
 from llmauth import LLMAuth, proxy_blueprint
 from llmauth.backends import Backend
-from llmauth.exceptions import UpstreamUnreachable
+from llmauth.exceptions import RedirectRefused, UpstreamUnreachable
 from llmauth.links import LARGEST_BODY, Here, origin_of
 from llmauth.settings import BackendSettings
 
@@ -521,3 +526,40 @@ def test_a_results_url_without_a_sane_end_is_not_handed_on(proxy, upstream, case
     reply = proxy.request("GET", "/v1/messages/batches/b1")
     assert reply.status == 502
     assert "results_url" in reply.error["message"]
+
+
+PIECES = st.sampled_from(
+    ["/", "//", "\\", ".", "..", "%2e", "%2E.", "http:", "https://", "HTTP://", "evil.example", "@",
+     "127.0.0.1", ":8080", ":", "?", "#", "a", "v1", "anthropic", " ", "\t", "\n", "[", "]", ";"]
+)  # fmt: skip
+OURS = Here(
+    Backend(BackendSettings("openai", "http://127.0.0.1:8080/root/v1", "bearer", "X")),
+    "http://proxy.example",
+    "/mount/openai",
+)
+
+
+@given(
+    st.lists(PIECES, max_size=8).map("".join),
+    st.sampled_from(["Location", "Operation-Location"]),
+)
+def test_wherever_a_redirect_leads_it_is_refused_or_leads_here(value, name):
+    """As two libraries read it, one of them by the rules of browsers for dots."""
+
+    class Redirect:
+        status = 307
+        headers = [(name, value)]
+        close = staticmethod(lambda: None)
+
+    incoming = Redirect()
+    try:
+        OURS.pointed(incoming, "GET", "/v1/models/")
+    except RedirectRefused as refusal:
+        assert "@" not in refusal.description
+        return
+    here = "http://proxy.example/mount/openai/v1/models/"
+    shown = incoming.headers[0][1]
+    for url in (urljoin(here, shown), str(httpx.URL(here).join(shown))):
+        assert url.startswith("http://proxy.example/"), shown
+        path = re.sub("%2e", ".", re.split("[?#]", url[20:])[0], flags=re.IGNORECASE)
+        assert posixpath.normpath(path).startswith("/mount/openai"), shown
