@@ -60,14 +60,19 @@ class Reference(NamedTuple):
 
 
 def _without_dots(path: str) -> str:
-    """Return a path without dot segments, escaped ones included (RFC 3986 §5.2.4, §6.2.2.2)."""
+    """Return a path without dot segments, escaped ones included (RFC 3986 §5.2.4, §6.2.2.2).
+
+    With parameters (``..;a``) they are dot segments to Python's ``urljoin``, and so to requests.
+    """
     *folders, last = re.sub("%2e", ".", path, flags=re.IGNORECASE).split("/")
     kept: list[str] = []
     for segment in folders:
-        if segment == "..":
+        name = segment.partition(";")[0]
+        if name == "..":
             del kept[-1:]
-        elif segment != ".":
+        elif name != ".":
             kept.append(segment)
-    if last == "..":
+    name = last.partition(";")[0]
+    if name == "..":
         del kept[-1:]
-    return "/".join([*kept, "" if last in (".", "..") else last])
+    return "/".join([*kept, "" if name in (".", "..") else last])

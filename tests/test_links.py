@@ -370,6 +370,8 @@ def test_each_of_several_locations_counts(proxy, upstream):
         ("/openai/v1/models/", "../../../../anthropic/v1/x", "/openai/anthropic/v1/x"),
         ("/openai/v1/models/", "/../../anthropic/v1/x", "/openai/anthropic/v1/x"),
         ("/openai/v1/models/", "/%2e%2E/anthropic/v1/x", "/openai/anthropic/v1/x"),
+        ("/openai/v1/models/", "/v1/a/..;b", "/openai/v1/"),
+        ("/openai/v1/models/", "/..;/..;a/anthropic/v1;b", "/openai/anthropic/v1;b"),
         ("/openai/v1/models/", "{own}/./v1/.%2e/v1/y/..", "/openai/v1/"),
         ("/openai/v1/models/", "/..//evil.example", "/openai/evil.example"),
         ("/openai/v1/models/", "?page=2", "?page=2"),
