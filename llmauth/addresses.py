@@ -21,6 +21,9 @@ _UNIX_HOP = "unix:"
 """What nginx writes into ``X-Forwarded-For`` for a peer of its own Unix socket."""
 
 _CACHED_ADDRESSES = 4096
+_LONGEST = 64
+"""Characters of an address with brackets, zone and port; what is longer is none, and is not to be
+remembered as that."""
 
 
 def parse_network(value: str) -> Network:
@@ -35,13 +38,17 @@ def parse_network(value: str) -> Network:
     return network
 
 
-@functools.lru_cache(_CACHED_ADDRESSES)
 def parse_address(value: str) -> Address | None:
     """Parse an address as it stands in ``X-Forwarded-For`` or a socket's peer name.
 
     Accepts a port and brackets, drops a zone, turns IPv4-mapped IPv6 into IPv4. Returns None for
     anything else.
     """
+    return _parsed(value) if len(value) <= _LONGEST else None
+
+
+@functools.lru_cache(_CACHED_ADDRESSES)
+def _parsed(value: str) -> Address | None:
     text = value.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

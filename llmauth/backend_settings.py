@@ -61,6 +61,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "auth": one_of(*AUTH_STYLES),
     "api_key_env": parse_variable,
     "proxy": parse_proxy,
+    "redirects": one_of("refuse", "hand-on"),
     "connect_timeout": _TIMEOUT,
     "first_byte_timeout": _TIMEOUT,
     "read_timeout": _TIMEOUT,
@@ -68,7 +69,11 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
 """What can be said of a backend in the config file, and how it is parsed."""
 
 
-_VARIABLES = (("_TIMEOUT", ("first_byte_timeout", "read_timeout")), (PROXY_SUFFIX, ("proxy",)))
+_VARIABLES = (
+    ("_TIMEOUT", ("first_byte_timeout", "read_timeout")),
+    (PROXY_SUFFIX, ("proxy",)),
+    ("_REDIRECTS", ("redirects",)),
+)
 
 
 def variable_of(name: str) -> str:

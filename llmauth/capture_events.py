@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from types import MappingProxyType
@@ -235,15 +234,10 @@ def _shown(headers: Headers) -> dict[str, str]:
     """Return headers by name in lower case, repeated ones joined (RFC 9110 §5.3), keys masked."""
     shown: dict[str, str] = {}
     for spelled, value in headers:
-        name, secret = _named(spelled)
-        value = masked_entirely(value) if secret else value
+        name = spelled.lower()
+        value = masked_entirely(value) if is_credential(name) else value
         shown[name] = f"{shown[name]}, {value}" if name in shown else value
     return shown
-
-
-@functools.lru_cache(1024)
-def _named(name: str) -> tuple[str, bool]:
-    return name.lower(), is_credential(name)
 
 
 def _text(data: bytes) -> str:

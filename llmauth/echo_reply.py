@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .echo_formats import Json
 from .exceptions import error_body
@@ -18,6 +19,10 @@ class EchoReply:
     status: int
     headers: list[tuple[str, str]]
     chunks: Iterable[bytes]
+
+
+MAX_DEPTH = 100
+"""Lists and objects within each other, as deep as any client's; more would exhaust the stack."""
 
 
 class BadRequestError(Exception):
@@ -35,12 +40,37 @@ class Question:
 
     def json(self) -> Json:
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            value = json.loads(self.body, parse_constant=_refuse, parse_float=_finite)
+        except RecursionError:
+            raise BadRequestError(_TOO_DEEP) from None
+        except ValueError:
             raise BadRequestError("The request body is not JSON.") from None
         if not isinstance(value, dict):
             raise BadRequestError("The request body is not a JSON object.")
+        _check_depth(value)
         return value
+
+
+_TOO_DEEP = f"The request body has over {MAX_DEPTH} lists or objects within each other."
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")  # RFC 8259 §6
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for found in inner for one in found if isinstance(one, (dict, list))]
+        if not level:
+            return
+    raise BadRequestError(_TOO_DEEP)
 
 
 def json_reply(value: Json) -> EchoReply:

@@ -18,6 +18,7 @@
         ├── InternalError             500
         ├── NotSupported              501
         ├── UpstreamUnreachable       502
+        │   └── RedirectRefused       502  to another host
         ├── Unavailable               503
         ├── UpstreamTimeout           504
         └── LoopDetected              508
@@ -260,6 +261,23 @@ class UpstreamUnreachable(RequestRefused, exceptions.BadGateway):
     code = 502
     status = "UNAVAILABLE"
     error_code = "upstream_unreachable"
+
+
+class RedirectRefused(UpstreamUnreachable):
+    """502: the backend sends the client, with the proxy's key in its hands, to another host.
+
+    :param host: None when it cannot be told
+    """
+
+    error_code = "redirect_refused"
+
+    def __init__(self, backend: str, host: str | None) -> None:
+        super().__init__(
+            f"The backend '{backend}' redirects to {host or 'what is no plain URL'}, and clients "
+            "would take this server's key along. Its operator can have such redirects handed on: "
+            f"backends.{backend}.redirects: hand-on.",
+            [("x-should-retry", "false")],
+        )
 
 
 class Unavailable(RequestRefused, exceptions.ServiceUnavailable):

@@ -76,10 +76,13 @@ def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
     if not target.startswith("/"):
         target = _ABSOLUTE_FORM.sub("", target, count=1)
     path, _, query = target.partition("?")
+    return path.removeprefix(raw_mount(environ)) or "/", query
+
+
+def raw_mount(environ: Mapping[str, Any]) -> str:
+    """Return the path under which the application is mounted, as it stands in URLs."""
     mount = environ.get("SCRIPT_NAME")
-    if mount:
-        path = path.removeprefix(quote(mount.encode("latin-1"), safe=_SAFE_IN_PATH))
-    return path or "/", query
+    return quote(mount.encode("latin-1"), safe=_SAFE_IN_PATH) if mount else ""
 
 
 def header_getter(environ: Mapping[str, Any]) -> Callable[[str], str | None]:

@@ -53,16 +53,30 @@ _RESPONSE_DROPPED = HOP_BY_HOP | {
     "alt-svc",
     "clear-site-data",
     "public-key-pins",
+    "refresh",
     "set-cookie",
     "set-cookie2",
     "strict-transport-security",
+    # A reverse proxy before us would obey them: answer with a file of its own, ask another server.
+    "x-accel-redirect",
+    "x-lighttpd-send-file",
+    "x-reproxy-url",
+    "x-sendfile",
 }
+_LENGTH = re.compile("[0-9]{1,18}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FOLD = re.compile(r"[\r\n]+[ \t]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-@functools.lru_cache(1024)
+LONGEST_KNOWN = 64
+"""Characters of a header's name that is remembered: clients choose them, and may have long ones."""
+
+
+def _names(key: str) -> tuple[str, str] | None:
+    return _known_names(key) if len(key) <= LONGEST_KNOWN else _from_environ(key)
+
+
 def _from_environ(key: str) -> tuple[str, str] | None:
     """Return a header's lower-case and usual name by its key in a WSGI environ, if it goes out."""
     if key in NOT_HEADERS:
@@ -76,6 +90,9 @@ def _from_environ(key: str) -> tuple[str, str] | None:
     if name in _REQUEST_DROPPED or name.startswith("x-forwarded-"):
         return None
     return name, name.title()
+
+
+_known_names = functools.lru_cache(1024)(_from_environ)
 
 
 def connection_names(value: str | None) -> frozenset[str]:
@@ -99,7 +116,7 @@ def request_headers(
     named = connection_names(environ.get("HTTP_CONNECTION"))
     headers: dict[str, str] = {}
     for key, value in environ.items():
-        names = _from_environ(key) if key[:5] == "HTTP_" or key == "CONTENT_TYPE" else None
+        names = _names(key) if key[:5] == "HTTP_" or key == "CONTENT_TYPE" else None
         if names is None or not value:
             continue
         lower, name = names
@@ -127,6 +144,8 @@ def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Hea
             continue
         if stream and lower == "x-accel-buffering":
             continue
+        if lower == "content-length" and not _LENGTH.fullmatch(value):
+            continue  # of an answer that has no body; WSGI servers count with it
         if _TOKEN.fullmatch(name):
             kept.append((name, value if value.isprintable() else _one_line(value)))
     if stream:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from waitress.buffers import OverflowableBuffer
-from waitress.parser import HTTPRequestParser, split_uri
+from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
@@ -35,6 +35,7 @@ MAX_TRAILERS = 16 * 1024
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/(1\.[01])")
 _TARGET = re.compile(r"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
+_ORIGIN = re.compile(r"^https?://[^/?]*")
 _ASTERISK = ("OPTIONS", "*")
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -149,11 +150,9 @@ class Parser(HTTPRequestParser):
         headers = self.headers = _checked_headers(lines)
         _check_framing(headers, self.version)
         self.url_scheme = self.adj.url_scheme
-        if self.request_uri.startswith("/"):
-            path, _, self.query = self.request_uri.partition("?")
-            self.path = unquote(path, "latin-1") if "%" in path else path
-        else:
-            self.path, self.query = split_uri(self.request_uri.encode("latin-1"))[2:4]
+        # Not by urlsplit, which remembers what it has split, however long.
+        path, _, self.query = _ORIGIN.sub("", self.request_uri).partition("?")
+        self.path = unquote(path, "latin-1") if "%" in path else path
         connection = headers.get("CONNECTION", "").lower()
         if self.version == "1.1":
             self.connection_close = connection == "close"

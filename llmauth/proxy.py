@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from typing import IO, Any
 
@@ -26,12 +27,12 @@ from .exceptions import (
     UnknownRoute,
 )
 from .extension import State, admit_to_proxy, always_guarded, current_state
-from .guard import RequestInfo, credentials_in, header_getter, refusal_headers
+from .guard import RequestInfo, credentials_in, header_getter, raw_mount, refusal_headers
 from .headers import NOT_HEADERS, request_headers, response_headers
 from .links import Here, has_links, names_urls, origin_of
 from .providers.backend import Backend
 from .providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
-from .relay import PolledRelay, Relay, UpstreamReply
+from .relay import PolledRelay, Relay, UpstreamReply, masked
 from .upstream import HTTPIncoming, Outgoing
 
 logger = logging.getLogger(__name__)
@@ -74,9 +75,16 @@ class _AnyPath(BaseConverter):
     part_isolating = False
 
 
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,;=:@-]+)*/?", re.ASCII)
+"""A path that every client writes in the same way: no escapes, no dot segments (RFC 3986 §3.3)."""
+
+
 def _prepare(state: BlueprintSetupState) -> None:
-    if "<" in (state.url_prefix or ""):
-        raise ConfigurationError(f"The proxy's url_prefix '{state.url_prefix}' holds a variable.")
+    if not _PREFIX.fullmatch(state.url_prefix or ""):
+        raise ConfigurationError(
+            f"The proxy's url_prefix '{state.url_prefix}' is no plain path, without variables and "
+            "escapes. Use letters, digits, - and _ between slashes, such as /llm."
+        )
     state.app.url_map.converters["llmauth_path"] = _AnyPath
 
 
@@ -125,6 +133,7 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
     try:
         disconnected = client_disconnected(environ)
         incoming = state.upstream(backend).send(outgoing, lambda: lifecycle.cut or disconnected())
+        incoming = masked(incoming, backend.mask)
         if names_urls(path, incoming.headers):
             here = _here(state, info, environ, backend, path)
             incoming = here.pointed(incoming, outgoing.method, path)
@@ -166,11 +175,11 @@ def _here(
     asked = _own_path(info.path)
     name = f"/{backend.name}"
     # Not by the backend's path, which may have lost a slash or a version on the way.
-    prefix = name if f"{asked}/".startswith(f"{name}/") else ""
-    mount = environ.get("SCRIPT_NAME", "") + info.path.removesuffix(asked) + prefix
+    named = f"{asked}/".startswith(f"{name}/")
+    mount = raw_mount(environ) + info.path.removesuffix(asked) + (name if named else "")
     trusted = state.guard.clients.trusts(environ.get("REMOTE_ADDR"))
-    scheme = environ["wsgi.url_scheme"]
-    return Here(backend, origin_of(header_getter(environ), scheme, trusted=trusted), mount)
+    origin = origin_of(header_getter(environ), environ["wsgi.url_scheme"], trusted=trusted)
+    return Here(backend, origin, mount, named)
 
 
 def _own_path(path: str) -> str:

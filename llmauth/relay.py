@@ -15,9 +15,14 @@ from .exceptions import ClientDisconnected, error_body
 from .guard import RequestInfo
 from .headers import Headers
 from .http1 import BadResponseError
+from .key_mask import KeyMask
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
+
+HELD_BACK = 1024 * 1024
+"""Bytes of one line of an error body that are held back at most while the backend's key is masked
+in it."""
 
 _BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -189,3 +194,61 @@ class PolledRelay(Relay):
         if content:
             self._noted(content)
         return content + self.break_off(bad) if bad else content
+
+
+def masked(incoming: Incoming, mask: KeyMask) -> Incoming:
+    """Return an answer with the backend's key masked in its head, and in the body of an error.
+
+    A compressed body is handed on as it is, and so is one that is no error's.
+    """
+    if not mask.longest:
+        return incoming
+    head = "\n".join([incoming.reason, *map("\n".join, incoming.headers)])
+    if mask.text(head) != head:
+        incoming.reason = mask.text(incoming.reason)
+        incoming.headers = [
+            (mask.text(name), value if name.lower() == "content-length" else mask.text(value))
+            for name, value in incoming.headers
+        ]
+    if incoming.status < 400 or _is_encoded(incoming.headers):
+        return incoming
+    return _MaskedError(incoming, mask)
+
+
+def _is_encoded(headers: Headers) -> bool:
+    values = [value for name, value in headers if name.lower() == "content-encoding"]
+    return any(value.strip().lower() not in ("", "identity") for value in values)
+
+
+class _MaskedError:
+    """An error whose body is masked on its way."""
+
+    def __init__(self, incoming: Incoming, mask: KeyMask) -> None:
+        self.status = incoming.status
+        self.reason = incoming.reason
+        self.headers: Headers = incoming.headers
+        self.close = incoming.close
+        self._incoming = incoming
+        self._mask = mask
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield whole lines as they arrive: a key has no line break in it, an event ends in one."""
+        held = bytearray()
+        try:
+            for chunk in self._incoming.chunks():
+                lines = len(held) + chunk.rfind(b"\n") + 1 if b"\n" in chunk else 0
+                held += chunk
+                if lines:
+                    yield self._mask.data(bytes(held[:lines]))
+                    del held[:lines]
+                elif len(held) >= HELD_BACK:
+                    known = len(held) - self._mask.longest
+                    held[:] = self._mask.data(bytes(held))
+                    yield bytes(held[:known])
+                    del held[:known]
+        except UpstreamBroke:
+            if held:
+                yield self._mask.data(bytes(held))
+            raise
+        if held:
+            yield self._mask.data(bytes(held))

@@ -93,6 +93,7 @@ class BackendSettings:
     :param api_key: None when there is none; never shown
     :param key_source: where it was read
     :param proxy: URL of the HTTP proxy through which it is reached
+    :param redirects: to other hosts: refuse, or hand-on to the client
     :param connect_timeout: seconds to connect
     :param first_byte_timeout: seconds from the request to the response's headers
     :param read_timeout: seconds between two reads of the response's body
@@ -105,6 +106,7 @@ class BackendSettings:
     api_key: str | None = field(default=None, repr=False)
     key_source: KeySource | None = field(default=None, repr=False)
     proxy: str | None = field(default=None, repr=False)
+    redirects: str = "refuse"
     connect_timeout: float = 10.0
     first_byte_timeout: float = 600.0
     read_timeout: float = 300.0

@@ -326,6 +326,74 @@ def test_what_makes_no_sense_is_the_clients_error(path, body):
     assert ask(path, body)[0] == 400
 
 
+def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    return opening * depth + b"1" + closing * depth
+
+
+DEEP = [
+    nested(900),
+    nested(200_000),
+    nested(900, b'{"a":', b"}"),
+    nested(200_000, b'{"content":', b"}"),
+    nested(900, b'[{"parts":', b"}]"),
+    b"[" * 900,
+]
+ROUTES = [
+    (CHAT, b'{"messages": [{"role": "user", "content": %b}]}'),
+    (CHAT, b'{"messages": [{"role": "user", "content": "x"}], "tools": [%b]}'),
+    (CHAT, b'{"messages": [{"role": "user", "content": "x"}], "stream": true, "tools": ['
+     b'{"function": {"name": "f", "parameters": {"properties": {"a": {"enum": [%b]}}}}}]}'),
+    (COMPLETIONS, b'{"prompt": %b}'),
+    (RESPONSES, b'{"input": %b, "stream": true}'),
+    (MESSAGES, b'{"messages": [%b]}'),
+    (f"{MESSAGES}/count_tokens", b'{"messages": [{"content": %b}]}'),
+    (GENERATE, b'{"contents": %b}'),
+    (STREAM, b'{"contents": [{"parts": %b}]}'),
+    ("/v1beta/models/m:embedContent", b'{"content": %b}'),
+    ("/v1beta/models/m:batchEmbedContents", b'{"requests": [%b]}'),
+    ("/v1/embeddings", b'{"input": %b}'),
+    (CHAT, b'{"messages": [{"role": "user", "content": "x"}], "unknown": %b}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("deep", DEEP, ids=lambda deep: f"{deep[:10]!r} {len(deep)}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {len(route[1])}")
+def test_what_is_nested_too_deeply_is_the_clients_error(route, deep):
+    status, _, content = ask(route[0], route[1] % deep)
+    assert status == 400
+    assert "request body" in json.loads(content)["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {len(route[1])}")
+def test_what_clients_nest_is_answered(route):
+    assert ask(route[0], route[1] % nested(80))[0] in (200, 400)
+    depth = nested(80, b'[{"content":', b"}]")
+    assert "within each other" in json.loads(ask(route[0], route[1] % depth)[2])["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"1" * 5000, b"-" + b"9" * 4400, b"NaN", b"-Infinity", b"1e999999", b"\xff", b"\xed\xa0\x80",
+     b"\"\xc0\"", b"\0", b"01", b",", b"{", b"'x'"],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {len(route[1])}")
+def test_what_is_no_json_is_the_clients_error(route, odd):
+    assert ask(route[0], route[1] % odd)[0] == 400
+
+
+@pytest.mark.parametrize("odd", [rb'"\ud800"', rb'{"\udfff": 1, "a": 1, "a": 2}', b"1e308", b"-0"])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {len(route[1])}")
+def test_what_is_odd_but_json_is_answered(route, odd):
+    assert ask(route[0], route[1] % odd)[0] in (200, 400)
+
+
+def test_no_client_gets_a_traceback(echo):
+    body = ROUTES[0][1] % nested(900)
+    reply = echo.request("POST", CHAT, {"Content-Type": "application/json"}, body)
+    assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
@@ -333,8 +401,20 @@ JSON = st.recursive(
 )
 FIELDS = (
     "messages", "input", "prompt", "contents", "tools", "tool_choice", "model", "stream",
-    "dimensions", "encoding_format", "requests",
+    "dimensions", "encoding_format", "requests", "stream_options", "content",
 )  # fmt: skip
+MESSAGE = st.dictionaries(
+    st.sampled_from(["role", "content", "parts", "type", "text", "output", "functionResponse"]),
+    st.sampled_from(["user", "assistant", "tool_result"]) | JSON,
+)
+SCHEMA_LIKE = st.fixed_dictionaries(
+    {}, optional={"type": JSON, "enum": JSON, "properties": st.dictionaries(st.text(), JSON) | JSON}
+)
+TOOL = st.fixed_dictionaries({}, optional={
+    "name": JSON, "parameters": SCHEMA_LIKE | JSON, "input_schema": SCHEMA_LIKE | JSON,
+    "functionDeclarations": st.lists(st.fixed_dictionaries({"name": JSON}) | JSON) | JSON,
+    "function": st.fixed_dictionaries({"name": JSON, "parameters": SCHEMA_LIKE}) | JSON,
+})  # fmt: skip
 
 
 @given(
@@ -343,3 +423,18 @@ FIELDS = (
 )
 def test_any_json_is_answered(path, body):
     assert ask(path, body)[0] in (200, 400)
+
+
+@given(
+    st.sampled_from([CHAT, RESPONSES, MESSAGES, f"{MESSAGES}/count_tokens", GENERATE, STREAM]),
+    st.lists(MESSAGE | JSON, max_size=3),
+    st.lists(TOOL | JSON, max_size=2),
+    st.booleans(),
+)
+def test_any_messages_and_tools_are_answered_with_json(path, messages, tools, stream):
+    body = {"tools": tools, "stream": stream}
+    body |= dict.fromkeys(("messages", "input", "contents"), messages)
+    status, kind, content = ask(path, body)
+    assert status in (200, 400)
+    if kind == "application/json":
+        json.loads(content, parse_constant=pytest.fail)

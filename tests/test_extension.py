@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
+from http.client import HTTPConnection
 
 import flask_cors
+import httpx
 import pytest
 from flask import Blueprint, Flask, jsonify, request
-from servers import PROVIDER_KEY
+from servers import PROVIDER_KEY, whole
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.serving import make_server
 from werkzeug.test import Client
 
 from llmauth import ConfigurationError, LLMAuth, RequestRefused, proxy_blueprint
@@ -221,6 +225,57 @@ def test_an_application_factory_makes_applications_with_settings_of_their_own(up
 def test_a_prefix_with_a_variable_is_refused():
     with pytest.raises(ConfigurationError, match="variable"):
         application().register_blueprint(proxy_blueprint, url_prefix="/<tenant>/llm")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["/my llm", "/ü", "/a%20b", "/a%2fb", "/a?b", "/a#b", "/a/../b", "/./a", "/a//b", "/a\\b",
+     '/a"b', "/a\tb", "/a\n", "/a<b", "/a|b", "/{a}", "//evil"],
+)  # fmt: skip
+def test_a_prefix_that_clients_write_in_several_ways_is_refused(prefix):
+    """Every real client would get a 404."""
+    with pytest.raises(ConfigurationError, match="such as /llm"):
+        application().register_blueprint(proxy_blueprint, url_prefix=prefix)
+    parent = Blueprint("parent", __name__, url_prefix=prefix)
+    parent.register_blueprint(proxy_blueprint, url_prefix="/llm")
+    with pytest.raises(ConfigurationError, match="such as /llm"):
+        application().register_blueprint(parent)
+
+
+@pytest.mark.parametrize(
+    "prefix", [None, "", "/", "/llm", "/llm/", "/v1.0/..a", "/~x_-y", "/a+b", "/a:b@c,d;e=f", "/A&"]
+)
+@pytest.mark.parametrize("client", ["http.client", "httpx"])
+def test_any_other_prefix_is_served_to_real_clients(upstream, prefix, client):
+    app = application(BACKENDS={"openai": upstream.url})
+    LLMAuth(app)
+    app.register_blueprint(proxy_blueprint, url_prefix=prefix)
+    path = f"{(prefix or '').rstrip('/')}/v1/a%20b"
+    with make_server("127.0.0.1", 0, app) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        if client == "httpx":
+            status = httpx.get(f"http://127.0.0.1:{server.port}{path}", headers=BEARER).status_code
+        else:
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+            connection.request("GET", path, headers=BEARER)
+            status = connection.getresponse().status
+            connection.close()
+        thread.join()
+    app.extensions["llmauth"].close()
+    assert status == 200
+    assert upstream.requests[0].target == "/v1/a%20b"
+
+
+def test_a_mount_point_stands_in_urls_as_clients_write_it(upstream):
+    app = application(BACKENDS={"openai": upstream.url})
+    LLMAuth(app)
+    app.register_blueprint(proxy_blueprint, url_prefix="/llm")
+    location = f"Location: {upstream.url}/v1/y"
+    upstream.answer = whole(b"", "302 Found", headers=(location,))
+    mounted = DispatcherMiddleware(app, {"/my ü".encode().decode("latin-1"): app})
+    reply = Client(mounted).get("/my%20%C3%BC/llm/v1/x", headers=BEARER)
+    assert reply.headers["Location"] == "/my%20%C3%BC/llm/v1/y"
 
 
 PREFIXED = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import raw
 
 from llmauth.credentials import CARRIERS
 from llmauth.headers import CLIENT_NETWORK, HOP_BY_HOP, request_headers, response_headers
@@ -120,3 +121,16 @@ def test_no_hop_by_hop_header_and_none_that_connection_names_is_sent(headers, co
     environ["HTTP_CONNECTION"] = f"{connection},{','.join(n.replace('_', '-') for n in headers)}"
     found = {name.lower() for name in request_headers(environ, via="1.1 x")}
     assert found == {"accept-encoding", "via"}
+
+
+@pytest.mark.parametrize("value", ["abc", "+5", "-1", "5, 6", "", "0x5", "9" * 5000, "\xb2"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_length_of_an_answer_without_a_body_is_a_number_or_not_handed_on(
+    proxy, upstream, method, value
+):
+    """WSGI servers fail over it: a traceback, and 500."""
+    status = "200 OK" if method == "HEAD" else "304 Same"
+    upstream.answer = raw(f"HTTP/1.1 {status}\r\nContent-Length: {value}\r\n\r\n".encode("latin-1"))
+    reply = proxy.request(method, "/v1/x")
+    assert str(reply.status) in (status[:3], "502")
+    assert reply.status == 502 or reply.header("content-length") is None

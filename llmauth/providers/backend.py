@@ -6,6 +6,8 @@ import base64
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ..key_mask import KeyMask
+from ..locations import Reference
 from ..settings import BackendSettings
 from .table import OTHER, PROVIDERS, VERSION
 
@@ -23,7 +25,6 @@ class Backend:
         self.settings = settings
         self.name = settings.name
         self.provider = PROVIDERS.get(settings.name, OTHER)
-        self.key = settings.api_key
         self.is_echo = settings.base_url == "echo:"
         parts = urlsplit(settings.base_url)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -37,12 +38,28 @@ class Backend:
         self._above = root.removesuffix(self.provider.root)
         self._root = self._above + self.provider.root if self._has_own_root(parts) else root
         self._userinfo = ""
+        self._passwords: tuple[str, ...] = ()
         if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._userinfo = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+            user, password = unquote(parts.username), unquote(parts.password or "")
+            encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+            self._userinfo = f"Basic {encoded}"
+            self._passwords = (encoded, password or user)
+        self._key: str | None = None
+        self.key = settings.api_key
 
     def __repr__(self) -> str:
         return repr(self.settings)
+
+    @property
+    def key(self) -> str | None:
+        """The server's key for this upstream, which its file may replace at any time."""
+        return self._key
+
+    @key.setter
+    def key(self, key: str | None) -> None:
+        # The one before may still be on its way.
+        secrets = filter(None, (key, self._key, *self._passwords))
+        self.mask, self._key = KeyMask(secrets), key
 
     def _has_own_root(self, parts: SplitResult) -> bool:
         """True where the provider's root belongs before the version, written or not."""
@@ -82,18 +99,26 @@ class Backend:
         first = re.split("[/:]", path[1:], maxsplit=1)[0]
         return not first or first in self.provider.segments
 
-    def own_path(self, url: str) -> str | None:
+    def own_path(self, reference: Reference, base: str = "/") -> str | None:
         """Return path and query of a URL of this upstream, as a request to here would name them.
 
-        None for a URL of another host, and for a relative one.
+        None for a URL of another host.
+
+        :param base: the upstream's path that a relative reference is relative to
         """
-        try:
-            parts, own = urlsplit(url), urlsplit(self.origin)
-            known = _same_host(parts, own) if parts.netloc else url.startswith("/")
-        except ValueError:
-            return None
+        own = urlsplit(self.origin)
+        if reference.host is not None:
+            port = reference.port or _PORTS[reference.scheme or own.scheme]
+            # Behind a TLS terminator of their own, servers often write http for https.
+            known = reference.port == own.port or port == (own.port or _PORTS[own.scheme])
+            if reference.host != own.hostname or not known:
+                return None
+        elif not reference.path:
+            reference = reference._replace(path=base)
+        elif not reference.path.startswith("/"):
+            reference = reference._replace(path=base.rpartition("/")[0] + "/" + reference.path)
         # With the provider's own root it is the same wherever it leads below that.
-        return path_of(parts, self._above if self.provider.root else self._root) if known else None
+        return reference.below(self._above if self.provider.root else self._root)
 
     def add_key(self, headers: dict[str, str], target: str = "") -> None:
         """Add the server's key for this upstream, unless the request brings its own.
@@ -122,18 +147,3 @@ def _adds_version(path: str) -> bool:
 
 def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(f"{root}/")
-
-
-def path_of(parts: SplitResult, root: str = "") -> str:
-    """Return a URL's path below a root, query and fragment; never one that names another host."""
-    path = parts.path
-    if root and _is_below(path, root):
-        path = path[len(root) :]
-    return parts._replace(scheme="", netloc="", path="/" + path.lstrip("/")).geturl()
-
-
-def _same_host(one: SplitResult, other: SplitResult) -> bool:
-    """True for the same server; one behind its own TLS terminator often writes http for https."""
-    ports = [part.port or _PORTS.get(part.scheme) for part in (one, other)]
-    same_port = one.port == other.port or ports[0] == ports[1]
-    return one.hostname == other.hostname and same_port
