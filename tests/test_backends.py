@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmauth.backend_settings import variable_of
 from llmauth.exceptions import UnknownRoute
+from llmauth.locations import Reference
 from llmauth.providers.backend import Backend
 from llmauth.providers.router import Router
 from llmauth.providers.table import PROVIDERS
@@ -527,7 +528,9 @@ def test_anthropics_surface_for_openais_clients_wants_the_key_as_bearer(path, he
 )
 def test_a_providers_url_leads_back_to_itself(name, base_url, url):
     one = backend(name, base_url)
-    path = one.own_path(one.origin + url)
+    reference = Reference.parse(one.origin + url)
+    assert reference is not None
+    path = one.own_path(reference)
     assert path is not None
     assert one.target(path) == url
 
