@@ -67,11 +67,10 @@ class ExchangeLog:
         :param direction: of the event; ``inbound_response`` is the head of one, whose body comes in
             ``stream_chunk``, and ``outbound_response`` its end
         """
-        if self._credentials:
-            # Other ones may have taken their place meanwhile.
-            self._redactor.observe(*self._credentials)
         if direction == "stream_chunk":
-            return self._chunk(at, *rest)
+            return self._chunk(at, *rest)  # nothing is shown of it yet
+        # Other ones may have taken their place meanwhile.
+        self._redactor.observe(*self._credentials)
         if direction == "inbound_response":
             return self._head(at, *rest)
         if direction == "outbound_response":

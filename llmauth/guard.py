@@ -38,7 +38,7 @@ MAX_CREDENTIALS = 16
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
 
-_COOKIE = re.compile(r"[^;]+")
+_COOKIE = re.compile(rf"(?:^|;)([^;]{{{_SESSION},}})")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 _SAFE_IN_PATH = "/:@!$&'()*+,;=-._~"
 
@@ -259,7 +259,7 @@ def _credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
     yield from (next(tokens, "") for tokens in lists)
     yield from itertools.chain.from_iterable(lists)
     for cookie in _COOKIE.finditer(environ.get("HTTP_COOKIE", "")):
-        value = cookie.group().partition("=")[2].strip()
+        value = cookie[1].partition("=")[2].strip()
         if len(value) >= _SESSION:
             yield value
 
