@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
 from .capture_json import SafeJSON, dumps
-from .capture_payloads import LIMIT, BodyDecoder, Room, model_of, payload_of
-from .capture_speech import EventRedactor, array_without_secrets
+from .capture_payloads import LIMIT, STREAM_LIMIT, BodyDecoder, Room, model_of, payload_of
+from .capture_speech import array_without_secrets, stream_without_secrets
 from .redactor import is_credential, masked_entirely
 
 PROXY = "llmauth"
@@ -20,6 +22,9 @@ STREAMED = {
     "application/jsonl": "lines",
 }
 """Content types of streams, by the way in which their events are separated."""
+
+OVERHEAD = 200
+"""Bytes that a chunk of a stream takes while it waits for the stream's end, beside its own."""
 
 Headers = Sequence[tuple[str, str]]
 
@@ -42,7 +47,7 @@ class ExchangeLog:
     ) -> None:
         self._json = json
         self._room = room
-        self._held = 0
+        self._held = self._kept = 0
         self._redactor = json.redactor
         self._client = client
         self._ids = ids
@@ -52,9 +57,9 @@ class ExchangeLog:
         self._sent: tuple[bytes, tuple[str, str], tuple[str, str | None]] | None = None
         self._response: tuple[float, int, dict[str, str]] | None = None
         self._decoder = BodyDecoder("")
-        self._stream: EventRedactor | None = None
+        self._stream: _Stream | None = None
         self._body: list[bytes] = []
-        self._length = self._chunks = 0
+        self._length = 0
 
     def lines(self, direction: str, at: float, *rest: Any) -> list[str]:
         """Return the lines that an event makes.
@@ -62,11 +67,10 @@ class ExchangeLog:
         :param direction: of the event; ``inbound_response`` is the head of one, whose body comes in
             ``stream_chunk``, and ``outbound_response`` its end
         """
-        if self._credentials:
-            # Other ones may have taken their place meanwhile.
-            self._redactor.observe(*self._credentials)
         if direction == "stream_chunk":
-            return self._chunk(at, *rest)
+            return self._chunk(at, *rest)  # nothing is shown of it yet
+        # Other ones may have taken their place meanwhile.
+        self._redactor.observe(*self._credentials)
         if direction == "inbound_response":
             return self._head(at, *rest)
         if direction == "outbound_response":
@@ -116,30 +120,29 @@ class ExchangeLog:
         self._sent = None
         kind = STREAMED.get(shown.get("content-type", "").partition(";")[0].strip().lower())
         encoding = shown.get("content-encoding", "")
-        self._decoder = BodyDecoder(encoding, limit=None if kind else LIMIT)
+        self._decoder = BodyDecoder(encoding, limit=STREAM_LIMIT if kind else LIMIT)
         if kind is None:
             return []
-        self._stream = EventRedactor(self._redactor, kind)
+        self._stream = _Stream(kind)
         metadata = {"status": status} | _note(self._decoder.note)
         return [self._line("stream_start", at, shown, None, "null", metadata)]
 
     def _chunk(self, at: float, data: bytes) -> list[str]:
         self._length += len(data)
-        self._chunks += 1
         decoded = self._decoder.feed(data)
-        room = max(0, self._room.left)
+        room = max(0, self._room.left - (OVERHEAD if self._stream else 0))
+        if len(decoded) > room:
+            kept = self._kept + room
+            self._decoder.note = f"cut after {kept} bytes: too many at a time"
+            decoded = decoded[:room]
+        self._kept += len(decoded)
         if self._stream is None:
-            if len(decoded) > room:
-                self._decoder.note = f"cut after {self._held + room} bytes: too many at a time"
-            self._body.append(decoded[:room])
-            self._hold(self._held + len(self._body[-1]))
-            return []
-        safe = self._stream.feed(decoded, self._held + room)
-        self._hold(self._stream.held)
-        if not safe:
-            return []
-        metadata = {"chunk": self._chunks}
-        return [self._line("stream_chunk", at, None, len(data), _text(safe), metadata)]
+            self._body.append(decoded)
+            self._hold(self._kept)
+        else:
+            self._stream.add(at, len(data), decoded)
+            self._hold(self._kept + OVERHEAD * len(self._stream.marks))
+        return []
 
     def _hold(self, size: int) -> None:
         """Take as much of the room as what waits for its end needs now."""
@@ -153,9 +156,10 @@ class ExchangeLog:
             return [self._line("outbound_response", at, None, None, "null", ending)]
         began, status, headers = self._response
         if self._stream is not None:
-            ending |= {"status": status, "chunks": self._chunks} | _note(self._decoder.note)
-            rest = self._stream.finish(cut=error is not None)
-            return [self._line("stream_end", at, None, self._length, _text(rest), ending)]
+            ending |= {"status": status, "chunks": self._stream.chunks} | _note(self._decoder.note)
+            lines = self._streamed(self._stream, broken=bool(error or self._decoder.note))
+            end = self._line("stream_end", at, None, self._length, "null", ending)
+            return [*lines, end]
         body = b"".join(self._body)
         payload, note = self._payload(body, headers, cut=bool(error or self._decoder.note))
         self._body.clear()
@@ -169,12 +173,24 @@ class ExchangeLog:
             self._line("outbound_response", at, headers, length, shown, metadata | ending),
         ]
 
+    def _streamed(self, stream: _Stream, *, broken: bool) -> list[str]:
+        """Return the lines of a stream's chunks, with the times at which they came."""
+        text, cuts = stream.whole()
+        pieces = stream_without_secrets(
+            self._redactor, stream.kind, text, cuts, broken=broken
+        )
+        return [
+            self._line("stream_chunk", at, None, size, dumps(piece), {"chunk": number})
+            for (number, at, size), piece in zip(stream.marks, pieces, strict=False)
+            if piece
+        ]
+
     def _payload(
         self, body: bytes, headers: dict[str, str], *, cut: bool
     ) -> tuple[Any, str | None]:
         payload, note = payload_of(body, headers.get("content-type", ""), cut=cut)
         if cut and isinstance(payload, str):
-            payload = self._redactor.cut(payload)
+            payload = self._redactor.text(payload, cut=True)
         return payload, note
 
     def _line(
@@ -240,5 +256,36 @@ def _shown(headers: Headers) -> dict[str, str]:
     return shown
 
 
-def _text(data: bytes) -> str:
-    return dumps(data.decode("utf-8", "replace")) if data else "null"
+class _Stream:
+    """A stream that has not ended: its chunks, and when they came.
+
+    :param kind: how its events are separated
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.chunks = 0
+        self.marks: list[tuple[int, float, int]] = []
+        """Number, time and size of the chunks that have text."""
+
+        self._texts: list[str] = []
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def add(self, at: float, size: int, data: bytes) -> None:
+        """Take the next chunk.
+
+        :param size: of the chunk as it came
+        :param data: what it holds, decompressed
+        """
+        self.chunks += 1
+        # With a NUL in each character, as in UTF-16, it is not the JSON that the events have.
+        if text := self._decode(data.replace(b"\0", b"")):
+            self.marks.append((self.chunks, at, size))
+            self._texts.append(text)
+
+    def whole(self) -> tuple[str, list[int]]:
+        """Return the text of all chunks, and where each of them ends."""
+        if self._texts:
+            self._texts[-1] += self._decode(b"", final=True)
+        ends = list(itertools.accumulate(map(len, self._texts)))
+        return "".join(self._texts), ends

@@ -13,6 +13,12 @@ from typing import Any, Protocol
 LIMIT = 8 * 1024**2
 """Bytes of a body, after decompression, that are captured."""
 
+STREAM_LIMIT = 16 * 1024**2
+"""Bytes of a stream, after decompression, that are captured: some 60,000 tokens as events."""
+
+MAX_CODINGS = 4
+"""Content codings of a body that are undone; each takes memory."""
+
 HELD = 64 * 1024**2
 """Bytes of all bodies together that wait for their end."""
 
@@ -43,18 +49,17 @@ class BodyDecoder:
     After an error, or past the limit, nothing more is returned and `note` says why.
 
     :param encoding: the ``Content-Encoding`` header
-    :param limit: bytes returned in all; None for a stream, whose pieces are each limited
+    :param limit: bytes returned in all
     """
 
-    def __init__(self, encoding: str, *, limit: int | None = LIMIT) -> None:
+    def __init__(self, encoding: str, *, limit: int = LIMIT) -> None:
         self.note: str | None = None
-        self._limit = LIMIT if limit is None else limit
-        self._renewed = limit is None
-        self._left = self._limit
+        self._limit = self._left = limit
         self._decoders: list[Decoder] = []
         codings = [coding.strip().lower() for coding in encoding.split(",")]
-        for coding in reversed([c for c in codings if c not in ("", "identity")]):
-            decoder = _decoder(coding)
+        codings = [coding for coding in codings if coding not in ("", "identity")]
+        for coding in reversed(codings):
+            decoder = _decoder(coding) if len(codings) <= MAX_CODINGS else None
             if decoder is None:
                 # Not named: it may be anything, and what is cut of a secret is not recognised.
                 self.note = "withheld: its content-encoding cannot be decoded here"
@@ -64,8 +69,6 @@ class BodyDecoder:
     def feed(self, data: bytes) -> bytes:
         if self.note:
             return b""
-        if self._renewed:
-            self._left = self._limit
         try:
             for decoder in self._decoders:
                 data = decoder(data, self._left + 1)

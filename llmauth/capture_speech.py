@@ -1,257 +1,148 @@
 """Streamed answers without secrets, also where a model says one a few characters at a time.
 
 What a model repeats comes in pieces, a token in each event: the secret stands nowhere in the bytes,
-but whoever joins the pieces reads it. So what events say under the same name is looked at joined.
+but whoever joins the pieces reads it. So what events say under the same name is looked at joined,
+when the stream has ended.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
 
-from .redactor import (
-    CONTEXT,
-    TEXT_WITHHELD,
-    Redactor,
-    StreamRedactor,
-    held_from,
-    masked_between,
-)
-from .secret_index import TooCostly
-from .secret_shapes import MASK, Span
+from .redactor import Redactor, masked_pieces
 
 MAX_EVENT = 4 * 1024**2
-"""Bytes of an event; from a longer one on, the stream is taken for plain text."""
-
-MIN_HELD = 64 * 1024
-"""Bytes that a stream may hold back in any case: more than a secret in pieces takes."""
-
-MAX_WAITING = 2048
-"""Events that are held back at most."""
+"""Characters of an event; a longer one is taken for plain text."""
 
 _MAX_TEXTS = 64
-_ENDS = {"lines": re.compile(rb"\n"), "events": re.compile(rb"\r\n\r\n|\n\n|\r\r")}
+_LINE = re.compile(r"\r\n|\n|\r")
+_ENDS = {"lines": re.compile(r"\n"), "events": re.compile(r"\r\n\r\n|\n\n|\r\r")}
 # What every event of a stream repeats; a model says nothing there.
 _FIXED = frozenset({
     "id", "object", "model", "type", "role", "finish_reason", "system_fingerprint", "service_tier",
     "created_at", "item_id", "modelVersion", "responseId", "obfuscation", "status",
 })  # fmt: skip
 
-
-class _Spoken:
-    """What was said under one name."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.base = 0  # characters that are forgotten
-        self.safe = 0  # characters that may be shown, these included
-        self.spans: list[Span] = []
-        self.shown = 0
+_Texts = list[tuple[str, dict[str, Any], str]]
+"""The texts of an event: their path, and where each of them is."""
 
 
-class _Piece(NamedTuple):
-    spoken: _Spoken
-    holder: dict[str, Any]
-    name: str
-    start: int
-
-
-class Speech:
-    """Finds secrets that are said in pieces, by the names under which they are said."""
-
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
-        self._spoken: dict[str, _Spoken] = {}
-
-    def hear(self, document: Any) -> list[_Piece]:
-        """Take what an event says, and look at it together with what was said before."""
-        pieces: list[_Piece] = []
-        texts: list[tuple[str, dict[str, Any], str]] = []
-        if isinstance(document, (dict, list)):
-            _texts(document, "", texts)
-        for path, holder, name in texts:
-            if path not in self._spoken and len(self._spoken) >= _MAX_TEXTS:
-                continue
-            spoken = self._spoken.setdefault(path, _Spoken())
-            forgotten = max(0, spoken.shown - spoken.base - CONTEXT)
-            spoken.text = spoken.text[forgotten:] + holder[name]
-            spoken.base += forgotten
-            start = spoken.base + len(spoken.text) - len(holder[name])
-            pieces.append(_Piece(spoken, holder, name, start))
-        for piece in pieces:
-            self._look(piece.spoken, final=False)
-        return pieces
-
-    def end(self) -> None:
-        """Nothing more will be said."""
-        for spoken in self._spoken.values():
-            self._look(spoken, final=True)
-
-    def mask(self, pieces: list[_Piece]) -> bool:
-        """Mask secrets in the event that the pieces are of; return whether there are any."""
-        changed = False
-        for spoken, holder, name, start in pieces:
-            end = start + len(holder[name])
-            begin = start - spoken.base
-            text = masked_between(spoken.text, spoken.spans, begin, end - spoken.base)
-            changed = changed or text != holder[name]
-            holder[name] = text
-            spoken.shown = max(spoken.shown, end)
-        return changed
-
-    def _look(self, spoken: _Spoken, *, final: bool) -> None:
-        end = len(spoken.text)
-        try:
-            spoken.spans = self._redactor.spans(spoken.text)
-        except TooCostly:
-            spoken.spans = [(0, end, TEXT_WITHHELD)]
-        if not final:
-            end = held_from(self._redactor, spoken.text, spoken.spans)
-        spoken.safe = spoken.base + end
-
-
-class _Event(NamedTuple):
-    text: str
-    document: Any
-    pieces: list[_Piece]
-
-    @property
-    def safe(self) -> bool:
-        return all(p.start + len(p.holder[p.name]) <= p.spoken.safe for p in self.pieces)
-
-
-class EventRedactor:
-    """Masks secrets in a stream of events or lines, wherever it is cut.
+def stream_without_secrets(
+    redactor: Redactor, kind: str, text: str, cuts: Sequence[int] = (), *, broken: bool = False
+) -> list[str]:
+    """Mask the secrets in a stream that has ended, and return it in pieces.
 
     :param kind: ``events`` are separated by empty lines (server-sent events), ``lines`` are JSON
+    :param cuts: where the pieces but the last one end; a secret is masked where it begins
+    :param broken: the stream broke off, maybe in the middle of a secret
     """
-
-    def __init__(self, redactor: Redactor, kind: str) -> None:
-        self._redactor = redactor
-        self._end = _ENDS[kind]
-        self._speech = Speech(redactor)
-        self._begun = bytearray()
-        self._waiting: deque[_Event] = deque()
-        self._waits = 0  # their characters
-        self._limit = MAX_EVENT
-        self._plain: StreamRedactor | None = None
-
-    @property
-    def held(self) -> int:
-        """Bytes that are held back, about."""
-        return len(self._begun) + self._waits
-
-    def feed(self, data: bytes, limit: int = MAX_EVENT) -> bytes:
-        """Take the next bytes, return those that are now safe to write.
-
-        :param limit: bytes that may be held back
-        """
-        self._limit = max(MIN_HELD, min(MAX_EVENT, limit))
-        # With a NUL in each character, as in UTF-16, no secret would be recognised.
-        data = data.replace(b"\0", b"")
-        if self._plain is not None:
-            return self._plain.feed(data)
-        looked_at = max(0, len(self._begun) - 3)
-        self._begun += data
-        start = 0
-        for match in self._end.finditer(self._begun, looked_at):
-            self._take(bytes(self._begun[start : match.end()]))
-            start = match.end()
-        del self._begun[:start]
-        safe = self._release()
-        if len(self._begun) <= self._limit:
-            return safe
-        self._plain = self._redactor.stream()
-        begun, self._begun = bytes(self._begun), bytearray()
-        return safe + self._rest() + self._plain.feed(begun)
-
-    def finish(self, *, cut: bool = False) -> bytes:
-        """Return what was held back.
-
-        :param cut: the stream broke off, maybe in the middle of a secret
-        """
-        if self._plain is not None:
-            return b"" if cut else self._plain.finish()
-        if self._begun:
-            text = bytes(self._begun).decode("utf-8", "surrogateescape")
-            text = self._redactor.cut(text) if cut else text
-            self._take(text.encode("utf-8", "surrogateescape"))
-            self._begun.clear()
-        if not cut:
-            return self._rest()
-        safe = self._release()
-        return safe + MASK.encode("ascii") if self._waiting else safe
-
-    def _take(self, raw: bytes) -> None:
-        text = raw.decode("utf-8", "surrogateescape")
-        document = _document(text)
-        self._waiting.append(_Event(text, document, self._speech.hear(document)))
-        self._waits += len(text)
-
-    def _release(self) -> bytes:
-        shown = []
-        while self._waiting and (self._waiting[0].safe or self._is_full):
-            event = self._waiting.popleft()
-            self._waits -= len(event.text)
-            shown.append(self._shown(event))
-        return b"".join(shown)
-
-    @property
-    def _is_full(self) -> bool:
-        return len(self._waiting) > MAX_WAITING or self._waits > self._limit
-
-    def _rest(self) -> bytes:
-        self._speech.end()
-        return self._release()
-
-    def _shown(self, event: _Event) -> bytes:
-        changed = self._speech.mask(event.pieces)
-        text = _rewritten(event) if changed else event.text
-        return self._redactor.text(text).encode("utf-8", "surrogateescape")
+    events = _events(kind, text)
+    said = _without_spoken_secrets(redactor, events, broken)
+    if said:
+        cuts = _moved(events, said, cuts)
+        text = "".join([said.get(number, event) for number, event in enumerate(events)])
+    return masked_pieces(text, redactor.spans(text, cut=broken), cuts)
 
 
 def array_without_secrets(redactor: Redactor, events: list[Any]) -> Any:
     """Mask secrets in a stream that came as one JSON array, as Gemini's does without SSE."""
-    stream = EventRedactor(redactor, "lines")
-    lines = "".join(json.dumps(event) + "\n" for event in events).encode("ascii")
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    (shown,) = stream_without_secrets(redactor, "lines", lines)
     try:
-        return [json.loads(line) for line in (stream.feed(lines) + stream.finish()).splitlines()]
+        return [json.loads(line) for line in shown.split("\n") if line]
     except ValueError:
         return redactor.mapping(events)
 
 
-def _document(text: str) -> Any:
-    lines = text.splitlines() if "data:" in text else [text]
-    data = [line[5:] for line in lines if line.startswith("data:")] or [text]
+def _events(kind: str, text: str) -> list[str]:
+    ends = [0, *(match.end() for match in _ENDS[kind].finditer(text)), len(text)]
+    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False) if start < end]
+
+
+def _without_spoken_secrets(
+    redactor: Redactor, events: Sequence[str], broken: bool
+) -> dict[int, str]:
+    """Return the events that hold a piece of a secret, masked, by their numbers."""
+    spoken: dict[str, list[tuple[int, int, str]]] = {}
+    for number, event in enumerate(events):
+        for place, (path, holder, name) in enumerate(_parsed(event)[1]):
+            if path in spoken or len(spoken) < _MAX_TEXTS:
+                spoken.setdefault(path, []).append((number, place, holder[name]))
+    changed: dict[int, dict[int, str]] = {}
+    for pieces in spoken.values():
+        whole = "".join([text for _, _, text in pieces])
+        if not (spans := redactor.spans(whole, cut=broken)):
+            continue
+        cuts, at = [], 0
+        for _, _, text in pieces:
+            cuts.append(at := at + len(text))
+        for (number, place, text), shown in zip(
+            pieces, masked_pieces(whole, spans, cuts), strict=False
+        ):
+            if shown != text:
+                changed.setdefault(number, {})[place] = shown
+    return {number: _rewritten(events[number], texts) for number, texts in changed.items()}
+
+
+def _moved(events: Sequence[str], said: dict[int, str], cuts: Sequence[int]) -> list[int]:
+    """Return where the cuts are when some of the events are other ones."""
+    before, after = [0], [0]
+    for number, event in enumerate(events):
+        before.append(before[-1] + len(event))
+        after.append(after[-1] + len(said.get(number, event)))
+    moved = []
+    for cut in cuts:
+        number = min(bisect_right(before, cut), len(events)) - 1
+        moved.append(min(after[number] + cut - before[number], after[number + 1]))
+    return moved
+
+
+def _parsed(event: str) -> tuple[Any, _Texts]:
+    """Return an event's JSON, None if it has none, and its texts."""
+    texts: _Texts = []
+    if "{" not in event or len(event) > MAX_EVENT:
+        return None, texts
+    # Not str.splitlines, which splits at what JSON allows in a text, too.
+    lines = _LINE.split(event) if "data:" in event else [event]
+    data = [line[5:] for line in lines if line.startswith("data:")] or [event]
     try:
-        return json.loads("\n".join(data)) if "{" in text else None
+        document = json.loads("\n".join(data))
+        if isinstance(document, (dict, list)):
+            _find_texts(document, "", texts)
     except (ValueError, RecursionError):
-        return None
+        return None, []
+    return document, texts
 
 
-def _rewritten(event: _Event) -> str:
-    line = json.dumps(event.document, ensure_ascii=False, separators=(",", ":"))
-    body = event.text.rstrip("\r\n")
+def _rewritten(event: str, shown: dict[int, str]) -> str:
+    """Return an event with other texts, by their number."""
+    document, texts = _parsed(event)
+    for place, text in shown.items():
+        _, holder, name = texts[place]
+        holder[name] = text
+    line = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    body = event.rstrip("\r\n")
     if "data:" in body:
-        other = [one for one in body.splitlines() if not one.startswith("data:")]
+        other = [one for one in _LINE.split(body) if not one.startswith("data:")]
         line = "\n".join([*other, f"data: {line}"])
-    return line + event.text[len(body) :]
+    return line + event[len(body) :]
 
 
-def _texts(value: Any, path: str, found: list[tuple[str, dict[str, Any], str]]) -> None:
-    """Find the texts of an event: their path, and where each of them is."""
+def _find_texts(value: Any, path: str, found: _Texts) -> None:
     if isinstance(value, dict):
         for name, item in value.items():
             if isinstance(item, str):
                 if item and name not in _FIXED:
                     found.append((f"{path}.{name}", value, name))
             elif isinstance(item, (dict, list)):
-                _texts(item, f"{path}.{name}", found)
+                _find_texts(item, f"{path}.{name}", found)
     else:
         for number, item in enumerate(value):
             if isinstance(item, (dict, list)):
                 # Of several answers to one question each event may hold another one.
                 place = item.get("index", number) if isinstance(item, dict) else number
-                _texts(item, f"{path}.{place}", found)
+                _find_texts(item, f"{path}.{place}", found)

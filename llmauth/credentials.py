@@ -23,6 +23,12 @@ _OWS = " \t"
 MAX_TOKEN_BYTES = 4096
 """A longer token is refused unseen: a key is hostile input (CVE-2026-42208)."""
 
+MAX_QUERY_KEYS = 16
+"""Different keys that are read in a query: whoever sends two has sent too many."""
+
+_WORD = re.compile(r"[^\s,]+")
+_QUERY_KEY = re.compile(r"(?:^|&)key=([^&]*)")
+
 CARRIERS = frozenset({"authorization", PROXY_KEY_HEADER, *KEY_HEADERS})
 """Headers that may carry the proxy key; none of them reaches an upstream as it came."""
 
@@ -90,21 +96,30 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
 
 
 def tokens_in(value: str) -> Iterator[str]:
-    """Yield the secrets in the value of a header that carries credentials: without its scheme."""
+    """Yield the secrets in the value of a header that carries credentials: without its scheme.
+
+    Of a longer value than `MAX_TOKEN_BYTES`, those in its beginning.
+    """
+    value = value[:MAX_TOKEN_BYTES]
     scheme, _, token = value.strip().partition(" ")
-    yield token.strip() or scheme
-    if "," in value or " " in token.strip():
-        yield from re.split(r"[\s,]+", value)
+    token = token.strip()
+    yield token or scheme
+    if "," in value or " " in token:
+        yield from (word.group() for word in _WORD.finditer(value))
     if scheme.lower() == "basic":
         with contextlib.suppress(ValueError):
-            pair = base64.b64decode(token.strip() + "==", validate=False)
+            pair = base64.b64decode(token + "==", validate=False)
             yield pair.decode("utf-8", "surrogateescape").partition(":")[2]
 
 
 def query_keys(query: str) -> list[str]:
-    """Return the decoded values of ``key=`` in a raw query."""
-    pairs = (part.partition("=") for part in query.split("&"))
-    return [unquote_to_bytes(value).decode("latin-1") for name, _, value in pairs if name == "key"]
+    """Return the decoded values of ``key=`` in a raw query, `MAX_QUERY_KEYS` different ones."""
+    values: dict[str, None] = {}
+    for match in _QUERY_KEY.finditer(query):
+        values[match[1]] = None
+        if len(values) == MAX_QUERY_KEYS:
+            break
+    return [unquote_to_bytes(value).decode("latin-1") for value in values]
 
 
 def _about_scheme(scheme: str, token: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from .guesses import about_key
 from .local_access import LocalAccess
 from .lockout import Lockout, Policy
 from .redactor import is_credential
+from .secret_memory import MAX_OBSERVED
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,9 +33,13 @@ PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.j
 ENVIRON_KEY = "llmauth.request"
 _READING = ("GET", "HEAD")
 
+MAX_CREDENTIALS = 16
+"""Credentials of one request that are remembered, so that they are masked wherever they stand."""
+
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
 
+_COOKIE = re.compile(rf"(?:^|;)([^;]{{{_SESSION},}})")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 _SAFE_IN_PATH = "/:@!$&'()*+,;=-._~"
 
@@ -190,7 +196,7 @@ class Guard:
         try:
             presented = find_key(header_getter(environ), info.path, info.query)
         except Malformed as malformed:
-            observe(*malformed.guesses, *credentials_in(environ, info.query))
+            observe(*credentials_in(environ, info.query, malformed.guesses))
             if malformed.guesses:
                 self._count_failure(info)
             raise malformed.refusal from None
@@ -243,20 +249,36 @@ def refusal_headers(refusal: RequestRefused, info: RequestInfo) -> RequestRefuse
     return refusal
 
 
-def credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
-    """Yield whatever in a request is a credential, right or wrong: in headers, cookies, ``key=``.
+def credentials_in(
+    environ: Mapping[str, Any], query: str, guesses: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return what in a request is a credential, right or wrong: in headers, cookies, ``key=``.
+
+    At most `MAX_CREDENTIALS` of `MAX_OBSERVED` characters, those first that may be meant as a key.
 
     :param query: raw
+    :param guesses: credentials that are known already
     """
-    for key, value in environ.items():
-        if key.startswith("HTTP_") and is_credential(key[5:]):
-            if key == "HTTP_COOKIE":
-                cookies = (pair.partition("=")[2].strip() for pair in value.split(";"))
-                yield from (cookie for cookie in cookies if len(cookie) >= _SESSION)
-            else:
-                yield from tokens_in(value)
+    found: dict[str, None] = {}
+    for credential in itertools.chain(guesses, _credentials_in(environ, query)):
+        if credential:
+            found[credential[:MAX_OBSERVED]] = None
+        if len(found) == MAX_CREDENTIALS:
+            break
+    return tuple(found)
+
+
+def _credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
     if "key=" in query:
         yield from query_keys(query)
+    names = [key for key in environ if key.startswith("HTTP_") and is_credential(key[5:])]
+    lists = [tokens_in(environ[key]) for key in names if key != "HTTP_COOKIE"]
+    yield from (next(tokens, "") for tokens in lists)
+    yield from itertools.chain.from_iterable(lists)
+    for cookie in _COOKIE.finditer(environ.get("HTTP_COOKIE", "")):
+        value = cookie[1].partition("=")[2].strip()
+        if len(value) >= _SESSION:
+            yield value
 
 
 def new_id() -> str:

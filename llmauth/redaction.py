@@ -15,9 +15,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from .redactor import Redactor, StreamRedactor
+from .redactor import Redactor
 
-__all__ = ["WITHHELD", "RedactingFilter", "Redactor", "StreamRedactor", "install"]
+__all__ = ["WITHHELD", "RedactingFilter", "Redactor", "install"]
 
 WITHHELD = "log record withheld: it could not be redacted"
 
@@ -70,7 +70,7 @@ class RedactingFilter(logging.Filter):
         names = [name for name in attributes if name not in _OWN]
         # Mostly the names of logger, thread and process: asking for them together is cheaper.
         values = [attributes[name] for name in names if name in _NAMES]
-        together = "\n".join(value for value in values if isinstance(value, str))
+        together = "\x1f".join(value for value in values if isinstance(value, str))
         clean = self._redactor.text(together) == together
         for name in names:
             if clean and name in _NAMES and isinstance(attributes[name], (str, type(None))):

@@ -1,31 +1,29 @@
-"""Masking secrets in text, bytes, nested data and streams."""
+"""Masking secrets in text, bytes and nested data."""
 
 from __future__ import annotations
 
-import codecs
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .secret_forms import has_escapes, levels, unfinished_escape
-from .secret_index import TooCostly
+from .secret_forms import SEARCHED, as_codes, has_escapes, levels, over_breaks, without_half_escape
 from .secret_memory import SecretMemory
-from .secret_shapes import MASK, Span, find_shapes, mask, unfinished_shape
-
-TEXT_WITHHELD = "(withheld: redacting it would have cost too much)"
-
-MAX_HELD = 16 * 1024
-"""Characters a stream holds back at most, waiting for the end of what may be a secret."""
-
-CONTEXT = 16
-"""Characters before a secret that tell whether it is one."""
+from .secret_shapes import MASK, Span, broken_off, find_shapes, mask
 
 WINDOW = 256 * 1024
 """Characters of a long text that are looked at together: that takes many times their memory."""
 
-_MAX_SPAN = 4 * WINDOW  # characters of a secret in a long text, in whatever encoding
-_TAIL = 64 * 1024  # characters in which a secret may begin that is not complete
+MARGIN = 16 * 1024
+"""Characters after a window that are looked at with it: more than a secret takes, however encoded,
+that is recognised by its end."""
+
+CONTEXT = 1024
+"""Characters before a window that are looked at with it: they tell what a secret is."""
+
+_LONGEST = 4 * WINDOW  # characters of a secret that are looked at together
+_REST = re.compile(r"""[^\s"'\\]*""")
+_LONG_NAME = 64  # characters of a header's name, longer than any that is in use
 _MAX_DEPTH = 64
 _TELLING = 6  # characters at the start of a secret that are not shown either
 
@@ -56,27 +54,13 @@ class Redactor(SecretMemory):
         super().__init__()
         self.add(*secrets)
 
-    def text(self, value: str) -> str:
-        """Return the text with its secrets masked."""
-        if len(value) > WINDOW:
-            shown, pieces = self._windows(value)
-            shown += pieces.finish()
-            return value if shown == value else shown
-        try:
-            spans = self.spans(value)
-        except TooCostly:
-            return TEXT_WITHHELD
-        return masked_between(value, spans, 0, len(value)) if spans else value
+    def text(self, value: str, *, cut: bool = False) -> str:
+        """Return the text with its secrets masked.
 
-    def cut(self, value: str) -> str:
-        """Return a text with its secrets masked, the one that it may be cut off in included."""
-        shown, pieces = self._windows(value)
-        return shown + (MASK if pieces.held >= _TELLING else pieces.finish())
-
-    def _windows(self, value: str) -> tuple[str, _Pieces]:
-        pieces = _Pieces(self, context=64 * CONTEXT, max_held=_MAX_SPAN)  # encoded, maybe
-        windows = range(0, len(value), WINDOW)
-        return "".join([pieces.feed(value[at : at + WINDOW]) for at in windows]), pieces
+        :param cut: the text broke off, maybe in the middle of a secret
+        """
+        spans = self.spans(value, cut=cut)
+        return masked_pieces(value, spans)[0] if spans else value
 
     def data(self, value: bytes) -> bytes:
         """Return the bytes with the secrets masked; what is not UTF-8 stays as it is."""
@@ -104,6 +88,10 @@ class Redactor(SecretMemory):
         if isinstance(value, Mapping):
             return {self.mapping(k, _depth + 1): self._item(k, v, _depth) for k, v in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
+            if len(value) >= SEARCHED and all(type(item) is int for item in value):
+                # The codes of a secret's characters: no number of them shows it, all of them do.
+                shown = self.text(listed := str(list(value)))
+                return shown if shown != listed else value
             items = [self.mapping(item, _depth + 1) for item in value]
             if len(items) == 2 and isinstance(value, (list, tuple)):
                 items[1] = self._item(value[0], value[1], _depth)
@@ -119,110 +107,68 @@ class Redactor(SecretMemory):
                 return masked_entirely(value) if isinstance(value, (str, bytes)) else MASK
         return self.mapping(value, depth + 1)
 
-    def stream(self) -> StreamRedactor:
-        """Return a redactor for bytes that come in pieces."""
-        return StreamRedactor(self)
+    def spans(self, text: str, *, cut: bool = False) -> list[Span]:
+        """Return what to mask in the text, in order, without overlaps.
 
-    def spans(self, text: str) -> list[Span]:
-        """Return what to mask in the text, in order, without overlaps."""
+        :param cut: the text broke off, maybe in the middle of a secret
+        """
+        if len(text) > WINDOW:
+            return self._in_windows(text, cut)
+        return self._at_once(text, cut)
+
+    def _at_once(self, text: str, cut: bool) -> list[Span]:
         if not has_escapes(text):
-            found = [*self._index.find(text), *find_shapes(text)]
-            return _merged(found) if found else found
-        found = []
-        for level in levels(text):
-            here = [*self._index.find(level.text), *find_shapes(level.text)]
-            found += ((level.raw(start), level.raw(end), shown) for start, end, shown in here)
+            found = self._found(text, cut)
+        else:
+            found = [
+                (level.raw(start), level.raw(end), shown)
+                for level in levels(text)
+                for start, end, shown in self._found(level.text, cut)
+            ]
         return _merged(found) if found else found
 
-    def unfinished(self, text: str) -> int:
-        """Return from where on more text could still make a secret of it."""
-        before = max(0, len(text) - _TAIL)
-        text = text[before:]
-        earliest = unfinished_shape(text)
-        for level in levels(text):
-            escape = unfinished_escape(level.text)
-            start = self._index.unfinished(level.text[:escape])
-            if start < len(level.text):
-                earliest = min(earliest, level.raw(start))
-        return before + earliest
+    def _found(self, text: str, cut: bool) -> list[Span]:
+        find = self._index.find
+        known = find(text)
+        found = [*known, *find_shapes(text), *over_breaks(text, known, find), *as_codes(text, find)]
+        if cut:
+            end = without_half_escape(text)
+            begun = min(self._index.begun(text[:end], _TELLING), broken_off(text))
+            found += [(begun, len(text), MASK)] if begun < end else []
+        return found
+
+    def _in_windows(self, text: str, cut: bool) -> list[Span]:
+        spans: list[Span] = []
+        at, size = 0, WINDOW
+        while at < len(text):
+            begin, stop = _context(text, at), min(len(text), at + size + MARGIN)
+            found = self._at_once(text[begin:stop], cut and stop == len(text))
+            here = [(max(at, begin + s), begin + e, shown) for s, e, shown in found]
+            end = stop if stop == len(text) else _border(text, at, at + size)
+            over = next((span for span in here if span[0] < end < span[1]), None)
+            if over and over[1] < stop:
+                end = over[1]
+            elif over and over[0] > at:
+                end = over[0]
+            elif over and size < _LONGEST:
+                size *= 4
+                continue
+            elif over:
+                end = _REST.match(text, stop).end()  # type: ignore[union-attr]
+                here = [(at, end, over[2])]
+            spans += [span for span in here if span[0] < end and span[1] > at]
+            at, size = end, WINDOW
+        return spans
 
 
-class StreamRedactor:
-    """Masks secrets in a stream, wherever it is cut, holding back only what may be one's start."""
-
-    def __init__(self, redactor: Redactor) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._pieces = _Pieces(redactor, context=CONTEXT, max_held=MAX_HELD)
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, return those that are now safe to write."""
-        return self._pieces.feed(self._decoder.decode(data)).encode("utf-8", "surrogateescape")
-
-    def finish(self) -> bytes:
-        """Return what was held back."""
-        rest = self._pieces.finish(self._decoder.decode(b"", final=True))
-        return rest.encode("utf-8", "surrogateescape")
-
-
-class _Pieces:
-    """Masks secrets in text that comes in pieces.
-
-    :param context: characters before a piece that are looked at with it
-    :param max_held: characters that are held back at most
-    """
-
-    def __init__(self, redactor: Redactor, *, context: int, max_held: int) -> None:
-        self._redactor = redactor
-        self._context = context
-        self._max_held = max_held
-        self._text = ""
-        self._written = 0  # characters at the start of `_text` that are there for context only
-        self._enough = 0  # characters that are worth looking at again
-        self._withheld = False
-
-    @property
-    def held(self) -> int:
-        """Characters that are held back."""
-        return len(self._text) - self._written
-
-    def feed(self, new: str) -> str:
-        """Take the next piece, return what can now be shown."""
-        if len(self._text) + len(new) < self._enough:
-            self._text += new
-            return ""
-        return self._advance(new, final=False)
-
-    def finish(self, new: str = "") -> str:
-        """Take the last piece, return what was held back."""
-        return self._advance(new, final=True)
-
-    def _advance(self, new: str, *, final: bool) -> str:
-        if self._withheld:
-            return ""
-        text = self._text + new
-        try:
-            spans = self._redactor.spans(text)
-        except TooCostly:
-            self._withheld = True
-            self._text, self._written = "", 0
-            return TEXT_WITHHELD
-        end = len(text)
-        if not final:
-            end = max(held_from(self._redactor, text, spans, self._max_held), self._written)
-        safe = masked_between(text, spans, self._written, end)
-        kept = max(0, end - self._context)
-        while kept < end and text[kept] == "\\":
-            kept += 1  # half of an escaped backslash would change what follows
-        self._text, self._written = text[kept:], end - kept
-        # A long tail is not searched again for every byte that is added to it.
-        held = len(text) - end
-        self._enough = len(self._text) + held // 2 if held > 512 else 0
-        return safe
+def is_credential(header: str) -> bool:
+    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+    # Clients choose the names: what is remembered of them is bounded in bytes.
+    return (_is_credential if len(header) <= _LONG_NAME else _is_credential.__wrapped__)(header)
 
 
 @functools.lru_cache(1024)
-def is_credential(header: str) -> bool:
-    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+def _is_credential(header: str) -> bool:
     name = header.lower().replace("_", "-")
     return name in SENSITIVE or _CREDENTIAL.fullmatch(name) is not None
 
@@ -246,24 +192,36 @@ def _merged(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def held_from(
-    redactor: Redactor, text: str, spans: list[Span], max_held: int = MAX_HELD
-) -> int:
-    """Return where to stop showing a text whose continuation may make a secret of its end."""
-    end = redactor.unfinished(text)
-    for start, stop, _ in reversed(spans):
-        if stop == len(text) or start < end < stop:
-            end = min(end, start)
-    return len(text) if len(text) - end > max_held else end
+def _context(text: str, at: int) -> int:
+    """Return where to begin to look at a text from a position on."""
+    begin = max(0, at - CONTEXT)
+    while begin < at and text[begin] == "\\":
+        begin += 1  # half of an escaped backslash would change what follows
+    return begin
 
 
-def masked_between(text: str, spans: list[Span], begin: int, end: int) -> str:
-    """Return a part of a text, masked; of a secret that begins before it, nothing."""
+def _border(text: str, at: int, end: int) -> int:
+    """Return where to cut a text near a position, not between backslashes if that is possible."""
+    for border in range(end, max(at, end - CONTEXT), -1):
+        if text[border - 1] != "\\":
+            return border
+    return end
+
+
+def masked_pieces(text: str, spans: Sequence[Span], cuts: Iterable[int] = ()) -> list[str]:
+    """Return a text masked, in pieces.
+
+    :param spans: of what is masked, in order
+    :param cuts: where the pieces but the last one end; what is masked stands where it begins
+    """
     pieces: list[str] = []
-    at = begin
-    for start, stop, shown in spans:
-        if stop > at and start < end:
-            if start >= at:
-                pieces += (text[at:start], shown)
-            at = stop
-    return "".join(pieces) + text[at:end]
+    number = at = 0
+    for end in (*cuts, len(text)):
+        piece: list[str] = []
+        while number < len(spans) and spans[number][0] < end:
+            start, stop, shown = spans[number]
+            piece += (text[at:start], shown)
+            number, at = number + 1, stop
+        pieces.append("".join(piece) + text[at:end])
+        at = max(at, end)
+    return pieces

@@ -2,7 +2,8 @@
 
 Escapes are undone rather than enumerated: a text is searched as it is, and again with the escapes
 of URLs, HTML, JSON and ``repr`` decoded, up to `MAX_DEPTH` times for encodings within encodings.
-Found positions are mapped back. That leaves the plain form and base64 to look for.
+So are line breaks in the middle of a secret, and lists of character codes. Found positions are
+mapped back. That leaves the plain form, base64 and hexadecimal digits to look for.
 """
 
 from __future__ import annotations
@@ -11,19 +12,25 @@ import base64
 import contextlib
 import functools
 import html
-import os
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from .secret_shapes import MASK, Span, mask
+from .secret_shapes import MASK, Run, Span, mask
 
 MAX_DEPTH = 4
 """Encodings within encodings that are undone: a URL in JSON in a JSON string, in our own JSON."""
 
-MAX_SECRET = 1024
-"""Characters of a secret that are compared; of a longer one everything that follows is masked."""
+MAX_PLAIN = 8
+"""Readings of one secret, when its own escapes are undone."""
+
+MAX_FORMS = 32
+"""Forms of one secret as text, and as many in base64."""
+
+SEARCHED = 8
+"""Characters from which on a secret is looked for in base64 and hexadecimal digits, over line
+breaks, and in lists of codes; less of it would be found in what has nothing to do with it."""
 
 LONG = 12
 """Characters from which on a secret is masked in capitals and in small letters, too."""
@@ -41,11 +48,24 @@ _PAIR = re.compile(_HIGH + _LOW)
 _UNIT = re.compile(f"{_HIGH}|{_LOW}")
 _UNFINISHED_ESCAPE = re.compile(r"(?:[\\%\ud800-\udbff][\\%0-9A-Fa-fuUx]{0,16}|&[#\w]{0,5})\Z")
 _LETTERS = {ord(c): f"\\{letter}" for c, letter in zip("\b\f\n\r\t", "bfnrt", strict=True)}
-_TO_URLSAFE = str.maketrans("+/", "-_")
+_PERCENT = {code: f"%{code:02X}" for code in range(128, 256)}
+_SMALL_PERCENT = {code: f"%{code:02x}" for code in range(128, 256)}
 _BASE64_CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 )
-_REST = re.compile(r"""[^\s"'\\,;<>&]*""")
+# Line breaks, as they are and as JSON escapes them, with what indents the next line. With a NUL in
+# each character, as in UTF-16, a text is broken, too.
+_BREAK = re.compile(r"(?:(?:\r?\n|(?:\\r)?\\n)[ \t]*|\0)+")
+_CODES = re.compile(
+    r"\d{1,3}(?:,\s{0,16}\d{1,3}){7,}"
+    rf"|0[xX]{_HEX}{{1,2}}(?:,\s{{0,16}}0[xX]{_HEX}{{1,2}}){{7,}}"
+    rf"|{_HEX}{{2}}(?:[: ]{_HEX}{{2}}){{7,}}"
+)
+# Whether it is worth looking for them; each begins with a character for which it is quick to look.
+_LISTED = re.compile(rf",\s{{0,16}}(?:0[xX])?{_HEX}{{1,3}},\s{{0,16}}(?:0[xX])?{_HEX}{{1,3}},")
+_COLONS = re.compile(rf":{_HEX}{{2}}:{_HEX}{{2}}:{_HEX}{{2}}:")
+_SPACED = re.compile(rf" {_HEX}{{2}} {_HEX}{{2}} {_HEX}{{2}} ")
+_CODE = re.compile(r"[0-9A-Fa-fxX]+")
 
 
 class Form(NamedTuple):
@@ -53,18 +73,20 @@ class Form(NamedTuple):
 
     :param bounded: only as a word of its own: the secret is too short to be told from text
     :param base64: the part of an encoding that depends on the secret alone
-    :param rest: of a secret that is longer than what is compared; what follows belongs to it, too
+    :param longer: it is the beginning of a secret; what follows belongs to it, too
     """
 
     text: str
-    secret: str
     shown: str
     bounded: bool = False
     base64: bool = False
-    rest: str = ""
+    longer: bool = False
 
-    def span(self, text: str, start: int) -> Span | None:
-        """Return the span of this form, found in the text at `start`, None if it does not count."""
+    def span(self, text: str, start: int, rest: Run) -> Span | None:
+        """Return the span of this form, found in the text at `start`, None if it does not count.
+
+        :param rest: of the text, where what follows a secret ends
+        """
         end = start + len(self.text)
         if self.bounded and not (_is_edge(text, start) and not text[end : end + 1].isalnum()):
             return None
@@ -72,14 +94,8 @@ class Form(NamedTuple):
             # The characters at both ends hold a few bits of the secret.
             start -= text[max(0, start - 1) : start] in _BASE64_CHARACTERS
             end += text[end : end + 1] in _BASE64_CHARACTERS
-            while text[end : end + 1] == "=":
-                end += 1
-        if self.rest:
-            after = text[end : end + len(self.rest)].lower()
-            end += len(os.path.commonprefix([self.rest.lower(), after]))
-            following = _REST.match(text, end)
-            end = following.end() if following else end
-        return start, end, self.shown
+            end += len(padding := text[end : end + 2]) - len(padding.lstrip("="))
+        return start, rest.end(end) if self.longer else end, self.shown
 
 
 def _is_edge(text: str, start: int) -> bool:
@@ -87,25 +103,42 @@ def _is_edge(text: str, start: int) -> bool:
     return not before[-1:].isalnum() or (before[0] == "\\" and before[-1] in "bfnrt")
 
 
-def forms(secret: str, *, bounded: bool) -> tuple[Form, ...]:
-    """Return the forms of a secret.
+def forms(secret: str, *, word: int = 0, longer: bool = False) -> Iterator[Form]:
+    """Yield the forms of a secret, the plain one first.
 
-    :param bounded: find the plain form only where it is a word of its own
+    :param word: a form of fewer characters is found only where it is a word of its own
+    :param longer: the secret is the beginning of a longer one
     """
-    kept, rest = secret[:MAX_SECRET], secret[MAX_SECRET:]
     shown = mask(secret)
-    texts = {kept, kept.replace(" ", "+"), *(level.text for level in levels(kept))}
-    # `\\n` and its kin are not undone in texts: `C:\\new` and `\\new` would be the same.
-    texts |= {text.translate(_LETTERS) for text in texts}
-    texts |= {other for text in texts for other in _other_readings(text)}
-    if len(kept) >= 4:
-        texts = {text for text in texts if len(text) >= 4}
-    encoded = {e for text in texts if len(text) >= 4 for e in _base64_middles(text)}
-    respelled = {other for text in texts for other in _respelled(text)}
-    texts |= {level.text for text in respelled for level in levels(text)}
-    found = [Form(text, secret, shown, bounded=bounded, rest=rest) for text in texts]
-    found += [Form(text, secret, MASK, base64=True, rest=rest) for text in encoded]
-    return tuple(found)
+    plain = list(_distinct(_plain(secret), min(4, len(secret)), MAX_PLAIN))
+    for text in _distinct(_respelled(plain), min(4, len(secret)), MAX_FORMS):
+        yield Form(text, shown, bounded=len(text) < word, longer=longer)
+    for text in _distinct(_encoded(secret, plain), 4, MAX_FORMS):
+        yield Form(text, MASK, base64=True, longer=longer)
+    if len(secret) >= SEARCHED:
+        digits = secret.encode("utf-8", "surrogatepass").hex()
+        yield Form(digits, MASK, longer=longer)
+        yield Form(digits.upper(), MASK, longer=longer)
+
+
+def _distinct(texts: Iterator[str], least: int, most: int) -> Iterator[str]:
+    """Yield so many different texts, none of them shorter than so many characters."""
+    seen: dict[str, None] = {}
+    for text in texts:
+        if len(text) >= least and text not in seen:
+            seen[text] = None
+            yield text
+            if len(seen) == most:
+                return
+
+
+def _plain(secret: str) -> Iterator[str]:
+    """Yield what a secret is when its own escapes are undone, and what else it is read as."""
+    for spelled in dict.fromkeys((secret, secret.replace(" ", "+"))):
+        for level in levels(spelled):
+            # `\\n` and its kin are not undone in texts: `C:\\new` and `\\new` would be the same.
+            yield from (text := level.text, text.translate(_LETTERS), _BREAK.sub("", text))
+            yield from _other_readings(text)
 
 
 def _other_readings(text: str) -> Iterator[str]:
@@ -118,16 +151,20 @@ def _other_readings(text: str) -> Iterator[str]:
         yield text.encode("latin-1").decode("utf-8")
 
 
-def _respelled(text: str) -> Iterator[str]:
-    """Yield what names of headers and old clients make of a text."""
-    yield from (spelled := _cased(text))
-    for spelling in (text, *spelled):
-        if not spelling.isascii() and (latin := _latin(spelling)):
-            for pattern in ("%{:02X}", "%{:02x}"):
-                yield "".join(chr(byte) if byte < 128 else pattern.format(byte) for byte in latin)
-            yield latin.decode("utf-8", "surrogateescape")
-            yield latin.decode("utf-8", "replace")
-            yield spelling.encode("ascii", "replace").decode("ascii")
+def _respelled(texts: list[str]) -> Iterator[str]:
+    """Yield texts, and what names of headers and old clients make of them."""
+    yield from texts
+    for text in texts:
+        for spelling in _cased(text):
+            yield from (level.text for level in levels(spelling))
+    for text in texts:
+        for spelling in (text, *_cased(text)):
+            if not spelling.isascii() and (latin := _latin(spelling)):
+                yield spelling.translate(_PERCENT)
+                yield spelling.translate(_SMALL_PERCENT)
+                yield latin.decode("utf-8", "surrogateescape")
+                yield latin.decode("utf-8", "replace")
+                yield spelling.encode("ascii", "replace").decode("ascii")
 
 
 def _cased(text: str) -> tuple[str, ...]:
@@ -136,15 +173,23 @@ def _cased(text: str) -> tuple[str, ...]:
     return text.lower(), text.upper(), text.upper().replace("-", "_"), text.title()
 
 
-def _base64_middles(secret: str) -> Iterator[str]:
-    """Yield the base64 that every text with the secret at one of three alignments has in common."""
-    for data in filter(None, {secret.encode("utf-8", "surrogatepass"), _latin(secret)}):
-        for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
-            encoded = base64.b64encode(b"\0" * alignment + data).decode("ascii")
-            middle = encoded[foreign : (alignment + len(data)) * 8 // 6]
-            if len(middle) >= 4:
-                yield middle
-                yield middle.translate(_TO_URLSAFE)
+def _encoded(secret: str, plain: list[str]) -> Iterator[str]:
+    """Yield what a secret becomes in base64, also in that of UTF-16, as PowerShell takes it."""
+    yield from _base64_middles(secret.encode("utf-8", "surrogatepass"))
+    if len(secret) >= SEARCHED:
+        yield from _base64_middles(secret.encode("utf-16-le", "surrogatepass").rstrip(b"\0"))
+    for text in plain:
+        yield from _base64_middles(text.encode("utf-8", "surrogatepass"))
+        yield from _base64_middles(_latin(text))
+
+
+def _base64_middles(data: bytes) -> Iterator[str]:
+    """Yield the base64 that all that holds the data at one of three alignments has in common."""
+    for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
+        encoded = base64.b64encode(b"\0" * alignment + data).decode("ascii")
+        middle = encoded[foreign : (alignment + len(data)) * 8 // 6]
+        yield middle
+        yield middle.replace("+", "-").replace("/", "_")
 
 
 def _latin(text: str) -> bytes:
@@ -234,7 +279,51 @@ def _decoded(escape: str) -> str:
     return escape[1]
 
 
-def unfinished_escape(text: str) -> int:
+def without_half_escape(text: str) -> int:
     """Return where an escape begins that more text could complete, else the text's length."""
     match = _UNFINISHED_ESCAPE.search(text, max(0, len(text) - 17))
     return match.start() if match else len(text)
+
+
+def over_breaks(
+    text: str, known: list[Span], find: Callable[[str], list[Span]]
+) -> Iterator[Span]:
+    """Yield the secrets in a text that have line breaks in them.
+
+    :param known: what `find` finds without that
+    """
+    if not ("\n" in text or "\\n" in text or "\0" in text):
+        return
+    found = find(_BREAK.sub("", text))
+    if not found:
+        return
+    at, shifts = [], [0]
+    for match in _BREAK.finditer(text):
+        at.append(match.start() - shifts[-1])
+        shifts.append(shifts[-1] + len(match.group()))
+    whole = {start for start, _, _ in known}
+    for start, end, shown in found:
+        first, last = bisect_right(at, start), bisect_left(at, end)
+        # What is whole on one line does not go on with the next.
+        if first < last and end - start >= SEARCHED and start + shifts[first] not in whole:
+            yield start + shifts[first], end + shifts[last], shown
+
+
+def as_codes(text: str, find: Callable[[str], list[Span]]) -> Iterator[Span]:
+    """Yield the secrets in a text that are lists of the codes of their characters."""
+    if not (
+        (text.count(",") > 6 and _LISTED.search(text))
+        or (text.count(":") > 6 and _COLONS.search(text))
+        or _SPACED.search(text)
+    ):
+        return
+    for listed in _CODES.finditer(text):
+        decimal = "," in listed.group() and "x" not in listed.group().lower()
+        places, characters = [], []
+        for code in _CODE.finditer(text, *listed.span()):
+            if character := int(code.group(), 10 if decimal else 16):  # UTF-16 has zeros, too
+                places.append(code.span())
+                characters.append(chr(character))
+        for start, end, shown in find("".join(characters)):
+            if end - start >= SEARCHED:
+                yield places[start][0], places[end - 1][1], shown

@@ -2,126 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from typing import TypeVar
 
 from .secret_forms import Form
-from .secret_shapes import Span
+from .secret_shapes import MASK, Run, Span
 
-MAX_CANDIDATES = 200_000
-"""Comparisons for one text (or its length, if more). Only a text built for it needs more."""
+HEAD = 15
+"""Characters of a form by which it is found."""
 
-_SLICE = 64 * 1024  # characters whose blocks are in memory at a time: a multiple of all their sizes
+CROWD = 16
+"""Forms with one head that are compared; of more, all that follows the head is masked, too."""
 
-
-class TooCostly(Exception):
-    """The text was made to be expensive to search."""
-
-
+_REST = re.compile(r"""[^\s"'\\,<>&]*""")
 _T = TypeVar("_T")
-_Table = dict[str, tuple[tuple[Form, int], ...]]
+_SLICE = 64 * 1024  # characters whose blocks are in memory at a time: a multiple of all their sizes
 
 
 class FormIndex:
     """Finds any number of forms in a time that depends on the text alone.
 
-    A form of at least ``2 * gram - 1`` characters covers, wherever it stands, one whole block of
-    the text at a multiple of `gram`. So only those blocks are looked up, among the first `gram`
-    substrings of each form. Not locked: `add` and `discard` are the owner's to serialise, and a
-    reader sees each form either whole or not at all.
+    To add a form, or to discard it, costs the same whatever else is known. Not locked: these two
+    are the owner's to serialise, and a reader sees each form either whole or not at all.
     """
 
     def __init__(self) -> None:
-        self._tables: tuple[tuple[int, _Table], ...] = ((8, {}), (4, {}))
-        self._tiny: dict[Form, None] = {}
-        self._heads: dict[str, tuple[Form, ...]] = {}
-        self._longest = 0
+        self._tables = tuple(_Table(gram) for gram in (8, 4, 2, 1))
 
     def add(self, form: Form) -> None:
-        self._longest = max(self._longest, len(form.text))
-        for size in (1, 2, 3):
-            head = form.text[:size]
-            if len(head) == size:
-                self._heads[head] = (*self._heads.get(head, ()), form)
-        for gram, table in self._tables:
-            if len(form.text) >= 2 * gram - 1:
-                for offset in range(gram):
-                    block = form.text[offset : offset + gram]
-                    table[block] = (*table.get(block, ()), (form, offset))
-                return
-        self._tiny = {**self._tiny, form: None}
+        self._table(form).add(form)
 
     def discard(self, form: Form) -> None:
-        for size in (1, 2, 3):
-            _remove(self._heads, form.text[:size], lambda entry: entry == form)
-        for gram, table in self._tables:
-            if len(form.text) >= 2 * gram - 1:
-                for offset in range(gram):
-                    block = form.text[offset : offset + gram]
-                    _remove(table, block, lambda entry: entry[0] == form)
-                return
-        self._tiny = {known: None for known in self._tiny if known != form}
+        self._table(form).discard(form)
 
-    def find(self, text: str) -> set[Span]:
-        """Return the spans of all forms in the text.
+    def _table(self, form: Form) -> _Table:
+        return next(table for table in self._tables if len(form.text) >= table.least)
 
-        :raises TooCostly: for a text that was made to be
+    def find(self, text: str) -> list[Span]:
+        """Return the spans of all forms in the text, those that overlap as one."""
+        rest = Run(text, _REST)
+        return [span for table in self._tables if table.blocks for span in table.find(text, rest)]
+
+    def begun(self, text: str, least: int) -> int:
+        """Return where the form begins that a text breaks off in; its length if there is none.
+
+        :param least: characters of a form that must be there
         """
-        spans: set[Span] = set()
-        for gram, table in self._tables:
-            if table and _may_hold(text, gram, table):
-                spans |= _confirmed(text, gram, table)
-        for form in self._tiny:
-            start = text.find(form.text)
-            while start >= 0:
-                if span := form.span(text, start):
-                    spans.add(span)
-                start = text.find(form.text, start + 1)
-        return spans
-
-    def unfinished(self, text: str) -> int:
-        """Return where a form begins that more text could complete, else the text's length."""
-        heads = self._heads
-        first = max(0, len(text) - self._longest)
-        found = [text[start : start + 3] for start in range(first, len(text))]
-        if not any(map(heads.__contains__, found)):
-            return len(text)
-        for start, head in enumerate(found, first):
-            for form in heads.get(head, ()):
-                tail = len(text) - start
-                if tail < len(form.text) + form.bounded and form.text.startswith(text[start:]):
-                    return start
+        forms = [form for table in self._tables for form in table.forms()]
+        longest = max((len(form.text) for form in forms), default=0)
+        beginnings: dict[str, list[Form]] = {}
+        for form in forms:
+            beginnings.setdefault(form.text[:least], []).append(form)
+        for start in range(max(0, len(text) - longest), len(text) - least + 1):
+            found = beginnings.get(text[start : start + least], ())
+            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in found):
+                return start
         return len(text)
 
 
-def _remove(table: dict[str, tuple[_T, ...]], key: str, is_it: Callable[[_T], bool]) -> None:
-    left = tuple(entry for entry in table.get(key, ()) if not is_it(entry))
-    if left:
-        table[key] = left
+class _Table:
+    """Forms of at least ``2 * gram - 1`` characters.
+
+    The beginning of such a form covers, wherever it stands, one whole block of the text at a
+    multiple of `gram`. So only those blocks are looked up, and the heads around known ones.
+    """
+
+    def __init__(self, gram: int) -> None:
+        self.least = 2 * gram - 1
+        self.blocks: dict[str, int] = {}
+        self._gram = gram
+        self._heads: dict[str, dict[Form, int]] = {}
+        self._lengths: dict[int, int] = {}
+
+    def forms(self) -> list[Form]:
+        return [form for known in list(self._heads.values()) for form in list(known)]
+
+    def add(self, form: Form) -> None:
+        head = form.text[:HEAD]
+        known = self._heads.setdefault(head, {})
+        known[form] = known.get(form, 0) + 1
+        _count(self._lengths, len(head), 1)
+        for offset in range(self._gram):
+            block = head[offset : offset + self._gram]
+            self.blocks[block] = self.blocks.get(block, 0) + 1
+
+    def discard(self, form: Form) -> None:
+        head = form.text[:HEAD]
+        for offset in range(self._gram):
+            _count(self.blocks, head[offset : offset + self._gram], -1)
+        _count(self._lengths, len(head), -1)
+        known = self._heads[head]
+        _count(known, form, -1)
+        if not known:
+            del self._heads[head]
+
+    def find(self, text: str, rest: Run) -> list[Span]:
+        gram, blocks = self._gram, self.blocks
+        spans: list[Span] = []
+        for begin in range(0, len(text), _SLICE):
+            places = range(begin, min(begin + _SLICE, len(text)), gram)
+            found = [text[at : at + gram] for at in places]
+            if not blocks.keys().isdisjoint(found):
+                for at, block in zip(places, found, strict=True):
+                    if block in blocks:
+                        self._compare(text, at, rest, spans)
+        return spans
+
+    def _compare(self, text: str, at: int, rest: Run, spans: list[Span]) -> None:
+        """Add the spans of forms whose beginning covers a block."""
+        lengths = sorted(self._lengths, reverse=True)
+        for start in range(max(0, at - self._gram + 1), at + 1):
+            for length in lengths:
+                known = self._heads.get(text[start : start + length])
+                if known and (span := _longest(text, start, length, known, rest)):
+                    _append(spans, span)
+                    break  # a shorter one ends before this one
+
+
+def _longest(
+    text: str, start: int, head: int, known: dict[Form, int], rest: Run
+) -> Span | None:
+    """Return the span of the longest of the forms with one head that is in the text at `start`."""
+    if len(known) > CROWD:
+        return start, rest.end(start + head), MASK
+    longest = None
+    for form in tuple(known):
+        if text.startswith(form.text, start):
+            span = form.span(text, start, rest)
+            if span and (longest is None or span[1] > longest[1]):
+                longest = span
+    return longest
+
+
+def _append(spans: list[Span], span: Span) -> None:
+    if spans and span[0] < spans[-1][1]:
+        start, end, shown = spans[-1]
+        spans[-1] = min(start, span[0]), max(end, span[1]), shown
     else:
-        table.pop(key, None)
+        spans.append(span)
 
 
-def _may_hold(text: str, gram: int, table: _Table) -> bool:
-    for begin in range(0, len(text), _SLICE):
-        blocks = range(begin, min(begin + _SLICE, len(text)), gram)
-        if any(map(table.__contains__, [text[i : i + gram] for i in blocks])):
-            return True
-    return False
-
-
-def _confirmed(text: str, gram: int, table: _Table) -> set[Span]:
-    spans: set[Span] = set()
-    candidates = 0
-    for block in range(0, len(text) - gram + 1, gram):
-        entries = table.get(text[block : block + gram], ())
-        candidates += len(entries)
-        if candidates > max(MAX_CANDIDATES, len(text)):
-            raise TooCostly
-        for form, offset in entries:
-            start = block - offset
-            if start >= 0 and text.startswith(form.text, start):
-                span = form.span(text, start)
-                if span:
-                    spans.add(span)
-    return spans
+def _count(counts: dict[_T, int], key: _T, by: int) -> None:
+    if left := counts.get(key, 0) + by:
+        counts[key] = left
+    else:
+        del counts[key]

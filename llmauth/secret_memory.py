@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .secret_forms import Form, forms
@@ -12,6 +13,13 @@ from .secret_index import FormIndex
 
 OBSERVED = 512
 """Credentials seen in requests that are remembered; the oldest is forgotten first."""
+
+MAX_OBSERVED = 256
+"""Characters of such a credential that are compared; of a longer one, all that follows, too, is
+masked."""
+
+_LONGEST_WORD = 64  # characters of what the log says by itself
+_WORD = 8  # characters under which an observed credential is masked only as a word of its own
 
 _PUBLIC_WORDS = frozenset({
     "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
@@ -56,7 +64,7 @@ class SecretMemory:
             for secret in filter(None, (secret.strip() for secret in secrets)):
                 if secret not in self._permanent:
                     self._permanent[secret] = self._moment
-                    for form in forms(secret, bounded=len(secret) < 4):
+                    for form in forms(secret, word=4 if len(secret) < 4 else 0):
                         self._index.add(form)
             self.version += 1
 
@@ -69,23 +77,25 @@ class SecretMemory:
         their headers.
         """
         for credential in credentials:
-            if credential in self._permanent:
-                continue
-            with self._lock:
-                self._moment += 1
-                if known := self._observed.pop(credential, None):
-                    self._observed[credential] = _Observed(self._moment, known.forms)
-                    continue
-                if not _is_telling(credential):
-                    continue
-                found = forms(credential, bounded=len(credential) < 8)
-                self._observed[credential] = _Observed(self._moment, found)
-                for form in found:
-                    self._index.add(form)
-                if len(self._observed) > OBSERVED:
-                    for form in self._observed.popitem(last=False)[1].forms:
-                        self._index.discard(form)
-                self.version += 1
+            if credential not in self._permanent:
+                self._observe(credential[:MAX_OBSERVED])
+
+    def _observe(self, credential: str) -> None:
+        with self._lock:
+            self._moment += 1
+            if known := self._observed.pop(credential, None):
+                self._observed[credential] = _Observed(self._moment, known.forms)
+                return
+            if not _is_telling(credential):
+                return
+            found = tuple(_forms(credential))
+            self._observed[credential] = _Observed(self._moment, found)
+            for form in found:
+                self._index.add(form)
+            if len(self._observed) > OBSERVED:
+                for form in self._observed.popitem(last=False)[1].forms:
+                    self._index.discard(form)
+            self.version += 1
 
     def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
         """Return what was added and what was observed since a moment, and the present moment.
@@ -102,6 +112,14 @@ class SecretMemory:
                     break
                 observed.append(credential)
             return self._moment, added, observed[::-1]
+
+
+def _forms(credential: str) -> Iterator[Form]:
+    """Yield the forms of a credential in which a client cannot say words of the log."""
+    for form in forms(credential, word=_WORD, longer=len(credential) == MAX_OBSERVED):
+        is_word = len(form.text) <= _LONGEST_WORD and not _is_telling(form.text)
+        if not is_word and not (form.base64 and len(credential) < _WORD):
+            yield form
 
 
 def _is_telling(credential: str) -> bool:

@@ -1,7 +1,9 @@
 """What keys look like: the shapes by which an unknown secret is recognised in text.
 
 Every shape begins with a *stem*, a few fixed characters. Whether a text holds any stem is one
-cheap check; only where one stands is a pattern tried. All patterns run in linear time.
+cheap check; only where one stands is a pattern tried. That takes a bounded time for each stem:
+where a value ends is looked for once, however many stems are in it, and whether it counts is told
+by its first `SAMPLE` characters. So the time for a text is in proportion to its length.
 """
 
 from __future__ import annotations
@@ -9,13 +11,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 MASK = "****"
 
-MAX_SHAPE = 4096
-"""Characters of an unfinished secret of unknown value that a stream waits for."""
+SAMPLE = 256
+"""Characters of a value that tell whether it is a secret; what is longer is taken for one."""
 
 Span = tuple[int, int, str]
 """Start, end, and the text to show instead."""
@@ -35,14 +37,15 @@ _SEPARATOR = (
     rf"{_GAP}(?P<sep>[:=]|%3[AaDd]|(?<=[\"']),)\s{{0,4}}"
     r"""(?:[bru]?\\{0,4}(?P<quote>["']))?"""
 )
-_VALUE = r"""(?P<secret>(?(quote)[^"'\\\r\n]{1,4096}|[^\s"'\\,;&<>(){}\[\]|`]{1,4096}))"""
-# Where the name alone says little, most values are refused: they must not be long to read.
-_WEAK_VALUE = _VALUE.replace("|`]{1,4096}))", "|`=]{1,4096}={0,2}))")
 _SCHEME = r"(?:(?P<scheme>bearer|basic|token|apikey|negotiate)(?:\s|%20|\+){1,4})?"
-_OPEN_VALUE = (
-    r"""[\w-]{0,24}(?:[\\"'\s:=,%+]|3[AaDd]?|2(?:0|\Z)){0,24}(?:(?i:bearer|basic|token)\s{1,4})?"""
-    r"""(?:(?<=["'])[^"'\\\r\n]{0,4096}|[^\s"'\\,;&]{0,4096})\Z"""
-)
+_QUOTED = re.compile(r"""[^"'\\\r\n]*""")
+_BARE = re.compile(r"""[^\s"'\\,;&<>(){}\[\]|`]*""")
+# Where the name alone says little, a value is not read beyond the `=` of another name.
+_WEAK = re.compile(r"""[^\s"'\\,;&<>(){}\[\]|`=]*""")
+_BEARER = re.compile(r"[\w.~+/*-]*")
+_BASIC = re.compile(r"[\w+/-]*")
+_PADDING = 2  # at most so many `=` end base64
+_IDENTIFIER = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 
 _NOT_VALUES = frozenset({
     "none", "null", "nil", "true", "false", "str", "string", "bytes", "int", "any", "optional",
@@ -51,19 +54,87 @@ _NOT_VALUES = frozenset({
 _STRONG_TOKENS = ("access", "refresh", "id", "auth", "session", "security", "api", "bot", "hub")
 
 
+class Run:
+    """Where runs of some characters end; each is read once, however often one asks.
+
+    :param characters: matches any number of them
+    """
+
+    def __init__(self, text: str, characters: re.Pattern[str]) -> None:
+        self._text = text
+        self._match = characters.match
+        self._begin, self._end = 0, -1
+
+    def end(self, at: int) -> int:
+        """Return where the run ends that goes on at a position; the position if none does."""
+        if at < self._begin and self._reach(at, self._begin) == self._begin:
+            self._begin = at
+        elif not self._begin <= at <= self._end:
+            self._begin, self._end = at, self._reach(at, len(self._text))
+        return self._end
+
+    def _reach(self, at: int, limit: int) -> int:
+        match = self._match(self._text, at, limit)
+        return match.end() if match else at
+
+
+class Value(NamedTuple):
+    """What may be a secret.
+
+    :param head: what stands before it, from the stem on
+    :param start: its position
+    :param end: position after it
+    """
+
+    head: re.Match[str]
+    start: int
+    end: int
+
+    @property
+    def beginning(self) -> str:
+        """Its first characters, at most `SAMPLE`."""
+        return self.head.string[self.start : min(self.end, self.start + SAMPLE)]
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    @property
+    def before(self) -> str:
+        """The character before the stem, if there is one."""
+        start = self.head.start()
+        return self.head.string[max(0, start - 1) : start]
+
+    @property
+    def after(self) -> str:
+        """The character after the value, if there is one."""
+        return self.head.string[self.end : self.end + 1]
+
+    @property
+    def is_masked(self) -> bool:
+        return self.head.string.endswith(MASK, self.start, self.end)
+
+    @property
+    def has_digit(self) -> bool:
+        return any(c.isdigit() for c in self.beginning)
+
+
 class Shape(NamedTuple):
     """One way in which a secret shows.
 
     :param stem: in lower case; what the text must hold
-    :param pattern: matched at the stem; its group ``secret`` is masked
-    :param unfinished: matched at the stem when the secret could go on after the end of the text
-    :param accept: the last word on a match
+    :param pattern: matched at the stem, in a bounded time where it does not match. Its group
+        ``secret`` is masked; if it has none, the characters that follow it
+    :param characters: of the value that follows the pattern
+    :param least: how many of them there must be
+    :param accept: the last word on a value
     """
 
     stem: str
     pattern: re.Pattern[str]
-    unfinished: re.Pattern[str]
-    accept: Callable[[re.Match[str]], bool] = lambda match: True
+    characters: re.Pattern[str] | None = None
+    least: int = 1
+    accept: Callable[[Value], bool] = lambda value: True
 
 
 def mask(secret: str) -> str:
@@ -95,44 +166,47 @@ def _stems_in(lowered: str) -> list[str]:
 def _matches(text: str, lowered: str, stem: str) -> list[Span]:
     spans: list[Span] = []
     for shape in _STEMS[stem]:
-        at = lowered.find(shape.stem)
+        values = {c: Run(text, c) for c in (shape.characters, _QUOTED) if c}
+        at = lowered.find(stem)
         while at >= 0:
             match = shape.pattern.match(text, at)
-            found = match is not None and shape.accept(match)
-            if match is not None and found:
-                spans.append((*match.span("secret"), mask(match.group("secret"))))
-            after = match.end() if match is not None and found else at + 1
-            at = lowered.find(shape.stem, after)
+            value = _value(shape, match, values) if match else None
+            if value and shape.accept(value):
+                spans.append((value.start, value.end, mask(text[value.start : value.end])))
+                at = lowered.find(stem, value.end)
+            else:
+                at = lowered.find(stem, at + 1)
     return spans
 
 
-def unfinished_shape(text: str) -> int:
-    """Return where a shape begins that more text could complete; the text's length if none does."""
-    window = max(0, len(text) - MAX_SHAPE)
-    lowered = _lower(text)
-    earliest = len(text)
-    for shape in [shape for stem in _stems_in(lowered) for shape in _STEMS[stem]]:
-        for at in _occurrences(lowered, shape.stem, window, earliest):
-            if shape.unfinished.match(text, at):
-                earliest = at
-                break
-    for length in range(min(_LONGEST_STEM, len(text)), 0, -1):
-        if lowered[-length:] in _STEM_BEGINNINGS:
-            earliest = min(earliest, len(text) - length)
-            break
-    # The word before the stem belongs to it: `access_` in `access_token`.
-    while 0 < earliest < len(text) and (text[earliest - 1].isalnum() or text[earliest - 1] in "_-"):
-        earliest -= 1
-        if len(text) - earliest > 2 * MAX_SHAPE:
-            break
-    return earliest
+def _value(
+    shape: Shape, match: re.Match[str], values: dict[re.Pattern[str], Run]
+) -> Value | None:
+    if shape.characters is None:
+        return Value(match, *match.span("secret"))
+    text, start = match.string, match.end()
+    quoted = "quote" in match.re.groupindex and match["quote"]
+    end = values[_QUOTED if quoted else shape.characters].end(start)
+    if end - start < shape.least:
+        return None
+    if not quoted:
+        padding = text[end : end + _PADDING]
+        end += len(padding) - len(padding.lstrip("="))
+    return Value(match, start, end)
 
 
-def _occurrences(text: str, stem: str, start: int, end: int) -> Iterator[int]:
-    at = text.find(stem, start, end)
-    while at >= 0:
-        yield at
-        at = text.find(stem, at + 1, end)
+def broken_off(text: str) -> int:
+    """Return where the secret begins in which a text may break off; its length if none is seen.
+
+    Only those that are not long enough yet to be found by their shape.
+    """
+    begin = max(0, len(text) - SAMPLE)
+    lowered = _lower(text[begin:])
+    word = max((m.end() for m in _DELIMITER.finditer(lowered)), default=0)
+    stems = [at for stem in _PREFIXES if (at := lowered.find(stem, word)) >= 0]
+    if stems:
+        return begin + min(stems)
+    return begin + word if lowered[:word].rstrip().endswith(("bearer", "basic")) else len(text)
 
 
 def _lower(text: str) -> str:
@@ -141,16 +215,17 @@ def _lower(text: str) -> str:
     return lowered if len(lowered) == len(text) else text.replace("\u0130", "I").lower()
 
 
-def _bearer(match: re.Match[str]) -> bool:
-    secret = match.group("secret")
-    if secret.endswith(MASK):
+def _bearer(value: Value) -> bool:
+    if value.is_masked:
         return False
-    return len(secret) >= 20 or (len(secret) >= 4 and any(c.isdigit() for c in secret))
+    return value.length >= 20 or (value.length >= 4 and value.has_digit)
 
 
-def _basic(match: re.Match[str]) -> bool:
+def _basic(value: Value) -> bool:
     """Tell `Basic dTpw` from "Basic authentication": credentials are base64 with a colon in it."""
-    secret = match.group("secret").rstrip("=")
+    if value.length > SAMPLE:
+        return not value.is_masked
+    secret = value.beginning.rstrip("=")
     try:
         decoded = base64.b64decode(secret + "=" * (-len(secret) % 4), altchars=b"-_")
     except (binascii.Error, ValueError):
@@ -158,75 +233,72 @@ def _basic(match: re.Match[str]) -> bool:
     return b":" in decoded
 
 
-def _named(match: re.Match[str]) -> bool:
+def _named(value: Value) -> bool:
     """Tell a value from code and prose: `key=len)`, `password: str`, `api_key=settings.key`."""
-    secret, sep, quoted = match.group("secret"), match.group("sep"), match.group("quote")
-    text, end = match.string, match.end()
-    word = secret.rstrip(".!?:").lower()
-    if secret.endswith(MASK) or (sep == "," and not quoted) or word in _NOT_VALUES:
+    name, sep, quoted = value.head.group("name", "sep", "quote")
+    word = value.beginning.rstrip(".!?:").lower()
+    if value.is_masked or (sep == "," and not quoted):
         return False
-    if text[: match.start()].endswith(("?", "&")) or quoted:
+    if value.length > SAMPLE:
         return True
-    if secret.startswith(("$", "{", "<", "os.", "self.", "=", ":")):
+    if word in _NOT_VALUES:
         return False
-    header = "-" in match.group("name") and sep == ":"
+    if value.before in ("?", "&") or quoted:
+        return True
+    if value.beginning.startswith(("$", "{", "<", "os.", "self.", "=", ":")):
+        return False
+    header = "-" in name and sep == ":"
     if header:
         return True
-    identifier = re.fullmatch(r"[a-z_]+(?:\.[a-z_]+)*", word) is not None
+    identifier = _IDENTIFIER.fullmatch(word) is not None
     if sep == ":":
-        return not identifier or len(secret) >= 20
-    after = text[end : end + 1]
-    if "." in word or word.endswith(match.group("name").lower()):
+        return not identifier or value.length >= 20
+    after = value.after
+    if "." in word or word.endswith(name.lower()):
         return not (identifier and after in tuple("()[]},"))
     return not (identifier and after in tuple("()[]}") or after == "(")
 
 
-def _token(match: re.Match[str]) -> bool:
-    before = match.string[max(0, match.start() - 10) : match.start()].lower().rstrip("-_")
-    return _named(match) if before.endswith(_STRONG_TOKENS) else _weak(match)
+def _token(value: Value) -> bool:
+    start = value.head.start()
+    before = value.head.string[max(0, start - 10) : start].lower().rstrip("-_")
+    return _named(value) if before.endswith(_STRONG_TOKENS) else _weak(value)
 
 
-def _weak(match: re.Match[str]) -> bool:
+def _weak(value: Value) -> bool:
     """`key=…` and `token=…` are credentials in a query, or when the value looks like one."""
-    before = match.string[match.start() - 1 : match.start()] if match.start() else ""
-    secret = match.group("secret")
-    if match.group("sep") in (":", ",") or before.isalnum() or before in tuple("_-."):
+    before = value.before
+    if value.head["sep"] in (":", ",") or before.isalnum() or before in tuple("_-."):
         return False
-    if before in ("?", "&") or not match.start():
-        return _named(match) and secret.lower() not in ("len", "lambda", "value", "str")
-    looks_random = len(secret) >= 8 and any(c.isdigit() for c in secret)
-    return looks_random and re.search(r"[.(]", secret) is None and _named(match)
+    if before in ("?", "&") or not value.head.start():
+        return _named(value) and value.beginning.lower() not in ("len", "lambda", "value", "str")
+    looks_random = value.length > SAMPLE or (
+        value.length >= 8 and value.has_digit and not set(".(") & set(value.beginning)
+    )
+    return looks_random and _named(value)
 
 
-def _authorization(match: re.Match[str]) -> bool:
-    secret = match.group("secret")
-    if secret.endswith(MASK) or (match.group("sep") == "," and not match.group("quote")):
+def _authorization(value: Value) -> bool:
+    quoted, scheme = value.head.group("quote", "scheme")
+    if value.is_masked or (value.head["sep"] == "," and not quoted):
         return False
-    return bool(match.group("quote") or match.group("scheme") or not secret.isalpha())
+    return bool(quoted or scheme or value.length > SAMPLE or not value.beginning.isalpha())
 
 
 def _prefixed(stem: str, secret: str) -> Shape:
-    return Shape(
-        stem,
-        re.compile(rf"{_EDGE}(?P<secret>{secret})"),
-        re.compile(rf"{_EDGE}(?i:{re.escape(stem)}){_BODY}{{0,4200}}\Z"),
-    )
+    return Shape(stem, re.compile(rf"{_EDGE}(?P<secret>{secret})"))
 
 
 def _named_shape(
     stem: str,
     name: str,
-    accept: Callable[[re.Match[str]], bool],
+    accept: Callable[[Value], bool],
     *,
     scheme: str = "",
-    value: str = _VALUE,
+    characters: re.Pattern[str] = _BARE,
 ) -> Shape:
-    return Shape(
-        stem,
-        re.compile(rf"(?i)(?P<name>{name}){_SEPARATOR}{scheme}{value}"),
-        re.compile(rf"(?i:{re.escape(stem)}){_OPEN_VALUE}"),
-        accept,
-    )
+    pattern = re.compile(rf"(?i)(?P<name>{name}){_SEPARATOR}{scheme}")
+    return Shape(stem, pattern, characters, 1, accept)
 
 
 SHAPES: tuple[Shape, ...] = (
@@ -246,46 +318,41 @@ SHAPES: tuple[Shape, ...] = (
     _prefixed("pplx-", r"pplx-[A-Za-z0-9]{20,}"),
     _prefixed("r8_", r"r8_[A-Za-z0-9]{20,}"),
     Shape(
-        "bearer",
-        re.compile(rf"{_EDGE}(?i:bearer)(?:\s|%20|\+){{1,4}}(?P<secret>[\w.~+/*-]{{3,}}=*)"),
-        re.compile(r"(?i:bearer)(?:\s|%20?|\+){0,4}[\w.~+/=*-]{0,4200}\Z"),
-        _bearer,
+        "bearer", re.compile(rf"{_EDGE}(?i:bearer)(?:\s|%20|\+){{1,4}}"), _BEARER, 3, _bearer
     ),
-    Shape(
-        "basic",
-        re.compile(rf"{_EDGE}(?i:basic)(?:\s|%20|\+){{1,4}}(?P<secret>[\w+/-]{{4,}}=*)"),
-        re.compile(r"(?i:basic)(?:\s|%20?|\+){0,4}[\w+/=-]{0,4200}\Z"),
-        _basic,
-    ),
+    Shape("basic", re.compile(rf"{_EDGE}(?i:basic)(?:\s|%20|\+){{1,4}}"), _BASIC, 4, _basic),
     _named_shape("authorization", "authorization", _authorization, scheme=_SCHEME),
     *(_named_shape(stem, stem, _named) for stem in ("api-key", "api_key", "apikey")),
     *(_named_shape(stem, stem, _named) for stem in ("access_key", "access-key", "accesskey")),
     _named_shape("secret", r"secret(?:[-_]?(?:access[-_]?)?key)?", _named),
     _named_shape("passw", r"passw(?:or)?d", _named),
     _named_shape("pwd", "pwd", _named),
-    _named_shape("token", "token", _token, value=_WEAK_VALUE),
-    _named_shape("key=", r"(?<![A-Za-z0-9_.-])key", _weak, value=_WEAK_VALUE),
-    _named_shape("key%3d", r"(?<![A-Za-z0-9_.-])key", _weak, value=_WEAK_VALUE),
+    _named_shape("token", "token", _token, characters=_WEAK),
+    _named_shape("key=", r"(?<![A-Za-z0-9_.-])key", _weak, characters=_WEAK),
+    _named_shape("key%3d", r"(?<![A-Za-z0-9_.-])key", _weak, characters=_WEAK),
     Shape(
         "cookie",
         re.compile(
             rf"(?i)cookie{_GAP}:\s{{0,4}}(?:\\{{0,4}}[\"'])?"
-            r"""(?P<secret>[^\s=;,"']{1,256}=[^\s;,"'\\]{0,4096}"""
-            r"""(?:; ?[^\s=;,"']{1,256}=[^\s;,"'\\]{0,4096})*)"""
+            r"""(?P<secret>[^\s=;,"']{1,256}=[^\s;,"'\\]*"""
+            r"""(?:; ?[^\s=;,"']{1,256}=[^\s;,"'\\]*)*)"""
         ),
-        re.compile(rf"(?i:cookie){_GAP}:?[^\r\n\"'\\]{{0,4200}}\Z"),
     ),
+    # No slash is in what is read after one, so nothing is read twice.
     Shape(
         "//",
-        re.compile(r"""//(?:[^\s/:@"'<>\\]{1,64}:(?=[^\s/"'<>\\@]))?"""
-                   r"""(?P<secret>[^\s/"'<>\\]{1,2048})@(?=[\w\[.%*-])"""),
-        re.compile(r"""//[^\s/"'<>\\]{0,2048}\Z"""),
-        lambda match: ":" in match.group() or len(match.group("secret")) >= 16,
+        re.compile(
+            r"""//(?:[^\s/:@"'<>\\]{1,64}(?P<user>:)(?=[^\s/"'<>\\@]))?"""
+            r"""(?P<secret>[^\s/"'<>\\]+)@(?=[\w\[.%*-])"""
+        ),
+        accept=lambda value: bool(
+            value.head["user"] or ":" in value.beginning or value.length >= 16
+        ),
     ),
 )
 
-_LONGEST_STEM = max(len(shape.stem) for shape in SHAPES)
-_STEM_BEGINNINGS = frozenset(s.stem[:n] for s in SHAPES for n in range(1, len(s.stem) + 1))
+_DELIMITER = re.compile(r"""[\s"'\\,;<>&]""")
+_PREFIXES = [s.stem for s in SHAPES if not s.characters and s.pattern.pattern.startswith(_EDGE)]
 _STEMS = {shape.stem: tuple(s for s in SHAPES if s.stem == shape.stem) for shape in SHAPES}
 _ORDER = {stem: number for number, stem in enumerate(_STEMS)}
 _PARTS = ("key", "gh", "_", "-", "")

@@ -17,6 +17,8 @@ Form = Callable[[str], str]
 
 _GRAM = 8
 _ROUNDS = 4
+_BREAK = re.compile(r"(?:\\[rn]|[\r\n\0])[ \t]*")
+_LISTED = re.compile(r"(?:(?:0x)?[0-9a-fA-F]{1,3}(?:[: ]|,\s*)){6,}[0-9a-fA-Fx]{1,4}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ESCAPE = re.compile(r"""(?:\\u[0-9A-Fa-f]{4})+|\\x[0-9A-Fa-f]{2}|\\[\\"'/]""")
 
@@ -80,7 +82,51 @@ RESPELLED: dict[str, Form] = {
 }
 """Only long secrets are looked for in these."""
 
-LONG_FORMS = FORMS | RESPELLED
+
+
+def wrapped(text: str, end: str = "\n", width: int = 76) -> str:
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def utf16(text: str) -> bytes:
+    return text.encode("utf-16-le")
+
+
+ENCODED: dict[str, Form] = {
+    "hex": lambda s: s.encode().hex(),
+    "hex in capitals": lambda s: s.encode().hex().upper(),
+    "hex in a longer one": lambda s: f"user:{s}!".encode().hex(),
+    "hex with colons": lambda s: s.encode().hex(":"),
+    "hex with spaces, in capitals": lambda s: s.encode().hex(" ").upper(),
+    "base64 of utf-16": lambda s: base64.b64encode(utf16(s)).decode(),
+    "powershell, key=": lambda s: base64.b64encode(utf16(f"$k='{s}'; run")).decode(),
+    "powershell, a key=": lambda s: base64.b64encode(utf16(f"$ke='{s}'; run")).decode(),
+    "powershell, the key=": lambda s: base64.b64encode(utf16(f"$key='{s}'; run")).decode(),
+    "base64 of utf-16, big endian": lambda s: base64.b64encode(s.encode("utf-16-be")).decode(),
+    "base64 at 76": lambda s: wrapped(base64_of(f"{'x' * 40}{s}{'y' * 40}")),
+    "base64 at 76, \\r\\n": lambda s: wrapped(base64_of(f"{'x' * 40}{s}{'y' * 40}"), "\r\n"),
+    "base64 at 76, json": lambda s: json_text(wrapped(base64_of(f"{'x' * 40}{s}"), "\r\n")),
+    "base64 of utf-16 at 20": lambda s: wrapped(base64.b64encode(utf16(s)).decode(), width=20),
+    "broken in two": lambda s: f"{s[:5]}\n{s[5:]}",
+    "broken every 6": lambda s: wrapped(s, "\r\n", 6),
+    "wrapped by a terminal": lambda s: wrapped(s, "\n    ", 9),
+    "broken, json": lambda s: json_text(wrapped(s, "\n", 9)),
+    "broken, quoted": lambda s: quote(wrapped(s, "\n", 9), safe=""),
+    "codes": lambda s: str(list(s.encode())),
+    "codes, compact": lambda s: json.dumps(list(s.encode()), separators=(",", ":")),
+    "codes, one a line": lambda s: json.dumps(list(s.encode()), indent=4),
+    "codes of characters": lambda s: str([ord(c) for c in s]),
+    "codes in hex": lambda s: ", ".join(f"0x{byte:02x}" for byte in s.encode()),
+    "codes in hex, compact": lambda s: ",".join(f"0x{byte:02X}" for byte in s.encode()),
+    "codes of utf-16": lambda s: str(list(utf16(s))),
+    "utf-16": lambda s: utf16(s).decode("latin-1"),
+    "utf-16, big endian": lambda s: s.encode("utf-16-be").decode("latin-1"),
+    "utf-16, json": lambda s: json_text(utf16(s).decode("latin-1")),
+    "utf-16, repr": lambda s: repr(utf16(s))[2:-1],
+}
+"""What programs make of what they are given, for secrets long enough to be told from it."""
+
+LONG_FORMS = FORMS | RESPELLED | ENCODED
 
 
 class Hunt:
@@ -112,7 +158,12 @@ class Hunt:
 
 def _needles(secret: str) -> Iterator[str]:
     yield secret.lower()
-    data = secret.encode()
+    yield secret.encode().hex()
+    yield from _base64_needles(utf16(secret).rstrip(b"\0"))
+    yield from _base64_needles(secret.encode())
+
+
+def _base64_needles(data: bytes) -> Iterator[str]:
     for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
         encoded = base64.b64encode(b"\0" * alignment + data).decode()
         middle = encoded[foreign : (alignment + len(data)) * 8 // 6].lower()
@@ -123,10 +174,19 @@ def _undone(text: str) -> Iterator[str]:
     """Yield the text in lower case with more and more of its encodings undone."""
     for _ in range(_ROUNDS):
         yield text.lower()
+        yield _BREAK.sub("", text).lower()
+        yield _LISTED.sub(_uncoded, text).lower()
         before = text
         text = html.unescape(_ESCAPE.sub(_unescaped, _PERCENT.sub(_unquoted, text)))
         if text == before:
             return
+
+
+def _uncoded(match: re.Match[str]) -> str:
+    listed = match[0].lower()
+    codes = re.findall(r"[0-9a-f]{2,3}" if "x" in listed or "," not in listed else r"\d+", listed)
+    base = 10 if "," in listed and "x" not in listed else 16
+    return "".join(chr(int(code, base)) for code in codes if int(code, base))
 
 
 def _unquoted(match: re.Match[str]) -> str:

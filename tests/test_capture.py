@@ -111,7 +111,7 @@ def test_an_exchange_is_four_events_with_the_names_of_the_interactive_proxy(
     assert first["timestamp_iso"].endswith("+00:00")
 
 
-def test_a_stream_is_written_chunk_by_chunk(recording: Recording) -> None:
+def test_a_stream_is_written_chunk_by_chunk_when_it_has_ended(recording: Recording) -> None:
     exchange = recording.exchange()
     exchange.inbound_request("POST", "/v1/chat/completions", JSON, BODY)
     exchange.inbound_response(200, EVENTS)
@@ -283,19 +283,96 @@ def test_bodies_that_wait_for_their_end_take_so_much_memory_together_and_no_more
     assert events["b"]["metadata"]["note"] == "cut after 390 bytes: too many at a time"
 
 
-def test_a_stream_holds_back_less_where_bodies_take_the_memory(
+def test_a_stream_that_finds_no_memory_is_cut_as_a_body_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_payloads, "HELD", 1000)
     recording = Recording(tmp_path / "capture.jsonl")
     body, stream = recording.exchange(), recording.exchange(request_id="s")
     body.inbound_response(200, {"Content-Type": "text/plain"})
-    body.stream_chunk(b"x" * 1000)
+    body.stream_chunk(b"x" * 400)
     stream.inbound_response(200, EVENTS)
     for _ in range(20):
-        stream.stream_chunk(b"x" * 10_000)  # an event without an end
-    held = 20 * 10_000 - sum(len(e["payload"] or "") for e in recording.events())
-    assert held < 100_000
+        stream.stream_chunk(b"x" * 100)
+    stream.finished()
+    again = recording.exchange(request_id="again")
+    again.inbound_response(200, EVENTS)
+    again.stream_chunk(b"x" * 300)
+    again.finished()
+    events = recording.events()
+    assert sum(len(e["payload"] or "") for e in events if e["request_id"] == "s") < 400
+    first, second = (event for event in events if event["direction"] == "stream_end")
+    assert first["content_length"] == 2000
+    assert "too many at a time" in first["metadata"]["note"]
+    assert "note" not in second["metadata"]
+
+
+def test_a_stream_of_tiny_chunks_takes_no_more_memory_than_one_of_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_payloads, "HELD", 100_000)
+    recording = Recording(tmp_path / "capture.jsonl")
+    stream = recording.exchange()
+    stream.inbound_response(200, EVENTS)
+    for _ in range(2000):
+        stream.stream_chunk(b"x")
+    stream.finished()
+    chunks = [event for event in recording.events() if event["direction"] == "stream_chunk"]
+    assert len(chunks) < 1000
+
+
+def test_the_chunks_of_a_stream_have_their_own_times_and_texts_around_a_secret(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = itertools.count(1_700_000_000)
+    monkeypatch.setattr("llmauth.capture_recorder.time.time", lambda: float(next(times)))
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS)
+    for piece in ("data: one ", SECRET[:4], SECRET[4:9], SECRET[9:] + " two\n\n", "data: é\n\n"):
+        exchange.stream_chunk(piece.encode())
+    exchange.finished()
+    chunks = [event for event in recording.events() if event["direction"] == "stream_chunk"]
+    assert [(event["timestamp_unix"] - 1_700_000_000, event["payload"]) for event in chunks] == [
+        (1, "data: one "), (2, "****"), (4, " two\n\n"), (5, "data: é\n\n"),
+    ]  # fmt: skip
+    assert [event["metadata"]["chunk"] for event in chunks] == [1, 2, 4, 5]
+    assert [event["content_length"] for event in chunks] == [10, 4, 15, 10]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b"])
+def test_what_python_takes_for_a_line_break_and_json_for_text_ends_no_event(
+    recording: Recording, separator: str
+) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS)
+    for token in (separator, SECRET[:6], SECRET[6:]):
+        event = json.dumps({"delta": {"text": token}}, ensure_ascii=False)
+        event = event.replace("\\u000b", separator)
+        exchange.stream_chunk(f"data: {event}\n\n".encode())
+    exchange.finished()
+    heard = "".join(event["payload"] or "" for event in recording.events())
+    assert SECRET[:6] not in heard
+    assert json.dumps(SECRET, ensure_ascii=False)[7:-1] not in heard
+
+
+@pytest.mark.parametrize("count", [5, 3000])
+def test_only_so_many_content_codings_are_undone(recording: Recording, count: int) -> None:
+    headers = {"Content-Encoding": ", ".join(["gzip"] * count)}
+    recording.exchange().inbound_request("POST", "/", headers, b"abc")
+    (event,) = recording.events()
+    assert event["payload"] is None
+    assert event["metadata"]["note"] == "withheld: its content-encoding cannot be decoded here"
+
+
+def test_a_stream_nested_too_deeply_is_still_written(recording: Recording) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS)
+    deep = f'data: {{"a": {"[" * 960}{"]" * 960}, "b": "{SECRET}"}}\n\n'
+    exchange.stream_chunk(deep.encode())
+    exchange.stream_chunk(b"data: next\n\n")
+    exchange.finished()
+    assert recording.failures == 0
+    assert recording.events()[-2]["payload"] == "data: next\n\n"
 
 
 @pytest.mark.parametrize(
@@ -427,9 +504,43 @@ def test_what_is_said_without_a_secret_is_written_as_it_came(recording: Recordin
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
-def test_a_secret_that_is_cut_off_is_masked(recording: Recording, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (SECRET[:-2], "****"),
+        (SECRET[:7], "****"),
+        (json.dumps(SECRET)[1:-2], "****"),
+        (SECRET[:4], SECRET[:4]),
+        ("sk-proj-a1B", "****"),
+        ("Bearer abcdefgh", "Bearer ****"),
+        ("a bearer", "a bearer"),
+        ("Hello, wor", "Hello, wor"),
+    ],
+    ids=["most of it", "some", "json", "too little to tell", "prefix", "scheme", "word", "text"],
+)
+def test_a_secret_that_is_cut_off_is_masked(
+    recording: Recording, kind: str, said: str, shown: str
+) -> None:
     exchange = recording.exchange()
     exchange.inbound_response(200, {"Content-Type": kind})
-    exchange.stream_chunk(f"data: {SECRET[:-2]}".encode())
+    exchange.stream_chunk(f"data: {said}".encode())
     exchange.finished("upstream_broke")
-    assert {e["payload"] for e in recording.events()} - {None} == {"data: ****"}
+    text = recording.path.read_text()
+    payloads = {event["payload"] for event in map(json.loads, text.splitlines())}
+    assert payloads - {None} == {f"data: {shown}"}
+
+
+def test_a_secret_that_a_model_was_saying_when_the_stream_broke_off_is_masked(
+    recording: Recording,
+) -> None:
+    exchange = recording.exchange()
+    exchange.inbound_response(200, EVENTS)
+    for token in ("It is ", SECRET[:4], SECRET[4:8]):
+        event = json.dumps({"delta": {"text": token}}, separators=(",", ":"))
+        exchange.stream_chunk(f"data: {event}\n\n".encode())
+    exchange.finished("upstream_broke")
+    assert [e["payload"] for e in recording.events() if e["payload"]] == [
+        'data: {"delta":{"text":"It is "}}\n\n',
+        'data: {"delta":{"text":"****"}}\n\n',
+        'data: {"delta":{"text":""}}\n\n',
+    ]

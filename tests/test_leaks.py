@@ -277,7 +277,7 @@ class Hunted:
             "LOG_FORMAT": log_format,
             "LOG_FILE": str(self.directory / "log"),
             "CAPTURE_FILE": str(self.directory / "capture.jsonl"),
-            "CAPTURE_MAX_BYTES": "100K",
+            "CAPTURE_MAX_BYTES": "150K",
             "CAPTURE_MAX_FILES": "10",
             "PYTHONWARNINGS": "always",
         }
@@ -387,28 +387,33 @@ SERVER_MUTATIONS = {
     "credentials of requests are not observed": (
         "guard.py", "is_credential(key[5:])", "False", "whole capture"),
     "what is said in pieces is not joined": (
-        "capture_speech.py", "self._speech.mask(event.pieces)", "False", "show"),
+        "capture_speech.py", "    if said:\n", "    if False:\n", "show"),
 }  # fmt: skip
 FORM_MUTATIONS = {
-    "plain": ("secret_forms.py", "for text in texts]", "for text in texts if text != kept]"),
+    "plain": ("secret_forms.py", "    yield from texts\n", "    yield from texts[1:]\n"),
     "quoted": ("secret_forms.py", "%[0-7]{_HEX}|", ""),
     "json \\\\u": ("secret_forms.py", r"|\\u{_HEX}{{4}}", ""),
     "repr \\\\x": ("secret_forms.py", r"|\\x{_HEX}{{2}}", ""),
     "backslashes": ("secret_forms.py", r"""|\\[\\\"'/]""", ""),
     "html": ("secret_forms.py", "&(?:amp|lt|gt|quot|apos|", "&(?:"),
     "encodings in encodings": ("secret_forms.py", "MAX_DEPTH = 4", "MAX_DEPTH = 1"),
-    "spaces as plus": ("secret_forms.py", 'kept.replace(" ", "+")', "kept"),
+    "spaces as plus": ("secret_forms.py", 'secret.replace(" ", "+")', "secret"),
     "latin-1 of utf-8": ("secret_forms.py", "if text.isascii():", "if True:"),
-    "base64": ("secret_forms.py", "found += [Form(text, secret, MASK", "[Form(text, secret, MASK"),
+    "base64": ("secret_forms.py", "yield Form(text, MASK, base64=True", "Form(text, MASK"),
     "base64 after a user": ("secret_forms.py", "((0, 0), (1, 2), (2, 3))", "((0, 0), (1, 2))"),
-    "base64 for urls": ("secret_forms.py", "yield middle.translate(_TO_URLSAFE)", "pass"),
+    "base64 for urls": (
+        "secret_forms.py", 'yield middle.replace("+", "-").replace("/", "_")', "pass"),
     "lower case": ("secret_forms.py", "text.lower(), text.upper(), ", "text.upper(), "),
     "upper case": ("secret_forms.py", "text.lower(), text.upper(), ", "text.lower(), "),
     "title case": ("secret_forms.py", ", text.title()", ""),
     "environ": ("secret_forms.py", 'text.upper().replace("-", "_"), ', ""),
-    "the rest of long ones": ("secret_forms.py", "if self.rest:", "if False:"),
+    "the rest of long ones": ("secret_forms.py", "if self.longer else end", "if False else end"),
     "observed ones": ("secret_memory.py", "for credential in credentials", "for credential in ()"),
-    "streams": ("redactor.py", "end = redactor.unfinished(text)", "end = len(text)"),
+    "hex": ("secret_forms.py", "yield Form(digits, MASK", "Form(digits, MASK"),
+    "hex in capitals": ("secret_forms.py", "yield Form(digits.upper()", "Form(digits.upper()"),
+    "base64 of utf-16": ("secret_forms.py", 'secret.encode("utf-16-le", "surrogatepass")', "b''"),
+    "over line breaks": ("redactor.py", "*over_breaks(text, known, find), ", ""),
+    "lists of codes": ("redactor.py", ", *as_codes(text, find)", ""),
 }  # fmt: skip
 
 
@@ -442,9 +447,6 @@ def survivors(redactor: type[Any]) -> set[str]:
             getattr(taught, teach)(secret)
             texts = [f'a "{form(secret)}" b' for form in LONG_FORMS.values()]
             left |= HUNT.search("\n".join(map(taught.text, texts)))
-        stream = taught.stream()
-        pieces = [stream.feed(piece) for text in texts for piece in cut(text.encode(), 9)]
-        left |= HUNT.search(b"".join([*pieces, stream.finish()]).decode())
     return left
 
 

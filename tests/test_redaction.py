@@ -1,8 +1,10 @@
-"""Masking text, bytes, nested data and streams."""
+"""Masking text, bytes, nested data and streams that have ended."""
 
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from leaks import FORMS, LONG_FORMS, Form, json_text, percent_all
 
 from llmauth import redactor as redactor_module
+from llmauth.capture_speech import stream_without_secrets
 from llmauth.redaction import Redactor
 
 KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
@@ -69,16 +72,11 @@ def test_no_form_of_any_secret_survives_in_any_text(
 def test_no_form_survives_in_a_stream_however_it_is_cut(
     secret: str, before: str, after: str, form: Form, sizes: list[int]
 ) -> None:
-    stream = Redactor([secret]).stream()
-    data = (before + form(secret) + after).encode()
-    shown = b""
-    while data:
-        size = sizes[len(data) % len(sizes)]
-        shown += stream.feed(data[:size])
-        data = data[size:]
-    shown += stream.finish()
-    assert form(secret).encode() not in shown
-    assert secret.encode() not in shown
+    redactor, text = Redactor([secret]), before + form(secret) + after
+    cuts = list(itertools.accumulate(sizes))
+    shown = "".join(stream_without_secrets(redactor, "lines", text, cuts))
+    assert form(secret) not in shown
+    assert secret not in shown
 
 
 SHAPES = [
@@ -133,10 +131,11 @@ def test_an_unknown_secret_is_recognised_by_its_shape(text: str, shown: str) -> 
 
 
 @pytest.mark.parametrize(("text", "shown"), SHAPES, ids=[shown for _, shown in SHAPES])
-def test_a_shape_is_recognised_in_a_stream_of_single_bytes(text: str, shown: str) -> None:
-    stream = Redactor().stream()
-    written = b"".join(stream.feed(bytes([byte])) for byte in f"a {text} b".encode())
-    assert (written + stream.finish()).decode() == f"a {shown} b"
+def test_a_shape_is_recognised_in_a_stream_of_single_characters(text: str, shown: str) -> None:
+    text = f"a {text} b"
+    pieces = stream_without_secrets(Redactor(), "lines", text, range(1, len(text) + 1))
+    assert len(pieces) == len(text) + 1
+    assert "".join(pieces) == f"a {shown} b"
 
 
 PIXELS = base64.b64encode(bytes(range(256)) * 40).decode()
@@ -175,20 +174,15 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
     assert redactor.text(text) is text
     assert redactor.data(text.encode()) == text.encode()
     for size in (1, 3, 50):
-        stream, data = redactor.stream(), text.encode()
-        parts = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
-        assert b"".join([*parts, stream.finish()]) == data
+        cuts = range(size, len(text), size)
+        pieces = stream_without_secrets(redactor, "events", text, cuts)
+        assert pieces == [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def test_bytes_that_are_not_text_stay_as_they_are_around_a_masked_secret() -> None:
     redactor = Redactor([OPAQUE])
     junk = bytes(range(128, 256))
     assert redactor.data(junk + OPAQUE.encode() + junk) == junk + b"****" + junk
-    stream = redactor.stream()
-    assert (
-        stream.feed(junk) + stream.feed(OPAQUE.encode()) + stream.feed(junk) + (stream.finish())
-        == junk + b"****" + junk
-    )
 
 
 def test_short_secrets_are_masked_and_the_shortest_only_as_words() -> None:
@@ -204,6 +198,22 @@ def test_a_client_cannot_blank_words_out_of_the_log_by_sending_them_as_keys(gues
     redactor = Redactor()
     redactor.observe(guess)
     line = f"blocked 203.0.113.9 2001:db8::1 after 5 attempts: POST ab {guess}"
+    assert redactor.text(line) == line
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        "%62locked", "\\u0062locked", "&#98;locked", "203.0.113.%39", "%2550OST", "attemp\\u0074s",
+        *(base64.b64decode(s).decode("latin-1") for s in ("blocked/", "attempts", "unauthorized")),
+        "pass", "cl",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_nor_by_sending_them_in_an_encoding(guess: str) -> None:
+    redactor = Redactor()
+    redactor.observe(guess)
+    line = "blocked 203.0.113.9 after 5 attempts: POST unauthorized; passed, client"
     assert redactor.text(line) == line
 
 
@@ -225,9 +235,8 @@ def test_a_very_long_credential_is_masked_to_its_end(size: int) -> None:
     redactor = Redactor()
     redactor.observe(secret)
     assert redactor.text(f"a {secret} b") == "a **** b"
-    stream, data = redactor.stream(), f"a {secret} b".encode()
-    parts = [stream.feed(data[i : i + size]) for i in range(0, len(data), size)]
-    assert b"".join([*parts, stream.finish()]) == b"a **** b"
+    cuts = range(size, 4000, size)
+    assert "".join(stream_without_secrets(redactor, "lines", f"a {secret} b", cuts)) == "a **** b"
 
 
 PIECES = [
@@ -279,27 +288,51 @@ print((status("VmHWM") - before) / own)
     assert float(done.stdout) < 5
 
 
-def test_text_built_to_be_expensive_is_withheld_rather_than_searched_for_ever() -> None:
-    redactor = Redactor()
-    redactor.observe(*("a" * (20 + number) for number in range(500)))
+def test_no_text_is_withheld_however_many_forms_are_made_for_it() -> None:
+    redactor = Redactor([OPAQUE])
+    redactor.observe(*("a" * (20 + number) for number in range(200)))
     text = "a" * 100_000
-    assert text not in redactor.text(text)
-    stream = redactor.stream()
-    assert "aaaa" not in (stream.feed(text.encode()) + stream.finish()).decode()
+    assert redactor.text(f"before {text} {OPAQUE} after") == "before **** **** after"
 
 
-def test_a_stream_holds_nothing_back_that_cannot_be_the_start_of_a_secret() -> None:
-    stream = Redactor([OPAQUE]).stream()
-    event = b'data: {"choices":[{"delta":{"content":" Hello"}}]}\n\n'
-    assert stream.feed(event) == event
-    assert stream.feed(b"xyz Zk3") == b"xyz "
-    assert stream.feed(b"! ") == b"Zk3! "
+@pytest.mark.parametrize("size", [0, 100, 3000, 20_000])
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12), window=st.integers(1, 5000))
+@settings(max_examples=15, deadline=None)
+def test_a_text_of_many_windows_is_masked_as_it_would_be_at_once(
+    size: int, pieces: list[str], window: int
+) -> None:
+    filler = ("lorem ipsum " * size)[:size]
+    text, redactor = filler.join(["", *pieces, ""]), Redactor([OPAQUE, KEY])
+    at_once = redactor.text(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(redactor_module, "WINDOW", window)
+        assert redactor.text(text) == at_once
 
 
-def test_a_stream_does_not_hold_back_without_end() -> None:
-    stream = Redactor().stream()
-    written = sum(len(stream.feed(b"password=" + b"a" * 10_000)) for _ in range(20))
-    assert written > 0
+@pytest.mark.parametrize("begin", ['password="', "Bearer a1", '{"api_key": "', "x token=a1"])
+def test_a_secret_that_is_longer_than_any_window_is_masked_to_its_end(begin: str) -> None:
+    text = f"{'lorem ' * 90_000}{begin}{'abcdefgh' * 300_000} after"
+    shown = Redactor([OPAQUE]).text(text)
+    assert "abcdefgh" not in shown
+    assert len(shown) < 600_000
+
+
+@pytest.mark.parametrize("listed", [list, tuple])
+def test_a_list_of_the_codes_of_a_secret_is_masked_in_data(listed: type[list[int]]) -> None:
+    redactor, codes = Redactor([OPAQUE]), listed(f"<{OPAQUE}>".encode())
+    shown = json.dumps(redactor.mapping({"a": codes, "b": listed(range(20))}))
+    assert str(ord("Z")) not in shown
+    assert "17, 18, 19" in shown
+
+
+def test_what_follows_a_secret_that_is_broken_by_a_line_break_is_left_alone() -> None:
+    redactor = Redactor([OPAQUE])
+    redactor.observe(long := "b1C2" * 100)
+    assert redactor.text(f"x\n  {OPAQUE}\n  y") == "x\n  ****\n  y"
+    assert redactor.text(f"x\n{OPAQUE[:5]}\r\n{OPAQUE[5:]}\ny") == "x\n****\ny"
+    assert redactor.text(f"x\n{long}\n\ny: z") == "x\n****\n\ny: z"
+    assert redactor.text(f"[12, {', '.join(map(str, OPAQUE.encode()))}, 13]") == "[12, ****, 13]"
+    assert redactor.text(f"<{OPAQUE.encode().hex(' ')} 0a>") == "<**** 0a>"
 
 
 def test_nested_data_is_masked_by_name_and_by_value() -> None:
@@ -332,5 +365,4 @@ def test_data_nested_without_end_does_not_break_it() -> None:
 
 
 def test_it_does_not_show_its_secrets_itself() -> None:
-    assert OPAQUE not in repr(vars(Redactor([OPAQUE]).stream()))
     assert OPAQUE not in repr(Redactor([OPAQUE]))

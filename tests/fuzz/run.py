@@ -16,6 +16,8 @@ from pathlib import Path
 
 import atheris
 
+sys.path.append(str(Path(__file__).parent.parent))  # growth
+
 with atheris.instrument_imports(include=["llmauth", "waitress.parser", "targets"]):
     from targets import TARGETS
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from growth import ALLOWED, TIMES, growth
 from waitress.adjustments import Adjustments
 
 from llmauth.addresses import Clients, parse_network
@@ -15,11 +16,15 @@ from llmauth.guard import header_getter, raw_target
 from llmauth.headers import HOP_BY_HOP, request_headers, response_headers
 from llmauth.http1 import BadResponseError, Body, NoResponseError, read_head
 from llmauth.intake import Parser
+from llmauth.redactor import Redactor
 
+SIZE = 1000  # characters
 KEY = "fuzz-key-0123456789abcdef"
 RING = KeyRing([("fuzz", KEY)])
 CLIENTS = Clients(trusted_proxies=[parse_network("10.0.0.0/8"), parse_network("fd00::/8")])
 ADJUSTMENTS = Adjustments()
+REDACTOR = Redactor([KEY])
+REDACTOR.observe(*("a" * number for number in range(4, 40)))
 
 
 def request(data: bytes) -> None:
@@ -77,10 +82,22 @@ def response(data: bytes) -> None:
     assert found[0] == found[1], "the pieces matter"
 
 
+def redaction(data: bytes) -> None:
+    """A text of the log: a secret in it is masked, and it costs in proportion to its length."""
+    text = data.decode("utf-8", "surrogateescape")
+    assert KEY not in REDACTOR.text(text + KEY)
+    assert KEY not in REDACTOR.text(f"{text} {KEY} {text}")
+    unit = text or KEY
+    small, large = unit * (SIZE // len(unit)), unit * (TIMES * SIZE // len(unit))
+    grown = growth(lambda: REDACTOR.text(small), lambda: REDACTOR.text(large))
+    assert grown <= ALLOWED, f"{TIMES} times the text costs {grown:.0f} times as much"
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "request": request,
     "credentials": credentials,
     "response": response,
+    "redaction": redaction,
 }
 
 
