@@ -65,6 +65,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "connect_timeout": _TIMEOUT,
     "first_byte_timeout": _TIMEOUT,
     "read_timeout": _TIMEOUT,
+    "idle_timeout": _TIMEOUT,
 }
 """What can be said of a backend in the config file, and how it is parsed."""
 

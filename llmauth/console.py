@@ -25,7 +25,8 @@ _COLUMN = 33
 """Width of the names in the table of settings."""
 
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "api_key", "proxy", "connect_timeout", "first_byte_timeout", "read_timeout",
+    "base_url", "auth", "api_key", "proxy",
+    "connect_timeout", "first_byte_timeout", "read_timeout", "idle_timeout",
 )  # fmt: skip
 
 

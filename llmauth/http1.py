@@ -24,9 +24,15 @@ MAX_LINE = 4096
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
+_REFUSAL = re.compile(rb"^HTTP/1\.[01] [3-5]", re.MULTILINE)
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_OWS = " \t"
+
+_ONCE = frozenset({"content-length", "content-type", "date", "etag", "last-modified", "location"})
+"""Fields that a message has once; said twice alike, they are one."""
 
 Receive = Callable[[], bytes]
 """Returns the next bytes from the upstream, none at the end of the connection."""
@@ -59,7 +65,12 @@ class Head:
     def values(self, name: str) -> list[str]:
         """Return the elements of a list-valued header, in lower case."""
         found = [value for key, value in self.headers if key.lower() == name]
-        return [part.strip().lower() for part in ",".join(found).split(",")] if found else []
+        return [part.strip(_OWS).lower() for part in ",".join(found).split(",")] if found else []
+
+
+def is_refusal(data: bytes) -> bool:
+    """Whether a response that is no success begins in the data, perhaps after interim ones."""
+    return _REFUSAL.search(data) is not None
 
 
 def read_head(receive: Receive) -> Head:
@@ -95,43 +106,58 @@ def _parsed(head: bytes, rest: bytes) -> Head:
     for line in lines:
         if line[:1] in (b" ", b"\t") and headers:  # obs-fold, RFC 9112 §5.2
             name, value = headers[-1]
-            headers[-1] = (name, f"{value} {line.strip().decode('latin-1')}")
+            headers[-1] = (name, f"{value} {line.decode('latin-1').strip(_OWS)}")
             continue
         raw, colon, content = line.partition(b":")
-        raw = raw.rstrip()
+        raw = raw.rstrip(b" \t")
         if not colon or not _NAME.fullmatch(raw):
             raise BadResponseError("a header is malformed")
-        headers.append((raw.decode("ascii"), content.strip().decode("latin-1")))
+        headers.append((raw.decode("ascii"), content.decode("latin-1").strip(_OWS)))
     reason = (status[3] or b"").decode("latin-1")
-    return Head(int(status[2]), reason, headers, status[1] == b"0", rest)
+    return Head(int(status[2]), reason, _once(headers), status[1] == b"0", rest)
+
+
+def _once(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the headers without the repetitions of those that a message has once."""
+    kept: list[tuple[str, str]] = []
+    single: set[tuple[str, str]] = set()
+    for name, value in headers:
+        field = name.lower(), value
+        if field[0] in _ONCE:
+            if field in single:
+                continue
+            single.add(field)
+        kept.append((name, value))
+    return kept
 
 
 class Body:
     """The body of a response, framed as RFC 9112 §6.3 says.
 
     :param method: of the request
-    :param head: of the response; loses a ``Content-Length`` that the framing overrides
+    :param head: of the response; keeps one ``Content-Length``, or none where the framing
+        overrides it
     :raises BadResponseError: for a framing that is not certain
     """
 
     def __init__(self, method: str, head: Head) -> None:
         self._decoder: ChunkedDecoder | None = None
-        self._left: int | None = None
-        codings, lengths = head.values("transfer-encoding"), head.values("content-length")
-        if method == "HEAD" or head.status in (204, 304):
+        codings = head.values("transfer-encoding")
+        self._left = _length(head, overridden=bool(codings))
+        bodiless = method == "HEAD" or head.status in (204, 304)
+        if bodiless:
             self._left = 0
         elif codings:
             if codings != ["chunked"]:
                 raise BadResponseError("the transfer coding is unknown")
             self._decoder = ChunkedDecoder()
-            head.headers[:] = [h for h in head.headers if h[0].lower() != "content-length"]
-        elif lengths:
-            if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-                raise BadResponseError("the content length is not one number")
-            self._left = int(lengths[0])
         options = head.values("connection")
         alive = "keep-alive" in options if head.is_1_0 else "close" not in options
-        self._keep_alive = alive and (self._decoder is not None or self._left is not None)
+        framed = self._decoder is not None or self._left is not None
+        # HTTP/1.0 has no chunks: somebody in between did not understand them (RFC 9112 §6.1). And
+        # a body that must not be there is told from the next answer by nothing, if it is there.
+        doubtful = bodiless or (head.is_1_0 and bool(codings))
+        self._keep_alive = alive and framed and not doubtful
         self.received = head.rest
         """What was received together with the head, to be fed first."""
 
@@ -142,7 +168,7 @@ class Body:
 
     @property
     def reusable(self) -> bool:
-        """True once the connection may carry another request."""
+        """True once the connection may carry another request, as far as the response shows."""
         return self.complete and self._keep_alive and not self._rest
 
     def feed(self, data: bytes) -> bytes:
@@ -182,6 +208,25 @@ class Body:
 
     def _finish(self, rest: bytes) -> None:
         self.complete, self._rest = True, rest
+
+
+def _length(head: Head, *, overridden: bool) -> int | None:
+    """Return the body's length, and leave one header that says it (RFC 9110 §8.6).
+
+    :param overridden: by a transfer coding, so that none is left
+    """
+    values = head.values("content-length")
+    if not values:
+        return None
+    others = [header for header in head.headers if header[0].lower() != "content-length"]
+    if overridden:
+        head.headers[:] = others
+        return None
+    if not all(map(_LENGTH.fullmatch, values)) or len(set(map(int, values))) > 1:
+        raise BadResponseError("the content length is not one number")
+    if len(values) > 1 or values[0] != str(int(values[0])):
+        head.headers[:] = [*others, ("Content-Length", str(int(values[0])))]
+    return int(values[0])
 
 
 _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .transport import TOO_LATE
+
 # What an exception's text holds; the words for whoever asked, without addresses or internals; and
 # what the operator can do, which is for ``llmauth check`` alone. The first that fits counts.
 _REASONS = (
     ("ProxyError", "the proxy that leads to it does not let through", "Look at its http_proxy."),
     (
-        "NameResolutionError",
+        "gaierror",
         "its name cannot be resolved",
         "Check the base URL, and that this machine has DNS.",
     ),
@@ -44,11 +46,18 @@ _REASONS = (
         "it does not speak TLS",
         "Does the base URL mean http:// in place of https://?",
     ),
+    (
+        "SSLEOFError",
+        "it closed the connection without an answer",
+        "Does it speak TLS at this port?",
+    ),
     ("SSLError", "the TLS handshake failed", ""),
     ("ConnectionRefusedError", "it refuses connections", "Does it run, and at this port?"),
     ("refused", "it refuses connections", "Does it run, and at this port?"),
-    ("ConnectTimeout", "no connection came about in time", "Does a firewall stand in between?"),
-    ("NewConnectionError", "no connection could be made", "Is there a route to it?"),
+    (TOO_LATE, TOO_LATE, "Does a firewall stand in between?"),
+    ("Connection timed out", TOO_LATE, "Does a firewall stand in between?"),
+    ("No route", "no connection could be made", "Is there a route to it?"),
+    ("unreachable", "no connection could be made", "Is there a route to it?"),
     (
         "BadResponseError",
         "it did not answer with valid HTTP",

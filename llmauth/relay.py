@@ -37,6 +37,8 @@ class BrokenOffError(waitress.channel.ClientDisconnected):
 class UpstreamReply(Response):
     """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
 
+    default_mimetype = None
+
     def __init__(self, relay: Relay, headers: Headers, *, flush: bool) -> None:
         self._relay = relay
         incoming = relay.incoming

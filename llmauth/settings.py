@@ -97,6 +97,7 @@ class BackendSettings:
     :param connect_timeout: seconds to connect
     :param first_byte_timeout: seconds from the request to the response's headers
     :param read_timeout: seconds between two reads of the response's body
+    :param idle_timeout: seconds after which an idle connection to it is not used again
     """
 
     name: str
@@ -110,6 +111,7 @@ class BackendSettings:
     connect_timeout: float = 10.0
     first_byte_timeout: float = 600.0
     read_timeout: float = 300.0
+    idle_timeout: float = 55.0
 
     def __repr__(self) -> str:
         return f"BackendSettings({self.name}: {masked_uri(self.base_url)}, {self.auth})"

@@ -1,164 +1,191 @@
-"""The adapter and the connections of ``requests`` and ``urllib3``, made to keep watch.
+"""Opening connections to an upstream with ``requests`` and ``urllib3``.
 
-``requests`` and ``urllib3`` choose, check, open, pool and close connections, with TLS and all;
-what is said over one is :mod:`llmauth.http1`.
+They find the proxy, speak to it, check certificates and do TLS. They would do so without looking
+up; here connecting has one deadline for all of it, and the client is watched. Only the look-up of
+a name cannot be interrupted.
 """
 
 from __future__ import annotations
 
+import functools
+import http.client
 import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, Any
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
 
 import requests
 import urllib3.connection
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ProxyError
+from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
+from urllib3.util.ssl_match_hostname import CertificateError
 
-from .exceptions import INCOMPLETE, InvalidRequest
-from .http1 import Body, read_head
 from .watch import Watch
-
-SEND_TOGETHER = 64 * 1024
-"""Bytes; a body up to this size leaves in one go with its head."""
-
-READ_SIZE = 16 * 1024
-"""Bytes of a large request body that are read from the server's file at a time."""
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name a bundle of certificates; read once, at start."""
 
-current = threading.local()
-"""The exchange of this thread: urllib3 has no way to hand a connection the caller's own data."""
+KEEP_ALIVE = 60
+"""Seconds without data after which TCP asks whether the other side is still there, so that what
+stands between keeps the connection in mind, and one that is lost is noticed."""
+
+TOO_LATE = "no connection came about in time"
+
+_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # macOS: the latter
+
+KEEP_ALIVE_OPTIONS: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if _IDLE is not None:
+    KEEP_ALIVE_OPTIONS.append((socket.IPPROTO_TCP, _IDLE, KEEP_ALIVE))
 
 
-@dataclass
-class Exchange:
-    """One request on its way.
+class Connector:
+    """Opens connections to one upstream: what ``requests`` finds out for each, found out once.
 
-    :param head: request line and headers as they are sent
+    :param origin: scheme, host and port
+    :param proxy: URL of the HTTP proxy that leads to an ``https`` origin
+    :param timeout: seconds for all of connecting
     """
 
+    def __init__(self, origin: str, *, proxy: str | None, timeout: float) -> None:
+        self._timeout = timeout
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1)
+        request = requests.Request("GET", origin).prepare()
+        bundle = next(filter(None, map(os.environ.get, CA_VARIABLES)), None) or True
+        proxies = {"https": proxy} if proxy else None
+        pool: Any = adapter.get_connection_with_tls_context(request, bundle, proxies)
+        adapter.cert_verify(pool, origin, bundle, None)  # type: ignore[no-untyped-call]
+        if origin.startswith("https:"):
+            pool.ConnectionCls = _HTTPSConnection
+            pool.conn_kw["ssl_context"] = _context(pool.ca_certs, pool.ca_cert_dir)
+            pool.ca_certs = pool.ca_cert_dir = None  # or each connection reads them again
+        else:
+            pool.ConnectionCls = _HTTPConnection
+        self._pool = pool
+
+    def connect(self, watch: Watch) -> Any:
+        """Return a connected socket that does not block.
+
+        :raises OSError: TimeoutError, ``ssl.SSLError``, ProxyError and others
+        :raises ClientDisconnected: when nobody waits for it any more
+        """
+        watch.allow(self._timeout, TOO_LATE)
+        connection = self._pool._new_conn()  # urllib3's pool knows how one is made; it keeps none
+        connection.watch = watch
+        try:
+            self._open(connection)
+        except BaseException as exc:
+            connection.close()
+            if isinstance(exc, CertificateError):  # from urllib3, where ssl does not compare names
+                raise ssl.SSLCertVerificationError(f"CertificateError: {exc}") from exc
+            raise
+        watch.allow(None)
+        sock = connection.sock
+        if isinstance(sock, _Socket):
+            del sock.watch  # it holds a request, and the connection is kept for others
+        return sock
+
+    def _open(self, connection: Any) -> None:
+        if not self._pool.proxy:
+            connection.connect()
+            return
+        try:
+            self._pool._prepare_proxy(connection)
+        except (TimeoutError, ssl.SSLError):
+            raise
+        except (OSError, http.client.HTTPException) as exc:
+            raise ProxyError(f"no tunnel through the proxy: {exc}") from exc
+
+
+class _Socket(socket.socket):
+    """A socket that does not block, and waits where ``http.client`` speaks to a proxy over it."""
+
     watch: Watch
-    method: str
-    head: bytes
-    body: bytes | IO[bytes] | None
-    length: int
 
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self.watch.send(self, data)
 
-class Response:
-    """A response whose body has not been read yet."""
-
-    # What urllib3 looks at before it hands a response on.
-    headers: dict[str, str] = {}
-    version_string = "HTTP/1.1"
-    length_remaining = None
-    retries: Any = None
-    _connection: Any = None
-    _pool: Any = None
-
-    def __init__(self, sock: Any, exchange: Exchange) -> None:
-        self.sock = sock
-        self._receive = lambda: exchange.watch.receive(sock)
-        head = read_head(self._receive)
-        self.status = head.status
-        self.reason = head.reason
-        self.fields = head.headers
-        self.body = Body(exchange.method, head)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body's bytes as they arrive."""
-        return self.body.chunks(self._receive)
-
-    def close(self) -> None:
-        """Return the connection to its pool, closed unless it can be used again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if not self.body.reusable:
-                connection.close()
-            self._pool._put_conn(connection)
+    def recv_into(self, *args: Any) -> int:
+        self.watch.until_readable(self)
+        return super().recv_into(*args)
 
 
 class _WatchedConnection:
-    """Sends the request as it was given and keeps watch; mixed into urllib3's connections."""
+    """Connects under watch; mixed into urllib3's connections."""
 
-    sock: Any
-    timeout: Any
+    _dns_host: str
+    port: int
+    socket_options: Any
+    watch: Watch
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        exchange: Exchange = current.exchange
-        if self.sock is None:
-            self.connect()  # type: ignore[attr-defined]
-            sock: Any = self.sock
-            sock.setblocking(False)
-        watch, body = exchange.watch, exchange.body
-        if body is None or (isinstance(body, bytes) and len(body) <= SEND_TOGETHER):
-            watch.send(self.sock, exchange.head + (body or b""))
-        else:
-            watch.send(self.sock, exchange.head)
-            self._send_file(watch, body, exchange.length)
-        watch.request_sent()
-
-    def _send_file(self, watch: Watch, body: Any, left: int) -> None:
-        if isinstance(body, bytes):
-            watch.send(self.sock, body)
-            return
-        while left and (data := body.read(min(READ_SIZE, left))):
-            watch.send(self.sock, data)
-            left -= len(data)
-        if left:
-            raise InvalidRequest(INCOMPLETE)
-
-    def getresponse(self) -> Response:
-        return Response(self.sock, current.exchange)
-
-
-class _HTTPConnection(_WatchedConnection, urllib3.connection.HTTPConnection):  # type: ignore[misc]
-    pass
-
-
-class _HTTPSConnection(_WatchedConnection, urllib3.connection.HTTPSConnection):  # type: ignore[misc]
-    pass
-
-
-class Adapter(HTTPAdapter):
-    """An adapter for one host: what ``requests`` finds out for every request, found out once."""
-
-    def __init__(self, origin: str, connections: int, proxy: str | None) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        bundle = next(filter(None, map(os.environ.get, CA_VARIABLES)), None)
-        request = requests.Request("GET", origin).prepare()
-        proxies = {"https": proxy} if proxy else None
-        pool: Any = super().get_connection_with_tls_context(request, bundle or True, proxies)
-        super().cert_verify(pool, origin, bundle or True, None)  # type: ignore[no-untyped-call]
-        secure = origin.startswith("https:")
-        pool.ConnectionCls = _HTTPSConnection if secure else _HTTPConnection
-        self._pool = pool
-        self._request = request
-        self._request.headers.clear()
-
-    def exchange(self, exchange: Exchange, timeout: Any) -> Response:
-        """Send a request and return the response once its headers are there."""
-        current.exchange = exchange
+    def _new_conn(self) -> socket.socket:
+        host = self._dns_host.strip("[]")
         try:
-            response: Any = self.send(self._request, stream=True, timeout=timeout)
-            return response  # type: ignore[no-any-return]
+            found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except UnicodeError as exc:
+            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from exc
+        self.watch.check()
+        failure: OSError | None = None
+        try:
+            for number, (family, kind, protocol, _, address) in enumerate(found):
+                # A network that swallows IPv6 must leave time for IPv4.
+                share = self.watch.left / (len(found) - number)
+                if share <= 0:
+                    raise TimeoutError(TOO_LATE)
+                try:
+                    return self._connected(_Socket(family, kind, protocol), address, share)
+                except OSError as exc:
+                    failure = exc
+            raise failure or OSError("the name has no address")
         finally:
-            del current.exchange  # a thread may be idle for long, and this holds a request
+            failure = None  # its traceback holds this frame, and so a request
 
-    def close(self) -> None:
-        self._pool.close()
-        super().close()
+    def _connected(self, sock: _Socket, address: Any, seconds: float) -> _Socket:
+        try:
+            sock.watch = self.watch
+            for option in (*(self.socket_options or ()), *KEEP_ALIVE_OPTIONS):
+                sock.setsockopt(*option)
+            sock.setblocking(False)
+            self.watch.connect(sock, address, seconds)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        return self._pool
 
-    def cert_verify(self, *args: Any) -> None:
-        pass
+class _HTTPConnection(_WatchedConnection, urllib3.connection.HTTPConnection):
+    pass
 
-    def request_url(self, *args: Any) -> str:
-        return "/"  # the target goes past urllib3, which would normalise it and write it to logs
 
-    def build_response(self, req: Any, resp: Any) -> Any:
-        return resp  # nobody needs a requests.Response here, least of all its cookies
+class _HTTPSConnection(_WatchedConnection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+def _context(bundle: str | None, directory: str | None) -> Any:
+    """Return a context as urllib3 makes it anew for every connection, made to keep watch.
+
+    :param bundle: file of the trusted authorities
+    :param directory: where each has a file of its own
+    """
+    context: Any = create_urllib3_context()
+    context.load_verify_locations(bundle, directory)
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    # urllib3 sets them for each connection, when another may just be copying them.
+    context.set_alpn_protocols = lambda protocols: None
+    context.wrap_socket = functools.partial(_secured, context.wrap_socket)
+    return context
+
+
+def _secured(wrap: Callable[..., ssl.SSLSocket], sock: _Socket, **options: Any) -> ssl.SSLSocket:
+    """Do what ``SSLContext.wrap_socket`` does, under watch."""
+    # The end of a body that ends with the connection must be told (RFC 9112 §9.8).
+    options |= {"do_handshake_on_connect": False, "suppress_ragged_eofs": False}
+    watch, secured = sock.watch, wrap(sock, **options)
+    try:
+        watch.handshake(secured)
+    except BaseException:
+        secured.close()
+        raise
+    return secured

@@ -1,24 +1,33 @@
-"""Talking to an upstream through ``requests``: pools, timeouts, raw reads."""
+"""Talking to an upstream: one request, one response, over a connection that is leased for it."""
 
 from __future__ import annotations
 
 import http.client
+import io
 import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-import requests
-from urllib3.exceptions import HTTPError
-from urllib3.util import Timeout
-
+from .connections import Connections
 from .echo import Echo
-from .exceptions import InvalidRequest, UpstreamTimeout, UpstreamUnreachable
+from .exceptions import INCOMPLETE, InvalidRequest, UpstreamTimeout, UpstreamUnreachable
 from .headers import Headers
+from .http1 import Body, Head, read_head
 from .providers.backend import Backend
 from .reasons import why
-from .transport import Adapter, Exchange, Response
-from .watch import TICK, Watch
+from .transport import Connector
+from .watch import Watch
+
+SEND_TOGETHER = 64 * 1024
+"""Bytes; a body up to this size leaves in one go with its head."""
+
+READ_SIZE = 16 * 1024
+"""Bytes of a large request body that are read from the server's file at a time."""
+
+WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose body has a meaning, so that an upstream reads it."""
 
 
 class UpstreamBroke(Exception):
@@ -94,42 +103,53 @@ def open_upstream(backend: Backend, connections: int) -> Upstream:
 
     :param connections: how many are kept for use again; as many as there are threads
     """
-    return EchoUpstream(backend) if backend.is_echo else HTTPUpstream(backend, connections)
+    if backend.is_echo:
+        return EchoUpstream(backend)
+    settings = backend.settings
+    connector = Connector(backend.origin, proxy=settings.proxy, timeout=settings.connect_timeout)
+    return HTTPUpstream(
+        backend,
+        Connections(connector.connect, kept=connections, idle_timeout=settings.idle_timeout),
+    )
 
 
 class HTTPUpstream:
     """Sends requests to one backend over HTTP."""
 
-    def __init__(self, backend: Backend, connections: int) -> None:
+    def __init__(self, backend: Backend, connections: Connections) -> None:
         self._settings = backend.settings
-        self._adapter = Adapter(backend.origin, connections, backend.settings.proxy)
+        self._connections = connections
         self._host = backend.origin.partition("://")[2]
-        # urllib3 calls "read timeout" what is our tick; the watch knows the real ones.
-        self._timeout = Timeout(connect=self._settings.connect_timeout, read=TICK)
 
     def send(self, outgoing: Outgoing, gone: Callable[[], bool]) -> Incoming:
-        watch = Watch(
-            gone,
-            first_byte_timeout=self._settings.first_byte_timeout,
-            read_timeout=self._settings.read_timeout,
-        )
-        exchange = Exchange(
-            watch, outgoing.method, self._head(outgoing), outgoing.body, outgoing.length
-        )
+        head = self._head(outgoing)
+        watch = Watch(gone, read_timeout=self._settings.read_timeout)
         name = self._settings.name
         try:
-            response = self._adapter.exchange(exchange, self._timeout)
-        except requests.Timeout as exc:
+            return self._answer(watch, outgoing, head)
+        except TimeoutError as exc:
             raise UpstreamTimeout(f"The backend '{name}' did not answer in time.") from exc
-        except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException) as exc:
             raise UpstreamUnreachable(
                 f"The backend '{name}' could not be reached: {why(exc)}."
             ) from exc
-        watch.headers_received()
-        return HTTPIncoming(response, self._settings.read_timeout)
 
     def close(self) -> None:
-        self._adapter.close()
+        self._connections.close()
+
+    def _answer(self, watch: Watch, outgoing: Outgoing, head: bytes) -> HTTPIncoming:
+        sock = self._connections.lease(watch)
+        try:
+            sent = _send(watch, sock, head, outgoing)
+            watch.allow(self._settings.first_byte_timeout)
+            answer = read_head(lambda: watch.receive(sock))
+            watch.allow(None)
+            body = Body(outgoing.method, answer)
+        except BaseException:
+            sock.close()
+            raise
+        taken = sent and _was_read(outgoing, answer.status)
+        return HTTPIncoming(watch, sock, answer, body, self._connections if taken else None)
 
     def _head(self, outgoing: Outgoing) -> bytes:
         """Return the request line and the headers (RFC 9112 §3, §5)."""
@@ -137,32 +157,81 @@ class HTTPUpstream:
         lines += [f"{name}: {value}" for name, value in outgoing.headers.items()]
         if outgoing.body is not None:
             lines.append(f"Content-Length: {outgoing.length}")
+        if outgoing.length and outgoing.method not in WITH_CONTENT:
+            lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _send(watch: Watch, sock: Any, head: bytes, outgoing: Outgoing) -> bool:
+    """Send a request; False when the upstream did not wait for all of it."""
+    body, left = outgoing.body, outgoing.length
+    try:
+        if body is None or (isinstance(body, bytes) and len(body) <= SEND_TOGETHER):
+            return watch.send(sock, head + (body or b"")) and not watch.heard
+        source = io.BytesIO(body) if isinstance(body, bytes) else body
+        going_on = watch.send(sock, head)
+        while going_on and left:
+            piece = _read(source, min(READ_SIZE, left))
+            left -= len(piece)
+            if not left:
+                watch.hear(sock)
+            going_on = watch.send(sock, piece)
+    except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        return False  # it may have answered before it closed the connection
+    return going_on and not watch.heard
+
+
+def _read(source: IO[bytes], size: int) -> bytes:
+    try:
+        piece = source.read(size)
+    except Exception as exc:  # each server has errors of its own for a body that breaks off
+        raise InvalidRequest(INCOMPLETE) from exc
+    if not piece:
+        raise InvalidRequest(INCOMPLETE)
+    return piece
+
+
+def _was_read(outgoing: Outgoing, status: int) -> bool:
+    """Whether an upstream that answered so has read the request's body; else it is what comes next.
+
+    Many do not read what has no meaning (RFC 9110 §9.3.1), nor what they refuse.
+    """
+    return not outgoing.length or (outgoing.method in WITH_CONTENT and 200 <= status < 300)
 
 
 class HTTPIncoming:
     """A response whose body can also be fed from its socket; see :mod:`llmauth.pump`.
 
-    :param read_timeout: seconds between two reads
+    :param connections: where the socket may return to once the body is complete; None for nowhere
     """
 
-    def __init__(self, response: Response, read_timeout: float) -> None:
-        self._response = response
-        self.sock = response.sock
-        self.body = response.body
-        self.read_timeout = read_timeout
-        self.status = response.status
-        self.reason = response.reason
-        self.headers: Headers = response.fields
+    def __init__(
+        self, watch: Watch, sock: Any, head: Head, body: Body, connections: Connections | None
+    ) -> None:
+        self._watch = watch
+        self._connections = connections
+        self._closed = False
+        self.sock = sock
+        self.body = body
+        self.read_timeout = watch.read_timeout
+        self.status = head.status
+        self.reason = head.reason
+        self.headers: Headers = head.headers
 
     def chunks(self) -> Iterator[bytes]:
         try:
-            yield from self._response.chunks()
+            yield from self.body.chunks(lambda: self._watch.receive(self.sock))
         except (OSError, http.client.HTTPException) as exc:
             raise UpstreamBroke(str(exc)) from exc
 
     def close(self) -> None:
-        self._response.close()
+        if self._closed:
+            return
+        self._closed = True
+        if self._connections and self.body.reusable:
+            self._connections.give_back(self.sock)
+        else:
+            self.sock.close()
 
 
 class EchoUpstream:

@@ -24,7 +24,7 @@ DOORS = {
 }
 """Through which a client's text comes to each cache of the package."""
 
-OTHERS = {"is_credential", "_tell_of_tls"}
+OTHERS = {"_is_credential", "_tell_of_tls"}
 """Of a bound that the redactor's own tests show, and of no argument."""
 
 END = b"Host: proxy\r\nConnection: close\r\n\r\n"

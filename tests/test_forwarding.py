@@ -179,6 +179,50 @@ def test_headers_come_back_unrenamed_and_hop_by_hop_ones_do_not(proxy, upstream)
     assert "x-request-id" not in names
 
 
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+@pytest.mark.parametrize(
+    "lines",
+    ["Content-Length: 5, 5", "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 05"],
+    ids=["a list", "two lines", "leading zero"],
+)
+def test_a_length_said_in_another_way_arrives_as_one(proxy, upstream, lines, method):
+    body = b"abcde" if method == "POST" else b""
+    upstream.answer = raw(f"HTTP/1.1 200 OK\r\n{lines}\r\n\r\n".encode() + body, close=False)
+    answer = proxy.exchange(request_bytes("/v1/x", "Connection: close", method=method))
+    head, _, received = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    assert lengths == [b"Content-Length: 5"]
+    assert received == body
+
+
+@pytest.mark.parametrize("length", ["5, 6", "5,", "+5", "", "abc"])
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+def test_a_length_that_is_not_one_number_is_a_502(proxy, upstream, caplog, length, method):
+    upstream.answer = raw(
+        f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode() + b"abcde"
+    )
+    assert proxy.request(method, "/v1/x", body=b"{}").status == 502
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["length", "chunks", "204", "500"],
+)
+def test_no_content_type_is_invented(proxy, upstream, answer):
+    upstream.answer = raw(answer, close=False)
+    assert proxy.request("POST", "/v1/x", body=b"{}").header("content-type") is None
+    upstream.answer = whole(b"x", "200 OK", ("Content-Type: a/b", "Content-Type: a/b"))
+    assert proxy.request("POST", "/v1/x", body=b"{}").header("content-type") == "a/b"
+
+
 def test_compressed_bodies_stay_compressed(proxy, upstream):
     packed = gzip.compress(b"hello" * 1000)
     upstream.answer = whole(packed, "200 OK", ("Content-Encoding: gzip",))

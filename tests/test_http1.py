@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.http1 import BadResponseError, Body, ChunkedDecoder, NoResponseError, read_head
+from llmauth.http1 import (
+    BadResponseError,
+    Body,
+    ChunkedDecoder,
+    NoResponseError,
+    is_refusal,
+    read_head,
+)
 
 
 def receiver(data: bytes, sizes: list[int]):
@@ -115,6 +122,30 @@ def test_any_bytes_are_chunks_or_a_clear_error(data):
         b"Content-Length: -1\r\n",
         b"Content-Length: +1\r\n",
         b"Content-Length: 1_0\r\n",
+        b"Content-Length: 1,\r\n",
+        b"Content-Length: ,1\r\n",
+        b"Content-Length: 1,,1\r\n",
+        b"Content-Length: 1, +1\r\n",
+        b"Content-Length: 1 1\r\n",
+        b"Content-Length: 1\r\n 1\r\n",
+        b"Content-Length: 1;1\r\n",
+        b"Content-Length: 0x1\r\n",
+        b"Content-Length: 1.0\r\n",
+        b"Content-Length: \xb2\r\n",
+        b"Content-Length: \xa01\r\n",
+        b"Content-Length: \x0b1\r\n",
+        b"Content-Length: 1\r\nContent-Length:\r\n",
+        b"Content-Length:\r\n",
+        b"Content-Length: " + b"9" * 19 + b"\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: identity\r\nContent-Length: 0\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: chunked,\r\n",
+        b"Transfer-Encoding:\r\n",
+        b"Transfer-Encoding: chunked\xa0\r\n",
+        b"Transfer-Encoding: \x0bchunked\r\n",
+        b"Transfer-Encoding: chunked;x=1\r\n",
         b"Transfer-Encoding: gzip, chunked\r\n",
         b"Transfer-Encoding: chunked, chunked\r\n",
         b"Transfer-Encoding: xchunked\r\n",
@@ -126,6 +157,51 @@ def test_any_bytes_are_chunks_or_a_clear_error(data):
 def test_framing_on_which_two_parties_could_disagree_is_refused(headers):
     with pytest.raises(BadResponseError):
         read(HEAD + headers + b"\r\n0\r\n\r\n", [])
+
+
+LENGTHS = {
+    "one": b"Content-Length: 5\r\n",
+    "a list": b"Content-Length: 5, 5\r\n",
+    "a list of many": b"Content-Length: 5,5 ,\t5\r\n",
+    "two lines": b"Content-Length: 5\r\nContent-Length: 5\r\n",
+    "two lines apart": b"Content-Length: 5\r\nX: y\r\ncontent-length: 5\r\n",
+    "a list and a line": b"Content-Length: 5, 5\r\nContent-Length: 5\r\n",
+    "other spellings": b"Content-Length: 05, 5\r\nContent-Length: 005\r\n",
+    "leading zeros": b"Content-Length: 005\r\n",
+    "spaces": b"Content-Length: \t 5 \t\r\n",
+    "a space before the colon": b"Content-Length : 5\r\n",
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("lines", LENGTHS)
+def test_a_length_that_is_said_more_than_once_is_handed_on_once(lines, method):
+    head = read_head(receiver(HEAD + LENGTHS[lines] + b"\r\nabcde", []))
+    body = Body(method, head)
+    assert [value for name, value in head.headers if name.lower() == "content-length"] == ["5"]
+    if method == "GET":
+        assert b"".join(body.chunks(lambda: b"")) == b"abcde"
+        assert body.reusable
+
+
+@pytest.mark.parametrize("line", ["1, 2", "1,", "+1", "abc", "", "-1"])
+@pytest.mark.parametrize("status", [b"200", b"204", b"304"])
+def test_a_length_that_is_none_is_refused_also_where_there_is_no_body(line, status):
+    """It would be handed on, and the next one trip over it."""
+    data = b"HTTP/1.1 %b X\r\nContent-Length: %b\r\n\r\n" % (status, line.encode())
+    with pytest.raises(BadResponseError):
+        Body("HEAD", read_head(receiver(data, [])))
+
+
+def test_what_a_message_has_once_is_one_when_it_is_said_twice_alike():
+    twice = b"Content-Type: a/b\r\ncontent-type: a/b\r\nX: y\r\nX: y\r\nETag: 1\r\nETag: 2\r\n"
+    assert read_head(receiver(HEAD + twice + b"\r\n", [])).headers == [
+        ("Content-Type", "a/b"),
+        ("X", "y"),
+        ("X", "y"),
+        ("ETag", "1"),
+        ("ETag", "2"),
+    ]
 
 
 def test_chunked_overrides_a_length_which_is_not_passed_on():
@@ -145,8 +221,41 @@ def test_chunked_overrides_a_length_which_is_not_passed_on():
         (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", True),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nmore", False),
-        (b"HTTP/1.1 204 None\n\n", True),
+        (b"HTTP/1.1 204 None\n\n", False),
+        (b"HTTP/1.1 204 None\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 304 Same\r\n\r\n", False),
+        (b"HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", True),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", False),
+        (HEAD + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
+        (
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n",
+            False,
+        ),
     ],
 )
 def test_when_a_connection_is_used_again(head, reusable):
+    """Never after a 204 or 304, whose body, if there is one against all rules, may still come."""
     assert read(head, [])[1].reusable == reusable
+
+
+def test_after_an_answer_to_head_a_connection_is_never_used_again():
+    assert not read(HEAD + b"Content-Length: 0\r\n\r\n", [], "HEAD")[1].reusable
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"HTTP/1.1 301 Moved", True),
+        (b"HTTP/1.1 200 OK", False),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 413 No", True),
+        (b"HTTP/1.1 103 Hints\nX: y\n\nHTTP/1.1 503", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", False),
+        (b"HTTP/1.1 103 Hints\r\nX: HTTP/1.1 200 OK\r\n\r\n", False),
+        (b"HTTP/1.", False),
+        (b"", False),
+    ],
+)
+def test_whether_a_refusal_has_begun(data, refusal):
+    assert is_refusal(data) == refusal

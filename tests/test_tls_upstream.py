@@ -18,12 +18,18 @@ from servers import (
     TIMEOUT,
     Listener,
     Upstream,
+    raw,
     read_all,
     request_bytes,
     running_proxy,
     whole,
 )
 from test_streams import EVENT, HEAD, Held, chunk, read_until
+
+from llmauth.providers.backend import Backend
+from llmauth.transport import Connector
+from llmauth.upstream import Outgoing, UpstreamBroke, open_upstream
+from llmauth.watch import Watch, unread
 
 PROXY_PASSWORD = "password-of-the-company"
 
@@ -204,3 +210,152 @@ def test_a_proxy_that_does_not_let_through_is_a_502(provider, company, caplog, t
     assert "proxy" in reply.error["message"]
     assert "w-secret" not in caplog.text
     assert provider.requests == []
+
+
+# How a connection ends (RFC 9112 §9.8)
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+UNFRAMED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it"
+
+
+def told(data: bytes):
+    """Answer with these bytes, and say that they are all."""
+
+    def answer(request) -> None:
+        request.sock.sendall(data)
+        request.sock.unwrap()
+
+    return answer
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
+def ending(request, authority, trusted, company):
+    """A provider that speaks one version of TLS, and the ways to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = request.param
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    provider = Upstream(context)
+    url = f"http://user:{PROXY_PASSWORD}@127.0.0.1:{company.port}"
+    yield provider, {"direct": {}, "through a proxy": {"OPENAI_PROXY": url}}
+    provider.stop()
+
+
+WAYS = ["direct", "through a proxy"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", [told, raw], ids=["told", "cut"])
+def test_a_body_that_ends_with_the_connection_is_whole_only_if_the_end_is_told(ending, end, way):
+    """An attacker on the line can cut a connection, but cannot say that it has ended."""
+    provider, ways = ending
+    provider.answer = end(UNFRAMED)
+    with running_proxy(provider, ways[way]) as proxy:
+        received = proxy.exchange(request_bytes("/v1/x"))
+    assert b"all of it" in received
+    assert received.endswith(b"0\r\n\r\n") == (end is told)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", [told, raw], ids=["told", "cut"])
+def test_the_same_where_a_thread_carries_the_answer(ending, end, way):
+    provider, ways = ending
+    provider.answer = end(UNFRAMED)
+    with running_proxy(provider, ways[way]) as proxy:
+        state = proxy.server.state
+        backend = Backend(state.settings.backends["openai"])
+        with contextlib.closing(open_upstream(backend, 1)) as upstream:
+            incoming = upstream.send(Outgoing("GET", "/v1/x", {}), lambda: False)
+            expected = contextlib.nullcontext() if end is told else pytest.raises(UpstreamBroke)
+            with contextlib.closing(incoming), expected:
+                assert b"".join(incoming.chunks()) == b"all of it"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        HEAD + chunk(EVENT) + b"0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ],
+    ids=["length", "chunks", "none"],
+)
+def test_an_answer_whose_length_is_known_is_whole_however_the_connection_ends(ending, answer):
+    provider, _ = ending
+    provider.answer = raw(answer)
+    with running_proxy(provider) as proxy:
+        reply = proxy.request("POST", "/v1/x", body=b"{}")
+        assert (reply.status, reply.body) in [(200, b"abc"), (200, EVENT), (204, b"")]
+
+
+def test_a_connection_that_ends_without_an_answer_is_a_502_that_says_so(ending):
+    provider, _ = ending
+    provider.answer = raw(b"")
+    with running_proxy(provider) as proxy:
+        reply = proxy.request("POST", "/v1/x", body=b"{}")
+    assert reply.status == 502
+    assert "it closed the connection without an answer" in reply.error["message"]
+
+
+# What else comes on a connection
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+def test_what_comes_after_an_answer_over_tls_is_nobodys(ending, late, way):
+    provider, ways = ending
+    forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+    # As long as a record of TLS, so that what comes after it is read by nobody.
+    size = 16 * 1024 - len(b"HTTP/1.1 200 OK\r\nContent-Length: 16336\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
+    provider.answer = raw(answer if late else answer + forged, close=False)
+    with running_proxy(provider, ways[way]) as proxy:
+        assert len(proxy.request("POST", "/v1/first", body=b"{}").body) == size
+        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+        if late:
+            provider.requests[0].sock.sendall(forged)
+        provider.answer = whole(b"own")
+        assert proxy.request("POST", "/v1/second", body=b"{}").body == b"own"
+    assert provider.connections == 2
+
+
+def test_what_is_decrypted_already_is_seen_though_the_socket_does_not_show_it(provider, trusted):
+    provider.answer = raw(b"two", close=False)
+    watch = Watch(lambda: False, read_timeout=TIMEOUT)
+    with Connector(provider.url, proxy=None, timeout=TIMEOUT).connect(watch) as sock:
+        watch.send(sock, b"GET / HTTP/1.1\r\n\r\n")
+        watch.until_readable(sock)
+        while (first := unread(sock, 1)) is None:  # a ticket
+            watch.until_readable(sock)
+        assert (first, unread(sock), unread(sock)) == (b"t", b"wo", None)
+
+
+def test_a_ticket_for_another_session_is_no_answer(ending):
+    """A server may send some whenever it likes; the connection is used again."""
+    provider, _ = ending
+    with running_proxy(provider) as proxy:
+        for _ in range(3):
+            assert proxy.request("POST", "/v1/x", body=b"{}").status == 200
+    assert provider.connections == 1
+
+
+def test_a_large_body_goes_out_on_a_fresh_connection_though_tickets_wait_to_be_read(ending):
+    provider, _ = ending
+    body = bytes(range(256)) * 40_000
+    with running_proxy(provider) as proxy:
+        for _ in range(2):
+            assert proxy.request("POST", "/v1/files", body=body).status == 200
+    assert [request.body for request in provider.requests] == [body] * 2
+    assert provider.connections == 1
+
+
+def test_the_authorities_are_read_once(provider, trusted, monkeypatch):
+    """Reading them for each connection, as urllib3 does, costs more than all the rest of it."""
+    read = []
+    load = ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args: read.append(1) or load(*args)
+    )
+    with running_proxy(provider) as proxy:
+        for _ in range(3):
+            assert proxy.request("HEAD", "/v1/x").status == 200
+    assert (provider.connections, len(read)) == (3, 1)

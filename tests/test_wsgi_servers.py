@@ -200,3 +200,10 @@ def test_without_a_key_it_does_not_start(name):
     said = (ended.stdout + ended.stderr).decode()
     assert "API key not configured" in said
     assert "hosting.py" not in said  # gunicorn may show a traceback of its own, with two workers
+
+
+def test_no_content_type_is_invented(hosted, upstream):
+    for answer in (whole(), whole(b"", "204 No Content"), whole(b"no", "500 Oops")):
+        upstream.answer = answer
+        with hosted.open(request_bytes("/v1/x", "Connection: close")) as sock:
+            assert b"content-type" not in read_all(sock).partition(b"\r\n\r\n")[0].lower()

@@ -5,18 +5,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 from collections.abc import Callable
+from unittest import mock
 
 from growth import ALLOWED, TIMES, growth
+from urllib3.util.wait import wait_for_read
 from waitress.adjustments import Adjustments
 
+from llmauth import watch
 from llmauth.addresses import Clients, parse_network
+from llmauth.connections import Connections
 from llmauth.credentials import KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.exceptions import ClientDisconnected, RequestRefused
 from llmauth.guard import header_getter, raw_target
 from llmauth.headers import HOP_BY_HOP, request_headers, response_headers
 from llmauth.http1 import BadResponseError, Body, NoResponseError, read_head
 from llmauth.intake import Parser
+from llmauth.providers.backend import Backend
 from llmauth.redactor import Redactor
+from llmauth.settings import BackendSettings
+from llmauth.upstream import HTTPUpstream, Outgoing, UpstreamBroke
 
 SIZE = 1000  # characters
 KEY = "fuzz-key-0123456789abcdef"
@@ -93,11 +104,86 @@ def redaction(data: bytes) -> None:
     assert grown <= ALLOWED, f"{TIMES} times the text costs {grown:.0f} times as much"
 
 
+LATER = b"\xff\xfe"
+"""What stands between the bytes that answer the first of two requests, and those that come once
+it has been answered."""
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+_STATUS = re.compile(rb"^HTTP/1\.[01] ([2-5]\d\d)", re.MULTILINE)
+_SECOND = b"the second answer"
+_HONEST = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_SECOND), _SECOND)
+_FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+_BACKEND = Backend(BackendSettings("fuzz", "http://127.0.0.1:9", "none", "FUZZ_KEY"))
+
+
+class _Far:
+    """An upstream and the connection to it: each request that is sent gets the next answer."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self.fileno, self.recv = self._near.fileno, self._near.recv
+
+    def send(self, data: memoryview) -> int:
+        self.say(self._answers.pop(0))
+        return len(data)
+
+    def say(self, data: bytes) -> None:
+        self._far.sendall(data)
+        if data and self.fileno() >= 0:
+            wait_for_read(self._near, 1.0)
+
+    def has_more(self) -> bool:
+        return self.fileno() >= 0 and wait_for_read(self._near, 0)
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
+
+
+def two_requests(data: bytes) -> None:
+    """What an upstream sends for one request, and then, before it gets another.
+
+    The first byte says what the first request is like.
+    """
+    kind, (answer, _, late) = (data or b"\0")[0], data[1:].partition(LATER)
+    method, body = _METHODS[kind % 7], b"{}" if kind & 8 else None
+    status = _STATUS.search(answer)
+    doubtful = method == "HEAD" or (status and status[1] in (b"204", b"304"))
+    if body and status:
+        doubtful = doubtful or method[0] != "P" or not status[1].startswith(b"2")
+    # Where nobody can know that nothing of the first is due any more, something is.
+    far = _Far(answer, (_FORGED if doubtful else b"") + _HONEST)
+    other = _Far(_HONEST)
+    first = Outgoing(method, "/1", {}, body, len(body or b""))
+    opened = iter((far, other))
+    connections = Connections(lambda _: next(opened), kept=2, idle_timeout=55.0)
+    upstream = HTTPUpstream(_BACKEND, connections)
+    with contextlib.closing(far), contextlib.closing(other), mock.patch.object(watch, "TICK", 0):
+        with contextlib.suppress(ClientDisconnected, RequestRefused, UpstreamBroke):
+            _content(upstream, first, far, other)
+        with contextlib.suppress(OSError):
+            far.say(late)
+        second = Outgoing("POST", "/2", {}, b"{}", 2)
+        assert _content(upstream, second, far, other) == _SECOND, "bytes of another answer"
+
+
+def _content(upstream: HTTPUpstream, outgoing: Outgoing, *ends: _Far) -> bytes:
+    """Ask, and give up when nothing more comes."""
+    incoming = upstream.send(outgoing, lambda: not any(end.has_more() for end in ends))
+    try:
+        return b"".join(incoming.chunks())
+    finally:
+        incoming.close()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "request": request,
     "credentials": credentials,
     "response": response,
     "redaction": redaction,
+    "two_requests": two_requests,
 }
 
 
