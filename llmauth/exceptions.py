@@ -37,6 +37,7 @@ from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from .controls import visible
 from .misplaced import hidden
 
 
@@ -65,7 +66,8 @@ def error_body(
     :param status: Google's ``error.status``
     :param code: OpenAI's ``error.code``
     """
-    error = {"message": message, "type": type, "param": None, "code": code, "status": status}
+    shown = visible(message)  # it may name what a client or a provider sent
+    error = {"message": shown, "type": type, "param": None, "code": code, "status": status}
     body: dict[str, Any] = {"type": "error", "error": error}
     if request_id:
         body["request_id"] = request_id
