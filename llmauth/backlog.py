@@ -26,8 +26,8 @@ class Backlog(Generic[_Item]):
     :param work: takes items in their order; when it raises, they are dropped
     :param tell: is called by the thread with the number of items that were dropped since the last
         time, as soon as it works again
-    :param gathering: seconds in which items gather before the thread takes them: each time that it
-        wakes, it takes Python's lock from the requests
+    :param gathering: seconds between two times that the thread takes what has gathered: each time
+        that it wakes, it takes Python's lock from the requests
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class Backlog(Generic[_Item]):
         while not self._closed:
             self._arrived.wait(TELLING if self._dropped else None)
             self._arrived.clear()
-            time.sleep(self._gathering)
             self._work_off()
+            time.sleep(self._gathering)
 
     def _work_off(self) -> None:
         while batch := self._taken(_BATCH):

@@ -25,7 +25,7 @@ MAX_WAITING = 10_000
 FLUSH_SECONDS = 2.0
 """Time that the end of the program has for lines that wait."""
 
-_GATHERING = 0.02
+_GATHERING = 0.005
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
