@@ -32,6 +32,7 @@ MAX_WAITING = 2048
 """Events that are held back at most."""
 
 _MAX_TEXTS = 64
+_OFTEN = 512  # characters; as much is looked at with each piece
 _ENDS = {"lines": re.compile(rb"\n"), "events": re.compile(rb"\r\n\r\n|\n\n|\r\r")}
 # What every event of a stream repeats; a model says nothing there.
 _FIXED = frozenset({
@@ -49,6 +50,12 @@ class _Spoken:
         self.safe = 0  # characters that may be shown, these included
         self.spans: list[Span] = []
         self.shown = 0
+        self.looked_at = 0  # characters, likewise
+        self.enough = 0  # characters with which it is worth looking again, likewise
+
+    @property
+    def end(self) -> int:
+        return self.base + len(self.text)
 
 
 class _Piece(NamedTuple):
@@ -81,8 +88,15 @@ class Speech:
             start = spoken.base + len(spoken.text) - len(holder[name])
             pieces.append(_Piece(spoken, holder, name, start))
         for piece in pieces:
-            self._look(piece.spoken, final=False)
+            if piece.spoken.end >= piece.spoken.enough:
+                self._look(piece.spoken, final=False)
         return pieces
+
+    def catch_up(self) -> None:
+        """Look at what has not been looked at, before it is shown though more may belong to it."""
+        for spoken in self._spoken.values():
+            if spoken.looked_at < spoken.end:
+                self._look(spoken, final=False)
 
     def end(self) -> None:
         """Nothing more will be said."""
@@ -110,6 +124,10 @@ class Speech:
         if not final:
             end = held_from(self._redactor, spoken.text, spoken.spans)
         spoken.safe = spoken.base + end
+        spoken.looked_at = spoken.end
+        # What is held back is not searched again for every piece that is added to it.
+        held = spoken.end - spoken.safe
+        spoken.enough = spoken.end + (held // 2 if held > _OFTEN else 0)
 
 
 class _Event(NamedTuple):
@@ -192,15 +210,18 @@ class EventRedactor:
 
     def _release(self) -> bytes:
         shown = []
-        while self._waiting and (self._waiting[0].safe or self._is_full):
+        part = 1.0
+        if self._is_full(part):
+            self._speech.catch_up()
+            part = 0.75  # or the next event would have all of it looked at again
+        while self._waiting and (self._waiting[0].safe or self._is_full(part)):
             event = self._waiting.popleft()
             self._waits -= len(event.text)
             shown.append(self._shown(event))
         return b"".join(shown)
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._waiting) > MAX_WAITING or self._waits > self._limit
+    def _is_full(self, part: float) -> bool:
+        return len(self._waiting) > part * MAX_WAITING or self._waits > part * self._limit
 
     def _rest(self) -> bytes:
         self._speech.end()
