@@ -1,4 +1,4 @@
-"""Streams in which a secret may begin again and again: the work is in proportion to their length."""
+"""Streams in which a secret may begin again and again: the work is in proportion to length."""
 
 from __future__ import annotations
 
