@@ -13,7 +13,7 @@ from .exceptions import RequestRefused, Unavailable
 from .extension import State
 from .guard import RequestInfo, refusal_headers
 from .handover import Nothing, take_connection
-from .journal import Journal, logger
+from .journal import Journal, Line, logger
 from .relay import PolledRelay
 from .streams import Stream
 
@@ -134,9 +134,7 @@ class _Answer:
     def _log(self) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        now = time.perf_counter()
-        first = self._first or now
-        self._journal.put(
-            (time.time(), self._info, self._environ["REQUEST_METHOD"], self._status, self._sent)
-            + ((first - self._info.started) * 1000, (now - self._info.started) * 1000)
-        )
+        now, began = time.perf_counter(), self._info.started
+        method, first = self._environ["REQUEST_METHOD"], self._first or now
+        times = (first - began) * 1000, (now - began) * 1000
+        self._journal.put(Line.of(self._info, method, self._status, self._sent, *times))

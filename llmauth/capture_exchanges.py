@@ -11,6 +11,7 @@ from typing import Any
 MAX_OPEN = 1000
 """Exchanges without an end that are kept in mind."""
 
+_LATEST = 1e11  # seconds; what is no time of any clock is not calculated with
 _ENDS = frozenset({"outbound_response", "stream_end"})
 
 
@@ -45,7 +46,9 @@ class Seen:
 
     def at(self, event: dict[str, Any]) -> float | None:
         moment = event.get("timestamp_unix")
-        return float(moment) if isinstance(moment, (int, float)) else None
+        if not isinstance(moment, (int, float)) or not 0 <= moment < _LATEST:
+            return None
+        return float(moment)
 
 
 def exchanges(lines: Iterable[str]) -> Iterator[Seen]:
@@ -71,6 +74,12 @@ def _event(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None  # a line cut off by a crash
     return event if isinstance(event, dict) and isinstance(event.get("direction"), str) else None
+
+
+def metadata(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what an event says of itself."""
+    found = event.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def timings(seen: Seen) -> tuple[float, float, float]:
@@ -121,10 +130,17 @@ def messages(payload: Any) -> list[tuple[str, str]]:
 
 def text_of(content: Any) -> str:
     """Return the text in a message, wherever its API keeps it."""
+    try:
+        return _text_of(content)
+    except RecursionError:
+        return "[nested too deeply]"
+
+
+def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(text_of(part) for part in content)
+        return "".join(_text_of(part) for part in content)
     if not isinstance(content, dict):
         return ""
     kind = content.get("type")
@@ -133,7 +149,7 @@ def text_of(content: Any) -> str:
     for name in ("text", "thinking", "content", "parts", "delta", "message", "candidates",
                  "choices", "output", "content_block", "error"):  # fmt: skip
         if content.get(name):
-            return text_of(content[name])
+            return _text_of(content[name])
     if isinstance(content.get("response"), str):
         return str(content["response"])
     if kind in ("image", "image_url", "input_image") or "inlineData" in content:

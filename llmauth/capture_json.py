@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .controls import CONTROLS
 from .redactor import Redactor
 
 REMEMBERED = 4096
@@ -16,7 +17,7 @@ LONGEST = 512
 """Characters of a value that is remembered."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
-_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(f"[{CONTROLS}]")
 
 
 class SafeJSON:
@@ -70,8 +71,8 @@ class SafeJSON:
 def dumps(value: Any) -> str:
     line = _ENCODER.encode(value)
     # What JSON allows as it is, but terminals obey and str.splitlines() splits at.
-    return line if line.isprintable() else _CONTROLS.sub(_escape, line)
+    return line if line.isascii() and line.isprintable() else _CONTROL.sub(_escape, line)
 
 
 def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match.group()):04x}"
+    return json.dumps(match.group())[1:-1]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .capture_messages import framed
+from .capture_messages import TAKEN, framed
 from .redactor import Redactor
 
 # The package's own __init__ would import Flask and all, which takes ten times as long.
@@ -32,13 +32,16 @@ main()
 
 _LAST_WORDS = 300  # characters
 _DYING = 1.0  # seconds
+_STUCK = b"Timeout ("  # says faulthandler, before it ends the process
 
 
 class WriterProcess:
     """Starts it, sends it events and the secrets to mask, and hears what it has to say.
 
     :param arguments: of `CaptureWriter`
+    :param patience: seconds after which it ends itself when it is stuck with one message
     :param heard: called by another thread with what the process tells, see `capture_child.tell`
+    :param taken: called by that thread when the oldest message that was sent has been written
     :param missing: called by that thread with the reason when it has ended
     :raises OSError: it cannot be started
     """
@@ -48,13 +51,16 @@ class WriterProcess:
         arguments: dict[str, Any],
         redactor: Redactor,
         *,
+        patience: float,
         heard: Callable[..., None],
+        taken: Callable[[], None],
         missing: Callable[[str], None],
     ) -> None:
         self.ended = False
-        self._arguments = arguments
+        self._first_message = arguments, patience
         self._redactor = redactor
         self._heard = heard
+        self._taken = taken
         self._missing = missing
         self._known = 0
         self._begun = threading.Event()
@@ -62,15 +68,20 @@ class WriterProcess:
         self._thread = threading.Thread(target=self._listen, name="capture-reports", daemon=True)
         self._thread.start()
 
+    @property
+    def begun(self) -> bool:
+        """True once it has said something, or has ended."""
+        return self._begun.is_set()
+
     def send(self, events: Sequence[bytes], dropped: int) -> None:
         """Send packed events, after all secrets that were known when they happened.
 
         :raises OSError: the process has ended, and has not had these events
         """
         if not self._begun.is_set():
-            self._write(self._arguments)
+            self._write(self._first_message)
             self._begun.wait()
-        if self.ended:
+        if self.ended or self._process.stdin.closed:  # type: ignore[union-attr]
             raise BrokenPipeError
         self._known, added, observed = self._redactor.learned_since(self._known)
         self._write((added, observed, events, dropped))
@@ -100,16 +111,21 @@ class WriterProcess:
         last_words = ""
         with self._process.stdout as stdout:  # type: ignore[union-attr]
             for line in stdout:
-                if line.startswith(b'{"failures"'):
+                if line.endswith(TAKEN):
+                    self._taken()
+                elif line.startswith(b'{"failures"'):
                     self._heard(**json.loads(line))
                     self._begun.set()
+                elif line.startswith(_STUCK):
+                    last_words = "it was stuck with an event"
+                    break
                 else:
                     last_words = line.decode("utf-8", "replace").strip()[:_LAST_WORDS] or last_words
         status = self._process.wait()
         self.ended = True
         how = f"signal {-status}" if status < 0 else f"status {status}"
         how += f": {self._redactor.text(last_words)}" if last_words else ""
-        self._missing(f"has ended ({how}), what it had not written is lost")
+        self._missing(f"has ended ({how})")
         self._begun.set()
 
 

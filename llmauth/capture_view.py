@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,14 @@ from http import HTTPStatus
 from typing import Any, BinaryIO, TextIO
 from urllib.parse import parse_qsl, urlsplit
 
-from .capture_exchanges import Seen, exchanges, messages, streamed_text, timings
+from .capture_exchanges import Seen, exchanges, messages, metadata, streamed_text, timings
+from .controls import visible, visible_prose
 
 WIDTH = 80
 POLL_INTERVAL = 0.25
 """Seconds between looks at a file that is followed."""
 
 _BOLD, _DIM, _RED, _GREEN, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def show(lines: Iterable[str], out: TextIO, *, color: bool) -> None:
@@ -63,61 +62,82 @@ def _replaced(path: str, file: BinaryIO) -> bool:
         return False
 
 
-def _conversation(seen: Seen, *, color: bool) -> str:
-    def paint(code: str, text: str) -> str:
-        return f"{code}{text}{_RESET}" if color else text
+class _Page:
+    """Lines for a terminal, all of them made by :meth:`add`, so that nothing drives it but colours.
 
-    dropped = (seen.end.get("metadata") or {}).get("dropped_events")
+    :param color: use them
+    """
+
+    def __init__(self, *, color: bool) -> None:
+        self._color = color
+        self._lines: list[str] = []
+
+    def add(self, text: object, style: str = "", *, indent: str = "", hanging: str = "") -> None:
+        """Add a text, wrapped, with its line breaks and tabs.
+
+        :param indent: before each line
+        :param hanging: more of it before the lines that one goes on in
+        """
+        for paragraph in visible_prose(str(text)).split("\n"):
+            for line in _wrapped(paragraph, hanging):
+                line = indent + line if line else ""
+                painted = self._color and style and line
+                self._lines.append(f"{style}{line}{_RESET}" if painted else line)
+
+    def heading(self, text: object, style: str) -> None:
+        """Add a line that is wrapped when it is long, whatever it holds."""
+        self.add(visible(str(text)), style, hanging="  ")
+
+    def spoken(self, role: str, text: str) -> None:
+        """Add what somebody said."""
+        self.add(visible(role) + ":", _GREEN, indent="  ")
+        self.add(text, indent="    ")
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _wrapped(text: str, hanging: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH - 4, subsequent_indent=hanging, replace_whitespace=False, drop_whitespace=True
+    ) or [""]
+
+
+def _conversation(seen: Seen, *, color: bool) -> str:
+    page = _Page(color=color)
+    dropped = metadata(seen.end).get("dropped_events")
     if dropped and not seen.request:
-        return paint(_RED, f"({dropped} events are missing: the capture could not keep up)") + "\n"
-    request, response, meta = seen.request, seen.response, seen.request.get("metadata") or {}
+        page.heading(f"({dropped} events are missing: the capture could not keep up)", _RED)
+        return str(page)
+    request, response = seen.request, seen.response
     moment = str(request.get("timestamp_iso") or response.get("timestamp_iso") or "")[11:23]
-    title = f"{moment} {meta.get('method', '?')} {meta.get('url', '?')}"
-    lines = [paint(_BOLD, line) for line in _wrapped(title, "  ")]
+    asked = metadata(request)
+    page.heading(f"{moment} {asked.get('method', '?')} {asked.get('url', '?')}", _BOLD)
     names = ("key_name", "backend", "model")
-    about = [f"{name.removesuffix('_name')} {v}" for name in names if (v := request.get(name))]
-    lines += [paint(_DIM, line) for line in _wrapped(", ".join([*about, seen.request_id]), "  ")]
+    known = [f"{name.removesuffix('_name')} {v}" for name in names if (v := request.get(name))]
+    page.heading(", ".join([*known, seen.request_id]), _DIM)
     for role, text in messages(request.get("payload")):
-        lines += _spoken(paint(_GREEN, role), role, text)
+        page.spoken(role, text)
     answer = streamed_text("".join(seen.streamed)) if seen.streamed else ""
     answer = answer or "\n\n".join(text for _, text in messages(response.get("payload")))
     if answer:
-        lines += _spoken(paint(_GREEN, "answer"), "answer", answer)
-    error = (seen.end.get("metadata") or {}).get("error")
-    if error:
-        lines += [paint(_RED, line) for line in _wrapped(f"broken off: {error}", "  ")]
-    lines += [paint(_DIM, line) for line in _wrapped(_summary(seen), "  ")]
-    return "\n".join(lines) + "\n"
+        page.spoken("answer", answer)
+    if error := metadata(seen.end).get("error"):
+        page.heading(f"broken off: {error}", _RED)
+    page.heading(_summary(seen), _DIM)
+    return str(page)
 
 
 def _summary(seen: Seen) -> str:
-    status = (seen.response.get("metadata") or {}).get("status")
+    status = metadata(seen.response).get("status")
     parts = [f"status {status}" if status else "no response"]
     send, wait, receive = timings(seen)
     parts.append(f"first byte after {send + wait:.0f} ms, {receive:.0f} ms to the end")
     length = seen.end.get("content_length")
     if isinstance(length, int):
         parts.append(f"{length} bytes")
-    notes = {str(e["metadata"]["note"]) for e in seen.events.values() if _has_note(e)}
+    notes = {str(metadata(e)["note"]) for e in seen.events.values() if "note" in metadata(e)}
     return ", ".join([*parts, *sorted(notes)])
-
-
-def _has_note(event: dict[str, Any]) -> bool:
-    return isinstance(event.get("metadata"), dict) and "note" in event["metadata"]
-
-
-def _spoken(painted: str, role: str, text: str) -> list[str]:
-    lines = [line for paragraph in text.split("\n") for line in _wrapped(paragraph, "")]
-    indented = [f"    {line}" if line else "" for line in lines]
-    return [f"  {painted}:", *indented] if role else indented
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    # What was captured must not drive the terminal.
-    text = _CONTROLS.sub(lambda m: m.group().encode("unicode_escape").decode("ascii"), text)
-    return textwrap.wrap(
-        text, WIDTH - 4, subsequent_indent=indent, replace_whitespace=False, drop_whitespace=True
-    ) or [""]
 
 
 def har(lines: Iterable[str]) -> dict[str, Any]:
@@ -131,7 +151,7 @@ def har(lines: Iterable[str]) -> dict[str, Any]:
 def _entry(seen: Seen) -> dict[str, Any]:
     send, wait, receive = timings(seen)
     request = seen.first("outbound_request", "inbound_request")
-    meta = request.get("metadata") or {}
+    meta = metadata(request)
     parts = urlsplit(str(meta.get("url") or ""))
     if not parts.netloc:  # what the client asked, or the echo backend, which has no host
         parts = parts._replace(scheme="http", netloc=request.get("destination") or "llmauth")
@@ -158,7 +178,7 @@ def _har_request(request: dict[str, Any], method: str, url: str) -> dict[str, An
         "url": url,
         "httpVersion": "HTTP/1.1",
         "cookies": [],
-        "headers": _pairs((request.get("metadata") or {}).get("headers")),
+        "headers": _pairs(metadata(request).get("headers")),
         "queryString": _pairs(dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))),
         "headersSize": -1,
         "bodySize": request.get("content_length") or 0,
@@ -170,7 +190,7 @@ def _har_request(request: dict[str, Any], method: str, url: str) -> dict[str, An
 
 
 def _har_response(seen: Seen) -> dict[str, Any]:
-    meta = seen.response.get("metadata") or {}
+    meta = metadata(seen.response)
     status = meta.get("status") or 0
     text = "".join(seen.streamed) if seen.streamed else _as_text(seen.response.get("payload"))
     size = len(text.encode("utf-8", "replace"))
@@ -187,7 +207,7 @@ def _har_response(seen: Seen) -> dict[str, Any]:
         "headersSize": -1,
         "bodySize": seen.end.get("content_length") or -1,
     }
-    error = (seen.end.get("metadata") or {}).get("error")
+    error = metadata(seen.end).get("error")
     return document | ({"_error": str(error)} if error else {})
 
 

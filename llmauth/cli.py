@@ -16,6 +16,7 @@ import click
 from . import capture_view, console
 from .check import run_checks
 from .configuration import Given, load, require_keys, warn, with_changes
+from .controls import visible_prose
 from .exceptions import ConfigurationError
 from .factory import create_app
 from .keys import DEFAULT_NAME, hiding, secrets_in
@@ -36,7 +37,7 @@ def _hiding_keys() -> Iterator[None]:
         with hiding(secrets_in(os.environ)):
             yield
     except click.UsageError as exc:
-        message = hidden(exc.format_message(), secrets_in(os.environ))
+        message = visible_prose(hidden(exc.format_message(), secrets_in(os.environ)))
         raise click.UsageError(message, exc.ctx) from None
 
 
@@ -213,7 +214,7 @@ def capture_har(file: str) -> None:
 
 
 def _lines(file: str) -> Iterator[str]:
-    with open(file, encoding="utf-8") as opened:
+    with open(file, encoding="utf-8", errors="replace") as opened:
         yield from opened
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from .controls import visible
 from .guard import PUBLIC_PATHS
 from .misplaced import hidden
 from .server import Server
@@ -71,6 +72,7 @@ def banner(server: Server) -> str:
 
 def refusal(message: str) -> str:
     """Return an error for standard error: one line, or lines of whole words on a terminal."""
+    message = visible(message)
     if not sys.stderr.isatty():
         return message
     return click.style("\n".join(_wrapped(message)), fg="red")
@@ -96,7 +98,7 @@ def _wrapped(text: str, *, indent: int = 0) -> list[str]:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+    return visible(text).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _backends(settings: Settings) -> str:
@@ -151,10 +153,10 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
             section = head
             yield ""
             if head:
-                yield click.style(head, bold=True)
+                yield click.style(_ascii(head), bold=True)
         indent = "  " if head else ""
         source = "" if origin in ("default", "not set") else f"  [{_ascii(origin)}]"
-        lines = _wrapped(f"{indent + last:{_COLUMN}}{_ascii(value)}", indent=_COLUMN)
+        lines = _wrapped(f"{indent + _ascii(last):{_COLUMN}}{_ascii(value)}", indent=_COLUMN)
         if len(lines[-1] + source) > _WIDTH:
             yield from lines
             below = _wrapped(" " * _COLUMN + source.strip(), indent=_COLUMN)

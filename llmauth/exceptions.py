@@ -15,6 +15,7 @@
         ├── MethodRefused             405
         ├── BodyTooLarge              413
         ├── AddressLockedOut          429
+        ├── ClientClosedRequest       499  in the log; nobody is there to read it
         ├── InternalError             500
         ├── NotSupported              501
         ├── UpstreamUnreachable       502
@@ -38,6 +39,8 @@ from typing import Any, ClassVar
 from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
+
+from .controls import visible
 
 _ORIGIN = re.compile(r"[!-~]{1,256}")
 
@@ -64,7 +67,8 @@ def error_body(
     :param status: Google's ``error.status``
     :param code: OpenAI's ``error.code``
     """
-    error = {"message": message, "type": type, "param": None, "code": code, "status": status}
+    shown = visible(message)  # it may name what a client or a provider sent
+    error = {"message": shown, "type": type, "param": None, "code": code, "status": status}
     body: dict[str, Any] = {"type": "error", "error": error}
     if request_id:
         body["request_id"] = request_id
@@ -236,6 +240,20 @@ class AddressLockedOut(RequestRefused, exceptions.TooManyRequests):
             f"Wait {self.retry_after} seconds, then check the key before you try again.",
             [("Retry-After", str(self.retry_after)), ("x-should-retry", "false")],
         )
+
+
+class ClientClosedRequest(RequestRefused):
+    """499: the client left before its answer began.
+
+    For the log alone, where nginx writes the same; Google's CANCELLED stands for it, too.
+    """
+
+    code = 499
+    status = "CANCELLED"
+    error_code = "client_disconnected"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed before the answer began.")
 
 
 class InternalError(RequestRefused, exceptions.InternalServerError):

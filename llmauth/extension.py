@@ -45,7 +45,7 @@ class State:
         unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
         self.router = Router(self.backends, settings.default_backend, unused)
         self.lifecycle = Lifecycle(settings.threads)
-        self.journal = Journal()
+        self.journal = Journal(self.redactor)
         self.pump = Pump(lambda: self.lifecycle.cut)
         self.serves_pages = False
         self.capture: WireCapture | None = None
@@ -73,7 +73,7 @@ class State:
             upstream.close()
         if self.capture:
             self.capture.close(5.0)
-        self.journal.flush()
+        self.journal.close(2.0)
 
 
 class LLMAuth:

@@ -7,6 +7,7 @@ import sys
 from flask import Flask
 
 from .configuration import load, warn
+from .controls import visible
 from .exceptions import ConfigurationError
 from .extension import EXTENSION
 from .factory import create_app
@@ -25,7 +26,7 @@ def hosted_app() -> Flask:
         with hiding(settings.secrets):
             configure(settings, app.extensions[EXTENSION].redactor)
     except ConfigurationError as exc:
-        print(exc, file=sys.stderr)
+        print(visible(str(exc)), file=sys.stderr)
         # After any other status gunicorn starts the next worker, for ever.
         raise SystemExit(3 if "gunicorn" in sys.modules else 2) from None
     warn(settings)

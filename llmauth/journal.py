@@ -9,22 +9,28 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import threading
 import time
-from collections import deque
+from typing import NamedTuple
 
+from .backlog import Backlog
+from .controls import visible
 from .guard import RequestInfo
+from .redactor import Redactor
 
 logger = logging.getLogger("llmauth.access")
 
 INTERVAL = 0.1
-"""Seconds that a line waits at most."""
+"""Seconds that a line waits at most, unless there are more of them than can be written."""
 
 MAX_WAITING = 10_000
-"""Lines; with more waiting, a request writes all of them itself before it goes on."""
+"""Lines, a few megabytes; those on top of them are dropped, and their number is logged."""
 
-Entry = tuple[float, RequestInfo, str, str, int, float, float]
-"""Unix time, request, method, status, bytes, milliseconds to the first byte and in all."""
+MAX_PATH = 1024
+"""Characters of a path that are logged; of a longer one, the beginning and a mark."""
+
+CUT = "...(cut)"
+
+FLUSH_SECONDS = 2.0
 
 _FORMAT = (
     '%(client)s %(key)s "%(method)s %(path)s" %(backend)s %(status)s %(bytes)dB '
@@ -32,69 +38,101 @@ _FORMAT = (
 )
 
 
+class Line(NamedTuple):
+    """What is logged of a request that has ended.
+
+    :param at: Unix time of its end
+    :param first: milliseconds to the first byte
+    :param total: milliseconds in all
+    """
+
+    at: float
+    client: str
+    key: str | None
+    method: str
+    path: str
+    backend: str | None
+    status: str
+    sent: int
+    first: float
+    total: float
+    request_id: str
+    error: str | None
+
+    @classmethod
+    def of(
+        cls, info: RequestInfo, method: str, status: str, sent: int, first: float, total: float
+    ) -> Line:
+        """Return the line of a request, which holds no more of it than is written."""
+        method, path = method[: MAX_PATH + 1], info.path[: MAX_PATH + 1]
+        asked = (info.client, info.key_name, method, path, info.backend)
+        return cls(time.time(), *asked, status, sent, first, total, info.id, info.error)
+
+
 class Journal:
-    """Collects what is to be logged; its thread starts with the first entry."""
+    """Collects what is to be logged.
 
-    def __init__(self) -> None:
-        self._waiting: deque[Entry] = deque()
-        self._writing = threading.Lock()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+    :param redactor: finds what is cut off of a secret at the end of a long path
+    """
 
-    def put(self, entry: Entry) -> None:
-        """Have a line written for a request that has ended."""
-        self._waiting.append(entry)
-        if self._thread is None:
-            self._start()
-        if len(self._waiting) > MAX_WAITING:
-            self.flush()
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._backlog: Backlog[Line] = Backlog(
+            "llmauth-journal",
+            limit=MAX_WAITING,
+            work=self._write,
+            tell=_tell_of_dropped,
+            gathering=INTERVAL,
+        )
+        self._closes_at_exit = False
 
-    def flush(self) -> None:
-        """Write all lines that wait."""
-        with self._writing:
-            while self._waiting:
-                _write(*self._waiting.popleft())
+    def put(self, line: Line) -> None:
+        """Have a line written."""
+        if not self._closes_at_exit:
+            self._closes_at_exit = True
+            atexit.register(self.close)
+        self._backlog.put(line)
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                # Started late: a server may fork after the application was made.
-                thread = threading.Thread(target=self._run, name="llmauth-journal", daemon=True)
-                self._thread = thread
-                atexit.register(self.flush)
-                thread.start()
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait until all lines are written, for so many seconds; True when they are."""
+        return self._backlog.flush(timeout)
 
-    def _run(self) -> None:
-        while True:
-            time.sleep(INTERVAL)
-            if self._waiting:
-                self.flush()
+    def close(self, timeout: float = FLUSH_SECONDS) -> None:
+        """Write what waits, as far as there is time for it, and take no more lines."""
+        atexit.unregister(self.close)
+        if left := self._backlog.close(timeout):
+            logger.error("The access log is incomplete: %d lines were not written in time.", left)
+
+    def _write(self, lines: list[Line]) -> None:
+        for line in lines:
+            self._write_one(line)
+
+    def _write_one(self, line: Line) -> None:
+        fields = {
+            "client": line.client,
+            "key": line.key or "-",
+            "method": self._shown(line.method),
+            "path": self._shown(line.path),
+            "backend": line.backend or "-",
+            "status": line.status,
+            "bytes": line.sent,
+            "first_byte_ms": round(line.first, 1),
+            "total_ms": round(line.total, 1),
+            "request_id": line.request_id,
+            "error": line.error or "-",
+        }
+        record = logger.makeRecord(logger.name, logging.INFO, "", 0, _FORMAT, (fields,), None)
+        record.created, record.msecs = line.at, line.at % 1 * 1000
+        # As text: what redacts records need not look at each field.
+        record.access = json.dumps(fields)
+        logger.handle(record)
+
+    def _shown(self, text: str) -> str:
+        if len(text) > MAX_PATH:
+            # Half of a key would not be recognised by what redacts the line.
+            text = self._redactor.text(text[:MAX_PATH], cut=True) + CUT
+        return visible(text)
 
 
-def _write(
-    at: float,
-    info: RequestInfo,
-    method: str,
-    status: str,
-    sent: int,
-    first: float,
-    total: float,
-) -> None:
-    fields = {
-        "client": info.client,
-        "key": info.key_name or "-",
-        "method": method,
-        "path": info.path,
-        "backend": info.backend or "-",
-        "status": status,
-        "bytes": sent,
-        "first_byte_ms": round(first, 1),
-        "total_ms": round(total, 1),
-        "request_id": info.id,
-        "error": info.error or "-",
-    }
-    record = logger.makeRecord(logger.name, logging.INFO, "", 0, _FORMAT, (fields,), None)
-    record.created, record.msecs = at, at % 1 * 1000
-    # As text: what redacts records need not look at each field.
-    record.access = json.dumps(fields)
-    logger.handle(record)
+def _tell_of_dropped(number: int) -> None:
+    logger.warning("%d lines of the access log were dropped: they came too fast.", number)

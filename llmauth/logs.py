@@ -10,13 +10,22 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
+from .backlog import Backlog
 from .exceptions import ConfigurationError
 from .redaction import Redactor, install
 from .settings import Settings
 
 _BAD, _DOUBTFUL, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
+
+MAX_WAITING = 10_000
+"""Lines that wait to be written; those on top of them are dropped, and their number is logged."""
+
+FLUSH_SECONDS = 2.0
+"""Time that the end of the program has for lines that wait."""
+
+_GATHERING = 0.005
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -67,13 +76,20 @@ class JSONFormatter(_TextFormatter):
             "level": record.levelname,
             "logger": record.name,
         }
-        access = getattr(record, "access", None)
-        entry |= json.loads(access) if access else {"message": record.getMessage()}
+        entry |= _access(record) or {"message": record.getMessage()}
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
             entry["exception"] = record.exc_text
         return json.dumps(entry)
+
+
+def _access(record: logging.LogRecord) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(getattr(record, "access", ""))
+    except ValueError:  # no line of the access log, or one that masking has broken
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def colourful() -> bool:
@@ -90,22 +106,95 @@ def _formatter(settings: Settings) -> logging.Formatter:
     return _TerminalFormatter(colour=colourful() and sys.platform != "win32")
 
 
+class _LineWriter(logging.Handler):
+    """Writes lines in a thread of its own: no request waits for a slow disk or a full pipe.
+
+    It writes past Python's own buffers, whose locks a thread that is stuck would still hold when
+    the program ends.
+
+    :param file: takes bytes
+    """
+
+    def __init__(self, file: Any, *, encoding: str = "utf-8", closes: bool) -> None:
+        super().__init__()
+        self._file = file
+        self._encoding = encoding
+        self._closes = closes
+        self._torn = False
+        self._backlog: Backlog[str] = Backlog(
+            "llmauth-log",
+            limit=MAX_WAITING,
+            work=self._write,
+            tell=self._tell_of_dropped,
+            gathering=_GATHERING,
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._backlog.put(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        self._backlog.flush(FLUSH_SECONDS)
+
+    def close(self) -> None:
+        left = self._backlog.close(FLUSH_SECONDS)
+        if self._closes and not left:  # or the thread is stuck in the middle of it
+            self._file.close()
+        super().close()
+
+    def _write(self, lines: list[str]) -> None:
+        text = "".join([f"{line}\n" for line in lines]).replace("\n", os.linesep)
+        data = text.encode(self._encoding, "backslashreplace")
+        # An error may have left half a line.
+        rest = memoryview(b"\n" + data if self._torn else data)
+        size = len(rest)
+        try:
+            while rest:
+                written = self._file.write(rest)
+                if written is None:  # a terminal that another program told not to block
+                    time.sleep(_GATHERING)
+                else:
+                    rest = rest[written:]
+            self._file.flush()
+        finally:
+            self._torn = bool(rest) and (self._torn or len(rest) < size)
+
+    def _tell_of_dropped(self, number: int) -> None:
+        message = "%d lines of the log were dropped: they could not be written in time."
+        arguments = (__name__, logging.WARNING, "", 0, message, (number,), None)
+        self._write([self.format(logging.LogRecord(*arguments))])
+
+
+def _unbuffered(stream: TextIO) -> Any:
+    """Return what a text stream writes to in the end, None for one that keeps its text."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
+
+
+def _handler(settings: Settings) -> logging.Handler:
+    if settings.log_file:
+        try:
+            file = open(settings.log_file, "ab", buffering=0)  # noqa: SIM115
+        except OSError as exc:
+            raise ConfigurationError(
+                f"The log file {settings.log_file} cannot be written: {exc.strerror}."
+            ) from None  # which names the file again
+        return _LineWriter(file, closes=True)
+    stderr = _unbuffered(sys.stderr)
+    if stderr is None:
+        return logging.StreamHandler(sys.stderr)
+    return _LineWriter(stderr, encoding=sys.stderr.encoding or "utf-8", closes=False)
+
+
 def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:
     """Send the log where the settings say, with every handler's records redacted.
 
     :returns: undoes it, and closes the file
     :raises ConfigurationError: when the log file cannot be written
     """
-    handler: logging.Handler
-    if settings.log_file:
-        try:
-            handler = logging.FileHandler(settings.log_file, encoding="utf-8")
-        except OSError as exc:
-            raise ConfigurationError(
-                f"The log file {settings.log_file} cannot be written: {exc.strerror}."
-            ) from None  # which names the file again
-    else:
-        handler = logging.StreamHandler(sys.stderr)
+    handler = _handler(settings)
     handler.setFormatter(_formatter(settings))
     root = logging.getLogger()
     before = root.level

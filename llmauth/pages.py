@@ -50,8 +50,7 @@ def ready() -> tuple[Response, int]:
     if (lockout := state.guard.lockout) is not None:
         checks["store"] = "ok" if lockout.healthy else "unreachable, counting locally"
     if state.capture is not None:
-        failures = state.capture.failures
-        checks["capture"] = "ok" if state.capture.healthy else f"{failures} events not written"
+        checks["capture"] = state.capture.state
     if state.lifecycle.draining:
         return jsonify(status="stopping", checks=checks), 503
     return jsonify(status="ready", checks=checks), 200

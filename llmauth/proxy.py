@@ -17,6 +17,7 @@ from .departure import client_disconnected
 from .exceptions import (
     INCOMPLETE,
     BodyTooLarge,
+    ClientClosedRequest,
     ClientDisconnected,
     ConfigurationError,
     InvalidRequest,
@@ -139,10 +140,12 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
             incoming = here.pointed(incoming, outgoing.method, path)
     except BaseException as exc:
         lifecycle.leave()
+        left = isinstance(exc, ClientDisconnected) and not lifecycle.cut
         if exchange:
-            exchange.finished(type(exc).__name__)
+            exchange.finished(ClientClosedRequest.error_code if left else type(exc).__name__)
+        if left:
+            raise ClientClosedRequest from None
         if isinstance(exc, ClientDisconnected):
-            info.error = "client_disconnected"
             raise Unavailable("The request was cut off.", retry_after=5) from None
         raise
 

@@ -6,7 +6,6 @@ A record is redacted as a whole, message, arguments, extras and tracebacks, or i
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 import traceback
@@ -15,14 +14,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from .controls import visible, visible_prose
 from .redactor import Redactor
 
 __all__ = ["WITHHELD", "RedactingFilter", "Redactor", "install"]
 
 WITHHELD = "log record withheld: it could not be redacted"
-
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROLS_BUT_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 # What `logging` itself puts in a record, and which the code that logs cannot choose.
 _OWN = frozenset({
@@ -59,11 +56,11 @@ class RedactingFilter(logging.Filter):
         message, exception = record.getMessage(), record.exc_text
         if record.exc_info:
             exception = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-        record.msg = one_line(text(message))
+        record.msg = visible(text(message))
         record.args = ()
         record.exc_info = None
-        record.exc_text = _visible(text(exception)) if exception else None
-        record.stack_info = _visible(text(record.stack_info)) if record.stack_info else None
+        record.exc_text = visible_prose(text(exception)) if exception else None
+        record.stack_info = visible_prose(text(record.stack_info)) if record.stack_info else None
 
     def _redact_attributes(self, record: logging.LogRecord) -> None:
         attributes = vars(record)
@@ -78,20 +75,7 @@ class RedactingFilter(logging.Filter):
             shown = self._redactor.mapping({name: attributes[name]})
             del attributes[name]
             for key, item in shown.items():
-                attributes[key] = one_line(item) if isinstance(item, str) else item
-
-
-def one_line(text: str) -> str:
-    r"""Make control characters visible, ``\n`` as ``\\n``: a message cannot forge a second line."""
-    return text if text.isprintable() else _CONTROLS.sub(_escape, text)
-
-
-def _visible(text: str) -> str:
-    return _CONTROLS_BUT_LINES.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape").decode("ascii")
+                attributes[key] = visible(item) if isinstance(item, str) else item
 
 
 def _withhold(record: logging.LogRecord) -> None:

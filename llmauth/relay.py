@@ -51,11 +51,18 @@ class UpstreamReply(Response):
             write = start_response(self._line, list(self.headers))
             if self._flush and write:
                 # A server sends the headers with the first bytes, which may be minutes away.
-                write(b"")
+                self._write_head(write)
         except BaseException:
             self._relay.close()  # the server closes only what it was given
             raise
         return self._relay
+
+    def _write_head(self, write: Callable[[bytes], object]) -> None:
+        try:
+            write(b"")
+        except Exception:
+            self._relay.client_left()
+            raise
 
 
 class Relay:
@@ -83,6 +90,7 @@ class Relay:
         self._exchange = exchange
         self._tail = b"\n\n"
         self.broken = False
+        self._is_being_sent = False
         plain = "content-encoding" not in received and "content-length" not in received
         kind = received.get("content-type", "")
         self._events = plain and kind.lower().startswith("text/event-stream")
@@ -92,6 +100,7 @@ class Relay:
         return self
 
     def __next__(self) -> bytes:
+        self._is_being_sent = False
         if self.broken:
             raise BrokenOffError
         try:
@@ -104,6 +113,7 @@ class Relay:
             if not last_words:
                 raise BrokenOffError from None
             return last_words
+        self._is_being_sent = True
         return self._noted(chunk)
 
     def client_left(self) -> None:
@@ -124,6 +134,8 @@ class Relay:
         release, self._release = self._release, None
         if release is None:
             return
+        if self._is_being_sent and self._info.error is None:
+            self.client_left()  # or the server would have asked for more
         try:
             self.incoming.close()
             if self._exchange:

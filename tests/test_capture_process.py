@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import wait_for
+from programs import ROOT, llmauth, wait_for
+from servers import KEY
 from test_capture import BODY, EVENTS, JSON
 
 from llmauth import capture as capture_module
@@ -417,6 +420,7 @@ def test_when_the_proxy_is_killed_its_process_writes_what_it_has_and_ends(tmp_pa
     file = tmp_path / "capture.jsonl"
     with proxy(file, "is killed") as process:
         (pid,) = children(process.pid)
+        wait_for(lambda: file.stat().st_size, "it has begun")
         for ignored in (signal.SIGINT, signal.SIGTERM, 1):  # a terminal that is closed
             os.kill(pid, ignored)
         process.kill()
@@ -444,3 +448,181 @@ def test_a_program_that_just_ends_leaves_a_complete_capture(tmp_path: Path) -> N
         assert process.wait(20) == 0
     _, ended = map(json.loads, file.read_text().splitlines())
     assert ended["metadata"] == {}
+
+
+# One event that takes for ever
+
+# Found by the process that writes before the real one.
+STUCK = {
+    "sleeps": "import time\ndef work():\n    time.sleep(3600)",
+    "holds Python's lock": "import re\ndef work():\n    re.match('(a+)+$', 60 * 'a' + 'b')",
+}
+BROTLI = """
+error = ValueError
+
+class Decompressor:
+    def process(self, data):
+        if data.startswith(b"stuck"):
+            work()
+        return data
+"""
+BR = {"Content-Encoding": "br"}
+
+
+@pytest.fixture(params=STUCK)
+def poison(request, tmp_path, monkeypatch):
+    """Have bodies that begin with ``stuck`` decoded for ever."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/brotli.py").write_text(STUCK[request.param] + BROTLI)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+
+
+def stick(recording: Recording) -> None:
+    recording.ask("before")
+    wait_for(lambda: recording.capture._taken, "it is written")
+    recording.exchange("stuck").inbound_request("GET", "/", BR, b"stuck")
+    wait_for(lambda: recording.capture._sent, "it is sent")
+
+
+@linux
+def test_a_capture_that_lags_is_unhealthy_and_says_so(recording, poison, monkeypatch, caplog):
+    stick(recording)
+    assert recording.capture.state == "ok"
+    monkeypatch.setattr(capture_module, "LAG", 0.1)
+    wait_for(lambda: not recording.capture.healthy, "it is noticed")
+    assert recording.capture.state == "0 s behind, 0 events not written"
+    recording.ask("after")
+    assert "The wire capture is 0 seconds behind." in caplog.text
+    os.kill(recording.pid, signal.SIGKILL)
+    wait_for(lambda: recording.asked() == ["before", "after"], "another one goes on")
+    wait_for(lambda: recording.capture.state == "ok", "it has caught up")
+    assert [r.getMessage() for r in caplog.records] == [
+        "The wire capture is 0 seconds behind.",
+        "The process that writes the wire capture has ended (signal 9), 1 events are lost. "
+        "Trying again.",
+        "The process that writes the wire capture runs again.",
+        "The wire capture has caught up.",
+    ]
+    assert recording.capture.failures == 2
+
+
+@linux
+def test_a_capture_that_is_always_behind_is_unhealthy_though_it_goes_on(recording, monkeypatch):
+    """Each message is written soon after it was sent, but it was not sent soon."""
+    capture, clock = recording.capture, [0.0]
+    monkeypatch.setattr(capture_module.time, "monotonic", lambda: clock[0])
+    message = capture_module._Message([b""], 0, 0, 0.0)
+    capture._sent.append(message)
+    assert capture.healthy
+    clock[0] = capture_module.LAG + 1
+    capture._sent[0] = message._replace(since=0.5)
+    assert not capture.healthy
+    capture._acknowledge()
+    assert capture.healthy
+
+
+@linux
+def test_an_event_that_takes_for_ever_is_given_up_and_the_others_are_written(
+    recording, poison, monkeypatch, caplog
+):
+    monkeypatch.setattr(capture_module, "PATIENCE", 1.0)
+    stick(recording)
+    for number in range(20):
+        recording.ask(f"{number}", b"x" * 50_000)  # more than the pipe holds
+    wait_for(lambda: len(recording.asked()) == 21, "they are written")
+    assert "(status 1: it was stuck with an event), 1 events are lost" in caplog.text
+    assert recording.capture.failures == 2
+    recording.events()
+    assert "incomplete" not in caplog.text
+
+
+@linux
+def test_at_the_end_what_can_be_written_is_and_the_rest_is_counted(recording, poison, caplog):
+    stick(recording)
+    for number in range(20):
+        recording.ask(f"{number}", b"x" * 50_000)
+    recording.capture.close(10)
+    assert recording.asked() == ["before", *map(str, range(20))]
+    assert "The wire capture is incomplete: " in caplog.text
+    assert "1 events are lost." in caplog.text
+    assert children(os.getpid()) == []
+
+
+@linux
+@pytest.mark.parametrize("asked", [0, 20])
+def test_without_time_nothing_is_waited_for_and_all_is_counted(recording, poison, caplog, asked):
+    stick(recording)
+    for number in range(asked):
+        recording.ask(f"{number}", b"x" * 50_000)
+    recording.capture.close(0)
+    assert f"in time, {1 + 2 * asked} events are lost." in caplog.text
+    wait_for(lambda: children(os.getpid()) == [], "the process has ended")
+
+
+@linux
+def test_a_process_that_is_slow_but_goes_on_is_left_alone_at_the_end(recording, poison):
+    """It writes what takes longer than half of the time, when nothing waits behind it."""
+    stick(recording)
+    pid = recording.pid
+    ending = threading.Thread(target=recording.capture.close, args=(1.0,))
+    ending.start()
+    ending.join(0.7)
+    assert children(os.getpid()) == [pid]
+    ending.join()
+
+
+@linux
+def test_a_full_queue_behind_a_stuck_event_drops_counts_and_recovers(recording, poison, caplog):
+    recording.capture.close(30)
+    recording.capture = recording.open(queue_size=200_000)
+    stick(recording)
+    for number in range(20):
+        recording.ask(f"{number}", b"x" * 50_000)
+    assert not recording.capture.healthy
+    assert "events are being dropped" in caplog.text
+    os.kill(recording.pid, signal.SIGKILL)
+    wait_for(lambda: recording.capture.healthy, "there is room again")
+    recording.ask("after")
+    events = recording.events()
+    dropped = sum(event["metadata"].get("dropped_events", 0) for event in events)
+    assert dropped == recording.capture.failures - 2
+    assert recording.asked()[-1] == "after"
+    assert "incomplete" not in caplog.text
+
+
+@linux
+def test_the_server_shows_it_goes_on_and_ends_with_what_can_be_written(tmp_path, poison):
+    """The whole way: ``/readyz``, the log, SIGTERM."""
+    file = tmp_path / "capture.jsonl"
+    proxy = llmauth(
+        LLM_INTERACTIVE_PROXY_API_KEY=KEY,
+        LLM_BACKEND="echo",
+        CAPTURE_FILE=str(file),
+        PYTHONPATH=f"{tmp_path / 'modules'}:{ROOT}",
+    )
+
+    def ask(method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        with contextlib.closing(connection):
+            headers |= {"Authorization": f"Bearer {KEY}"}
+            connection.request(method, path, body, headers)
+            return connection.getresponse().read()
+
+    def state() -> str:
+        return str(json.loads(ask("GET", "/readyz"))["checks"]["capture"])
+
+    with contextlib.closing(proxy):
+        ask("GET", "/v1/models?before")
+        assert state() == "ok"
+        ask("POST", "/v1/x", b"stuck", **BR)
+        wait_for(lambda: "s behind" in state(), "it is noticed")
+        for number in range(50):
+            assert b'"object"' in ask("GET", f"/v1/models?after={number}")
+        assert "The wire capture is 5 seconds behind." in proxy.output()
+        assert proxy.stop() == 0
+        lost = re.search(r"capture is incomplete: .*, (\d+) events are lost", proxy.output())
+        assert lost
+        assert int(lost[1]) < 50  # those of the stuck exchange only
+    written = file.read_text()
+    for number in range(50):
+        assert f"after={number}" in written

@@ -67,8 +67,9 @@ def test_one_count_and_one_block(deployment, address):
     assert deployment.statuses(address, LIMIT, WRONG_KEY) == [401] * LIMIT
     assert deployment.statuses(address, 2 * PROCESSES) == [429] * 2 * PROCESSES
     assert deployment.status("127.0.0.9") == 200
-    blocked = deployment.said(f"blocked {address} for 30 seconds")
-    assert sorted(blocked) == [0, 0, 1]
+    line = f"blocked {address} for 30 seconds"
+    wait_for(lambda: sum(deployment.said(line)), "the line of the block")
+    assert sorted(deployment.said(line)) == [0, 0, 1]
 
 
 def test_the_right_key_at_one_process_is_forgiven_by_all(deployment, address):
@@ -139,7 +140,8 @@ def test_when_the_store_dies_and_comes_back(deployment, address):
     assert guesses[-PROCESSES:] == [429] * PROCESSES
     assert deployment.status(address) == 429
     assert deployment.status("127.0.0.9") == 200
-    assert deployment.said("does not answer") == [n + 1 for n in warned]
+    warnings = [n + 1 for n in warned]
+    wait_for(lambda: deployment.said("does not answer") == warnings, "the warnings")
     deployment.redis.start()
     wait_for(
         lambda: deployment.said("answers again") == [n + 1 for n in back], "the store is used again"

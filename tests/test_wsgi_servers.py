@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -105,6 +106,7 @@ def test_a_request_is_forwarded_as_it_came(hosted, upstream):
     assert request.header("authorization") == f"Bearer {PROVIDER_KEY}"
     assert request.header("proxy") is None  # of granian's environ
     wait_for(lambda: '203.0.113.7 default "POST' in hosted.program.output(), "the log's line")
+    assert re.search(r' 200 .* error=-$', hosted.program.output(), re.MULTILINE)
     assert not any(key in hosted.program.output() for key in (KEY, PROVIDER_KEY, "password-of"))
 
 
@@ -159,6 +161,9 @@ def test_when_the_client_leaves_a_silent_upstream_is_closed(hosted, upstream, ph
     gone = closed(upstream.requests[0], 5 if noticed else 1)
     upstream.answer.go_on.release()
     assert gone == noticed
+    if noticed and phase == "no headers yet":
+        logged = re.compile(r'"POST /v1/x" openai 499 .* error=client_disconnected')
+        wait_for(lambda: logged.search(hosted.program.output()), "the log's line")
 
 
 def test_when_the_client_leaves_a_streaming_upstream_is_closed(hosted, upstream):
