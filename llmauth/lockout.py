@@ -146,11 +146,11 @@ class Lockout:
     def _ask(self, question: Callable[..., Answer], *terms: Any) -> Answer:
         """Ask the ledger that is in use, and the local one when the shared store fails."""
         if self._ledger is not self._local:
-            try:
-                with self._connections:
+            with self._connections:
+                try:
                     return question(self._ledger, *terms)
-            except self._store_errors as exc:
-                self._fall_back(exc)
+                except self._store_errors as exc:
+                    self._fall_back(exc)
         return question(self._local, *terms)
 
     def _fall_back(self, exc: Exception) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 import time
+from unittest import mock
 
 import pytest
 from fronts import free_port
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import RateLimitItemPerMinute
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from programs import Redis, wait_for
 
 from llmauth.exceptions import ConfigurationError
@@ -141,6 +148,63 @@ def test_a_window_that_is_full_blocks_also_when_whoever_filled_it_died(redis):
     assert fresh.blocked(WHO) is None
     assert fresh.failed(WHO, WHO, ["x"]) > 8
     assert Lockout(POLICY, redis.uri).blocked(WHO) > 8
+
+
+def test_the_bounded_memory_is_a_storage_of_limits():
+    limiter = MovingWindowRateLimiter(storage_from_string("llmauth-memory://"))
+    window = RateLimitItemPerMinute(3, namespace="test")
+    assert [limiter.hit(window, WHO) for _ in range(5)] == [True] * 3 + [False] * 2
+    reset, remaining = limiter.get_window_stats(window, WHO)
+    assert (reset, remaining) == (pytest.approx(time.time() + 60, abs=5), 0)
+    limiter.clear(window, WHO)
+    assert limiter.hit(window, WHO, cost=3)
+    assert not limiter.hit(window, WHO)
+    fixed = FixedWindowRateLimiter(limiter.storage)
+    assert [fixed.hit(window, "other") for _ in range(4)] == [True] * 3 + [False]
+    assert limiter.storage.check()
+    limiter.storage.reset()
+    assert limiter.test(window, WHO, cost=3)
+
+
+def test_memory_means_the_bounded_one():
+    """That of ``limits`` keeps an entry for every address it ever saw, and starts threads."""
+    threads = threading.active_count()
+    for uri in ("memory://", "memory:///", "memory://whatever"):
+        assert type(open_store(uri)) is type(storage_from_string("llmauth-memory://"))
+    assert threading.active_count() == threads
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 50), st.integers(1, 3), st.integers(0, 30))
+)
+
+
+@given(STEPS)
+def test_a_window_in_memory_counts_what_came_within_the_time(steps):
+    """Whatever limit, time and amount each question has."""
+    store, entries, now, end = open_store("memory://"), [], 1_000.0, 0.0
+    with mock.patch("time.monotonic", side_effect=lambda: now):
+        for limit, expiry, amount, pause in steps:
+            now += pause
+            if now >= end:
+                entries = []
+            within = [at for at in entries[-limit:] if at >= now - expiry]
+            assert store.get_moving_window("test/kind/x", limit, expiry)[1] == len(within)
+            room = amount <= limit and len(within) + amount <= limit
+            assert store.acquire_entry("test/kind/x", limit, expiry, amount) == room
+            if room:
+                entries, end = (entries + [now] * amount)[-limit:], now + expiry
+
+
+def test_a_window_without_a_limit_holds_no_more_than_its_time(monkeypatch):
+    store, now = open_store("memory://"), 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(5_000):
+        now += 1
+        assert store.acquire_entry("test/kind/x", 10**9, 100)
+    # Of which a part may be older.
+    assert store.get_moving_window("test/kind/x", 10**9, 10**9)[1] <= 1_100
+    assert store.get_moving_window("test/kind/x", 10**9, 100)[1] == 101
 
 
 def test_round_trips(redis):
