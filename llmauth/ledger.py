@@ -98,7 +98,7 @@ class Ledger:
             life = 2 * (policy.max_block_seconds + window)
             old = strikes and self.store.incr(f"llmauth/old-guess/{address}/{guess}", life) > 1
             if repeat or old:
-                return True, None
+                return not self.store.get(f"llmauth/block/{address}"), None
         in_time, full = (True, True) if strikes else self._enter(address, known_good, repeat)
         if not full:
             return True, None

@@ -54,8 +54,8 @@ class BoundedMemory(Storage, MovingWindowSupport):
     """A storage of ``limits`` in memory that is bounded, without timers and threads.
 
     The one that comes with ``limits`` keeps an entry for every key it ever saw. Here the keys of a
-    kind, which is their part between the first two slashes, have a table, in which the key that was
-    heard of least recently makes room: an attacker who is still at it is never it.
+    kind, which is their first part, have a table, in which the key that was heard of least recently
+    makes room: an attacker who is still at it is never it.
 
     An entry is packed numbers, a quarter of the size of a tuple: the moment of its end, and then a
     counter's value or the moments in a window. Moments are monotonic: clocks are set.
@@ -121,7 +121,7 @@ class BoundedMemory(Storage, MovingWindowSupport):
 
     def clear(self, key: str) -> None:
         """Drop a counter or a window."""
-        _, kind, name = key.split("/", 2)
+        kind, name = _split(key)
         with self._lock:
             self._tables[kind].pop(name, None)
 
@@ -135,7 +135,7 @@ class BoundedMemory(Storage, MovingWindowSupport):
             self._tables.clear()
 
     def _find(self, key: str) -> memoryview[float] | None:
-        _, kind, name = key.split("/", 2)
+        kind, name = _split(key)
         table = self._tables[kind]
         packed = table.get(name)
         if packed is None:
@@ -148,11 +148,17 @@ class BoundedMemory(Storage, MovingWindowSupport):
         return found
 
     def _put(self, key: str, packed: bytes) -> None:
-        _, kind, name = key.split("/", 2)
+        kind, name = _split(key)
         table = self._tables[kind]
         table[name] = packed
         if len(table) > (MAX_ADDRESSES if kind in _STRICT else MAX_FORGIVEN):
             table.popitem(last=False)
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return a key's kind and the rest."""
+    kind, _, name = key.removeprefix("llmauth/").partition("/")
+    return kind, name
 
 
 _STRICT = frozenset({"failure", "block", "strike"})

@@ -9,6 +9,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from programs import Redis
 
 from llmauth.configuration import load
@@ -104,6 +106,29 @@ def test_repeats_that_were_counted_are_forgotten_for_a_right_key(uri):
     assert lockout.blocked(WHO) is None
     assert fail(lockout, 2) == 1
     assert lockout.blocked(WHO) > 8
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(sent=st.lists(st.sampled_from(["right", "a", "b", "c", "d"]), max_size=12))
+def test_any_sequence_of_keys(uri, sent):
+    """Wrong keys are counted, and different ones only from the first right one on."""
+    who = f"client {next(_numbers)}"
+    lockout, good, counted, locked_out = Lockout(POLICY, uri), False, [], False
+    for key in sent:
+        if locked_out:
+            assert lockout.blocked(who)
+            # One that was asked about before the block began comes too late as well.
+            assert lockout.failed(who, who, ["e"]) is not None
+        elif key == "right":
+            lockout.succeeded(who)
+            good = True
+        else:
+            assert lockout.failed(who, who, [key]) is None
+            counted.append(key)
+            locked_out = len(set(counted) if good else counted) >= POLICY.max_failed_attempts
+            if good:
+                locked_out = locked_out and key not in counted[:-1]
+    assert bool(lockout.blocked(who)) == locked_out
 
 
 def test_a_right_key_counts_for_a_window(clock):
