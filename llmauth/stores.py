@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict, defaultdict
 from importlib import import_module
-from struct import pack
+from struct import pack, unpack, unpack_from
 from typing import Any, Protocol
 
 import limits.errors
@@ -27,7 +27,10 @@ MAX_FORGIVEN = 10_000
 strictly as a stranger."""
 
 _LONG = 1024
-"""Entries from which on a window's old ones are dropped at once; fewer go when they expire."""
+"""Entries from which on a window grows in place, and its old ones are dropped when they are half of
+it: the next entry costs the same, however many there are."""
+
+Packed = bytes | bytearray
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.1, 0.15
 """Seconds; together the quarter of a second that a hanging store may cost a request."""
@@ -66,7 +69,7 @@ class BoundedMemory(Storage, MovingWindowSupport):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: Any) -> None:
         super().__init__(uri, wrap_exceptions)
         self._lock = threading.Lock()
-        self._tables: defaultdict[str, OrderedDict[str, bytes]] = defaultdict(OrderedDict)
+        self._tables: defaultdict[str, OrderedDict[str, Packed]] = defaultdict(OrderedDict)
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -77,7 +80,7 @@ class BoundedMemory(Storage, MovingWindowSupport):
         """Add to a counter, which ends ``expiry`` seconds after it began; return its value."""
         with self._lock:
             found = self._find(key)
-            end, value = found or (time.monotonic() + expiry, 0)
+            end, value = unpack("2d", found) if found else (time.monotonic() + expiry, 0)
             self._put(key, pack("2d", end, value + amount))
             return int(value + amount)
 
@@ -85,27 +88,31 @@ class BoundedMemory(Storage, MovingWindowSupport):
         """Return a counter's value, 0 for none."""
         with self._lock:
             found = self._find(key)
-            return int(found[1]) if found else 0
+            return int(unpack("2d", found)[1]) if found else 0
 
     def get_expiry(self, key: str) -> float:
         """Return when a counter ends, as a Unix time."""
         with self._lock:
             found = self._find(key)
-            return time.time() + (found[0] - time.monotonic() if found else 0)
+            return time.time() + (unpack("2d", found)[0] - time.monotonic() if found else 0)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Put entries into a window, unless more than ``limit`` were in it then."""
         with self._lock:
-            now = time.monotonic()
-            entries = (self._find(key) or _NONE)[1:]
-            place = len(entries) - limit + amount  # of the last entry that must be old by then
-            if amount > limit or (place > 0 and entries[place - 1] >= now - expiry):
+            now, found = time.monotonic(), self._find(key) or _NONE
+            count = len(found) // 8 - 1
+            begin = max(count - limit + amount, 0)  # of those that stay; the one before must be old
+            if amount > limit or (begin and unpack_from("d", found, 8 * begin)[0] >= now - expiry):
                 return False
-            begin = max(place, 0)
-            if len(entries) > _LONG:
-                begin = max(begin, bisect_left(entries, now - expiry))
-            new = pack(f"{amount}d", *[now] * amount)
-            self._put(key, pack("d", now + expiry) + entries[begin:].tobytes() + new)
+            end, new = pack("d", now + expiry), pack(f"{amount}d", *[now] * amount)
+            if count > _LONG:
+                begin = max(begin, _since(found, now - expiry))
+                if begin <= count // 2 and isinstance(found, bytearray):
+                    found[:8] = end
+                    found += new
+                    return True
+            packed = end + found[8 + 8 * begin :] + new
+            self._put(key, bytearray(packed) if len(packed) // 8 - 1 > _LONG else packed)
             return True
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
@@ -114,10 +121,10 @@ class BoundedMemory(Storage, MovingWindowSupport):
             now, found = time.monotonic(), self._find(key)
             if found is None:
                 return time.time(), 0
-            entries = found[1:]
-            begin = max(bisect_left(entries, now - expiry), len(entries) - limit)
-            age = now - entries[begin] if begin < len(entries) else 0
-            return time.time() - age, len(entries) - begin
+            count = len(found) // 8 - 1
+            begin = max(_since(found, now - expiry), count - limit)
+            age = now - unpack_from("d", found, 8 + 8 * begin)[0] if begin < count else 0
+            return time.time() - age, count - begin
 
     def clear(self, key: str) -> None:
         """Drop a counter or a window."""
@@ -134,20 +141,19 @@ class BoundedMemory(Storage, MovingWindowSupport):
         with self._lock:
             self._tables.clear()
 
-    def _find(self, key: str) -> memoryview[float] | None:
+    def _find(self, key: str) -> Packed | None:
         kind, name = _split(key)
         table = self._tables[kind]
-        packed = table.get(name)
-        if packed is None:
+        found = table.get(name)
+        if found is None:
             return None
-        found = memoryview(packed).cast("d")
-        if found[0] <= time.monotonic():
+        if unpack_from("d", found)[0] <= time.monotonic():
             del table[name]
             return None
         table.move_to_end(name)
         return found
 
-    def _put(self, key: str, packed: bytes) -> None:
+    def _put(self, key: str, packed: Packed) -> None:
         kind, name = _split(key)
         table = self._tables[kind]
         table[name] = packed
@@ -162,7 +168,12 @@ def _split(key: str) -> tuple[str, str]:
 
 
 _STRICT = frozenset({"failure", "block", "strike"})
-_NONE = memoryview(pack("d", 0.0)).cast("d")
+_NONE = pack("d", 0.0)
+
+
+def _since(window: Packed, moment: float) -> int:
+    """Return the place of the window's first entry at that moment or later."""
+    return bisect_left(memoryview(window).cast("d"), moment, 1) - 1
 
 
 class Recent:

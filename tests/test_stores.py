@@ -199,12 +199,16 @@ def test_a_window_in_memory_counts_what_came_within_the_time(steps):
 def test_a_window_without_a_limit_holds_no_more_than_its_time(monkeypatch):
     store, now = open_store("memory://"), 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    for _ in range(5_000):
+    for _ in range(50_000):
         now += 1
-        assert store.acquire_entry("test/kind/x", 10**9, 100)
-    # Of which a part may be older.
-    assert store.get_moving_window("test/kind/x", 10**9, 10**9)[1] <= 1_100
-    assert store.get_moving_window("test/kind/x", 10**9, 100)[1] == 101
+        assert store.acquire_entry("test/kind/x", 10**9, 2_000)
+    # Of which half may be older.
+    assert store.get_moving_window("test/kind/x", 10**9, 10**9)[1] <= 4_002
+    assert store.get_moving_window("test/kind/x", 10**9, 2_000)[1] == 2_001
+    for _ in range(3_000):
+        now += 0.001
+        assert store.acquire_entry("test/kind/y", 2_500, 2_000) == (_ < 2_500)
+    assert store.get_moving_window("test/kind/y", 2_500, 2_000)[1] == 2_500
 
 
 def test_round_trips(redis):
