@@ -25,6 +25,16 @@ _LONGEST = 64
 """Characters of an address with brackets, zone and port; what is longer is none, and is not to be
 remembered as that."""
 
+_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
+"""Of a site, RFC 8215; mostly a /96 of it."""
+
+_ENDING_IN_IPV4 = (
+    ip_network("64:ff9b::/96"),  # NAT64, RFC 6052
+    _LOCAL_NAT64,
+    ip_network("::ffff:0:0:0/96"),  # translated without state, RFC 7915
+    ip_network("::/96"),  # IPv4-compatible, RFC 4291 section 2.5.5.1
+)
+
 
 def parse_network(value: str) -> Network:
     """Parse ``10.0.0.0/8``, ``2001:db8::/32`` or a single address.
@@ -90,6 +100,10 @@ def _waitress_requests(environ: Mapping[str, Any]) -> list[Any]:
 class Clients:
     """Tells clients apart.
 
+    An IPv4 address inside an IPv6 one matters for counting only. It makes nobody trusted: whether a
+    translator is at work there, or somebody who chose his address well, cannot be seen from here.
+    (An IPv4-mapped one is not inside another: the socket writes IPv4 peers so.)
+
     :param trusted_proxies: networks of the reverse proxies whose ``X-Forwarded-For`` is believed,
         and ``unix`` for those that come through a Unix socket
     :param trusted_ips: networks that are never locked out
@@ -153,6 +167,8 @@ class Clients:
             return client
         if _within(address, self._exempt):
             return None
+        if isinstance(address, IPv6Address):
+            address = _embedded_ipv4(address) or address
         if isinstance(address, IPv6Address) and self._prefix < 128:
             return str(IPv6Network((address, self._prefix), strict=False))
         return str(address)
@@ -171,6 +187,28 @@ class Clients:
 
     def _is_proxy(self, address: Address | None) -> bool:
         return self._trusts_unix if address is None else _within(address, self._proxies)
+
+
+def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address of the host that an address of a transition technique stands for.
+
+    All hosts behind a translator or a Teredo server share one /64, and a host with 6to4 has 65,536.
+    """
+    if address.teredo:
+        return address.teredo[1]
+    if address.sixtofour:
+        return address.sixtofour
+    if not any(address in network for network in _ENDING_IN_IPV4):
+        return None
+    bits = int(address)
+    found = bits & 0xFFFF_FFFF
+    if found & 0xFF_FFFF == 0 and address in _LOCAL_NAT64:
+        # RFC 6052 section 2.2: behind 48, 56 or 64 bits, around octet 8, and then zeros.
+        joined = bits >> 64 << 56 | bits & (1 << 56) - 1
+        rests = (rest for rest in (40, 32, 24) if joined & (1 << rest) - 1 == 0)
+        found = joined >> next(rests) & 0xFFFF_FFFF
+    # Below 0.1.0.0 are no hosts, but the loopback and the network of "::".
+    return IPv4Address(found) if found > 0xFFFF else None
 
 
 def _within(address: Address, networks: tuple[Network, ...]) -> bool:

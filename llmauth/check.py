@@ -48,8 +48,7 @@ def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
 
 def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
     try:
-        if not settings.storage_uri.startswith("memory:"):
-            open_store(settings.storage_uri)
+        open_store(settings.storage_uri)
     except ConfigurationError as exc:
         say(f"store: {exc}")
         return False

@@ -21,8 +21,9 @@ from .exceptions import (
     RequestRefused,
 )
 from .guesses import about_key
+from .ledger import Policy
 from .local_access import LocalAccess
-from .lockout import Lockout, Policy
+from .lockout import Lockout
 from .redactor import is_credential
 from .secret_memory import MAX_OBSERVED
 from .settings import Settings
@@ -122,7 +123,8 @@ class Guard:
                 block_multiplier=settings.block_multiplier,
                 max_block_seconds=settings.max_block_seconds,
             )
-            self.lockout = Lockout(policy, settings.storage_uri)
+            secret = "\n".join(sorted(key for _, key in settings.keys)).encode()
+            self.lockout = Lockout(policy, settings.storage_uri, secret)
         self._warned_of_proxy = False
 
     def info(self, environ: dict[str, Any]) -> RequestInfo:
@@ -196,9 +198,10 @@ class Guard:
         try:
             presented = find_key(header_getter(environ), info.path, info.query)
         except Malformed as malformed:
-            observe(*credentials_in(environ, info.query, malformed.guesses))
+            # Counted before anything that takes work is done for it.
             if malformed.guesses:
-                self._count_failure(info)
+                self._count_failure(info, malformed.guesses)
+            observe(*credentials_in(environ, info.query, malformed.guesses))
             raise malformed.refusal from None
         if presented is None:
             raise AuthenticationRequired(
@@ -207,19 +210,23 @@ class Guard:
             )
         name = self.keys.match(presented.token)
         if name is None:
+            self._count_failure(info, [presented.token.decode("latin-1")])
             observe(*credentials_in(environ, info.query))
-            self._count_failure(info)
             raise InvalidKey(about_key(presented.token))
         info.key_name, info.own_credentials = name, presented.own_credentials
         if self.lockout and (address := self.clients.counted_as(info.client)) is not None:
             self.lockout.succeeded(address)
 
-    def _count_failure(self, info: RequestInfo) -> None:
+    def _count_failure(self, info: RequestInfo, guesses: Iterable[str]) -> None:
+        """Count each different one of what a request sent as keys.
+
+        :raises AddressLockedOut: when it came too late to be told that they are wrong
+        """
         if self.lockout is None:
             return
         address = self.clients.counted_as(info.client)
         if address is not None:
-            seconds = self.lockout.failed(address, info.client)
+            seconds = self.lockout.failed(address, info.client, guesses)
             if seconds is not None:
                 raise AddressLockedOut(seconds) from None
 

@@ -31,6 +31,10 @@ LOOK_INTERVAL = 1.0
 SETTLED = 1.0
 """Seconds since a file was last written to, before which it may not be complete."""
 
+AT_THE_LATEST = 2.0
+"""Seconds since a change was first seen, after which files are read though they go on changing: no
+writer may keep a key that was withdrawn alive."""
+
 Keys = tuple[tuple[str, str], ...]
 """Pairs of a name and a key."""
 
@@ -117,12 +121,18 @@ class _Group:
         self._use = use
         # Not what the files are like now: they may have changed since they were read.
         self._seen: list[tuple[int, ...] | None] | None = None
+        self._read_by = math.inf
 
     def look(self) -> None:
         seen = [_appearance(path) for path in self._paths]
-        if seen == self._seen or any(found is not None and _is_fresh(found[0]) for found in seen):
+        if seen == self._seen:
+            self._read_by = math.inf
             return
-        self._seen = seen
+        self._read_by = min(self._read_by, time.monotonic() + AT_THE_LATEST)
+        fresh = any(found is not None and _is_fresh(found[0]) for found in seen)
+        if fresh and time.monotonic() < self._read_by:
+            return
+        self._seen, self._read_by = seen, math.inf
         try:
             keys = self._read()
         except ConfigurationError as exc:

@@ -114,6 +114,17 @@ def test_what_a_stranger_forwards_is_never_believed(text):
     assert Clients(trusted_proxies=PROXIES).address("203.0.113.1", text) == "203.0.113.1"
 
 
+@pytest.mark.parametrize(
+    "peer", ["64:ff9b::10.0.0.1", "64:ff9b:1::10.0.0.1", "2002:a00:1::1", "::10.0.0.1"]
+)
+def test_an_address_inside_another_makes_nobody_a_trusted_proxy(peer):
+    clients = Clients(trusted_proxies=PROXIES)
+    assert clients.address(peer, "8.8.8.8") == str(ip_address(peer))
+    assert not clients.trusts(peer)
+    # Nor does it let a reading of the header go on to the left.
+    assert clients.address("10.0.0.1", f"8.8.8.8, {peer}") == str(ip_address(peer))
+
+
 @given(st.text())
 def test_what_clients_prepend_is_never_believed(text):
     clients = Clients(trusted_proxies=PROXIES)
@@ -131,6 +142,25 @@ def test_what_clients_prepend_is_never_believed(text):
         ("::1", 32, "::/32"),
         ("192.0.2.7", 64, None),
         ("unknown", 64, "unknown"),
+        ("64:ff9b::cb00:7107", 64, "203.0.113.7"),
+        ("64:ff9b::203.0.113.7", 128, "203.0.113.7"),
+        ("64:ff9b:1::203.0.113.7", 64, "203.0.113.7"),
+        ("64:ff9b:1:2:3:4:203.0.113.7", 64, "203.0.113.7"),
+        ("64:ff9b:1:cb00:71:700::", 64, "203.0.113.7"),
+        ("64:ff9b:1:cb:0:7107::", 64, "203.0.113.7"),
+        ("64:ff9b:1:5:cb:71:700:0", 64, "203.0.113.7"),
+        ("64:ff9b:1::", 64, "64:ff9b:1::/64"),
+        ("64:ff9b:2::203.0.113.7", 64, "64:ff9b:2::/64"),
+        ("2001:0:102:304:8000:1234:34ff:8ef8", 64, "203.0.113.7"),
+        ("2001:1:102:304:8000:1234:34ff:8ef8", 64, "2001:1:102:304::/64"),
+        ("2002:cb00:7107:1::1", 64, "203.0.113.7"),
+        ("2002:cb00:7107:ffff::1", 64, "203.0.113.7"),
+        ("::ffff:0:203.0.113.7", 64, "203.0.113.7"),
+        ("::203.0.113.7", 64, "203.0.113.7"),
+        ("::", 64, "::/64"),
+        # Not the exempt address: it makes nobody trusted.
+        ("64:ff9b::192.0.2.7", 64, "192.0.2.7"),
+        ("2002:c000:207::1", 64, "192.0.2.7"),
     ],
 )
 def test_as_what_a_client_is_counted(client, prefix, counted):
@@ -151,8 +181,9 @@ def test_a_mapped_address_and_one_with_a_port_are_the_same_client(address, port)
     assert clients.counted_as(str(parse_address(f"::ffff:{address}"))) == str(address)
 
 
-# Beyond ::/16, where IPv4-mapped addresses and the loopback are.
-@given(st.ip_addresses(network="2000::/3"), st.integers(16, 128))
+# Beyond ::/16, where IPv4-mapped addresses and the loopback are, and 2001::/16 and 2002::/16, where
+# an address may be counted by an IPv4 address inside.
+@given(st.ip_addresses(network="2400::/6"), st.integers(16, 128))
 def test_all_addresses_of_a_network_are_counted_as_one(address, prefix):
     network = ip_network(f"{address}/{prefix}", strict=False)
     counted = Clients(ipv6_prefix=prefix).counted_as

@@ -65,8 +65,8 @@ def test_the_proxy_is_there_and_the_rest_is_as_it_was(app, upstream):
     assert request.target == "/v1/chat/completions"
     assert request.header("authorization") == f"Bearer {PROVIDER_KEY}"
     assert request.header("cookie") is None
-    wrong = {"Authorization": "Bearer wrong-key-0123456789"}
-    assert [ask(app, "GET", "/llm/v1/x", headers=wrong)[0] for _ in range(3)] == [401, 401, 429]
+    wrong = [{"Authorization": f"Bearer wrong-key-0123456789-{number}"} for number in range(3)]
+    assert [ask(app, "GET", "/llm/v1/x", headers=one)[0] for one in wrong] == [401, 401, 429]
     assert ask(app, "GET", "/")[0] == 200
 
     # The log: the development server's, and no key

@@ -7,6 +7,8 @@ import threading
 import pytest
 from servers import KEY, running_proxy
 
+from llmauth.exceptions import AddressLockedOut
+
 WRONG = "wrong-key-0123456789abcdefghij"
 
 
@@ -113,11 +115,56 @@ def test_wrong_keys_lock_the_address_out_and_even_the_right_key_then(proxy):
     assert proxy.request("GET", "/v1/models", address="127.0.0.2").status == 200
 
 
-def test_missing_credentials_are_no_attempt_and_the_right_key_forgets(proxy):
+def test_missing_credentials_are_no_attempt_and_the_right_key_forgets_repeats(proxy):
     for _ in range(3):
         assert [proxy.request("GET", "/v1/x", key=WRONG).status for _ in range(4)] == [401] * 4
         assert [proxy.request("GET", "/v1/x", key=None).status for _ in range(3)] == [401] * 3
         assert proxy.request("GET", "/v1/models").status == 200
+
+
+def test_a_right_key_between_guesses_does_not_help(proxy):
+    statuses = []
+    for number in range(10):
+        statuses.append(proxy.request("GET", "/v1/models", key=f"{WRONG}-{number}").status)
+        statuses.append(proxy.request("GET", "/v1/models").status)
+    # The fifth guess has filled the window: the right key after it is refused, too.
+    assert statuses == [401, 200] * 4 + [401] + [429] * 11
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        lambda n: {"x-api-key": f"a-{n}", "api-key": f"b-{n}"},
+        lambda n: {"Authorization": f"Basic {n}"},
+        lambda n: {"Authorization": f"Bearer {n} {n}"},
+        lambda n: {"Authorization": f"Bearer {n}" + 5000 * "x"},
+        lambda n: {"X-Proxy-Api-Key": f"{n}"},
+    ],
+    ids=["two", "other scheme", "two tokens", "long", "own header"],
+)
+def test_whatever_carries_a_guess_counts(proxy, carried):
+    """Two different ones in a request are two."""
+    proxy.request("GET", "/v1/models")
+    guesses = [carried(number) for number in range(9)]
+    statuses = [proxy.request("GET", "/v1/models", one, key=None).status for one in guesses]
+    answered = 3 if len(guesses[0]) > 1 else 5
+    assert 429 not in statuses[:answered]
+    assert statuses[answered:] == [429] * (9 - answered)
+
+
+def test_a_guess_is_counted_before_anything_else_is_done_for_it(proxy):
+    guard = proxy.server.state.guard
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_API_KEY": WRONG}
+    environ["REMOTE_ADDR"] = "203.0.113.7"
+
+    def fails(*_: str) -> None:
+        raise RuntimeError("what comes after")
+
+    for _ in range(5):
+        with pytest.raises(RuntimeError):
+            guard.check(guard.info(environ), environ, fails)
+    with pytest.raises(AddressLockedOut):
+        guard.check(guard.info(environ), environ, fails)
 
 
 def test_of_200_simultaneous_wrong_keys_exactly_five_get_401(upstream):

@@ -160,6 +160,23 @@ def test_a_file_that_is_being_written_is_left_alone(proxy, file, monkeypatch):
     becomes(proxy, NEW, 200)
 
 
+def test_a_file_that_is_written_to_all_the_time_is_read_all_the_same(proxy, file, monkeypatch):
+    """Or whoever touches it twice a second keeps a key alive that was withdrawn."""
+    monkeypatch.setattr("llmauth.key_files.SETTLED", 3600)
+    monkeypatch.setattr("llmauth.key_files.AT_THE_LATEST", 0.2)
+    content = f"{OTHER}\n"
+
+    def withdrawn(key: str) -> bool:
+        file.write_text(content)
+        return status(proxy, key) == 401
+
+    wait_for(lambda: withdrawn(OLD), "the key is withdrawn")
+    assert status(proxy, OTHER) == 200
+    content = f"{NEW}\n"
+    wait_for(lambda: withdrawn(OTHER), "and another, while the writing goes on")
+    assert status(proxy, NEW) == 200
+
+
 def test_the_key_of_a_provider_is_rotated(upstream, tmp_path, caplog):
     file = tmp_path / "provider"
     write(file, PROVIDER_KEY)

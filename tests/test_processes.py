@@ -15,6 +15,7 @@ from servers import KEY
 LIMIT = 5
 PROCESSES = 3
 _hosts = itertools.count(10)
+_numbers = itertools.count()
 
 
 class Deployment:
@@ -28,6 +29,10 @@ class Deployment:
 
     def statuses(self, address: str, count: int, key: str = KEY) -> list[int]:
         return [self.status(address, key) for _ in range(count)]
+
+    def guesses(self, address: str, count: int) -> list[int]:
+        """Return the answers to as many different wrong keys."""
+        return [self.status(address, f"{WRONG_KEY}-{next(_numbers)}") for _ in range(count)]
 
     def said(self, text: str) -> list[int]:
         """Return how often each process has logged the text."""
@@ -72,22 +77,26 @@ def test_one_count_and_one_block(deployment, address):
     assert sorted(deployment.said(line)) == [0, 0, 1]
 
 
-def test_the_right_key_at_one_process_is_forgiven_by_all(deployment, address):
+def test_with_the_right_key_at_one_process_all_forgive_repeats(deployment, address):
     for _ in range(3):
         assert deployment.statuses(address, LIMIT - 1, WRONG_KEY) == [401] * (LIMIT - 1)
         assert deployment.status(address) == 200
+    assert deployment.guesses(address, LIMIT) == [401] * (LIMIT - 1) + [429]
 
 
-def test_simultaneous_wrong_keys_over_all_processes(deployment, address):
+@pytest.mark.parametrize("good", [False, True], ids=["strangers", "right keys before"])
+def test_simultaneous_wrong_keys_over_all_processes(deployment, address, good):
+    if good:
+        deployment.statuses(address, PROCESSES)
     count = 60
     answers: list[int] = []
     barrier = threading.Barrier(count)
 
-    def attempt() -> None:
+    def attempt(number: int) -> None:
         barrier.wait()
-        answers.append(deployment.status(address, WRONG_KEY))
+        answers.append(deployment.status(address, f"{WRONG_KEY}-{number}"))
 
-    threads = [threading.Thread(target=attempt) for _ in range(count)]
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -106,7 +115,7 @@ def test_round_trips(deployment, address):
     asked = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name)}
     assert set(asked) <= {"get"}
     assert asked.get("get", 0) <= PROCESSES * (seconds + 1)
-    deployment.statuses(address, LIMIT, WRONG_KEY)
+    deployment.guesses(address, LIMIT)
     deployment.statuses(address, 2 * PROCESSES)  # until every process knows of the block
     before = deployment.redis.commands()
     assert deployment.statuses(address, 60) == [429] * 60
@@ -135,7 +144,7 @@ def test_when_the_store_dies_and_comes_back(deployment, address):
     warned, back = deployment.said("does not answer"), deployment.said("answers again")
     deployment.redis.stop()
     assert deployment.statuses(address, 2 * PROCESSES) == [200] * 2 * PROCESSES
-    guesses = deployment.statuses(address, PROCESSES * (LIMIT + 1), WRONG_KEY)
+    guesses = deployment.guesses(address, PROCESSES * (LIMIT + 1))
     assert guesses.count(401) == PROCESSES * LIMIT  # each process counts for itself
     assert guesses[-PROCESSES:] == [429] * PROCESSES
     assert deployment.status(address) == 429
