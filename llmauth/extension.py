@@ -13,11 +13,11 @@ from .configuration import require_keys, warn
 from .cors import Cors
 from .exceptions import RequestRefused
 from .flask_settings import from_flask
-from .guard import Guard, refusal_headers
+from .guard import Guard, RequestInfo, refusal_headers
 from .journal import Journal
 from .key_files import KeyFiles
 from .keys import hiding
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, server_stopping
 from .pump import Pump
 from .redaction import Redactor
 from .settings import Settings
@@ -64,6 +64,37 @@ class State:
             opened = open_upstream(backend, self.settings.threads)
             found = self._upstreams.setdefault(backend.name, opened)
         return found
+
+    def admit(
+        self, environ: dict[str, Any], *, exempt: bool = False, at_once: bool = False
+    ) -> RequestInfo:
+        """Decide once whether a request is let in; see :meth:`llmauth.guard.Guard.admit`.
+
+        :param exempt: the application lets everybody see it
+        :param at_once: leave it undecided if a store or a disk would have to be asked
+        """
+        guard = self.guard
+        info = guard.info(environ)
+        if info.decided:
+            return info
+        info.public = exempt or guard.is_public(info, environ, self.serves_pages)
+        answered_by_us = self.cors.enabled or not info.public
+        info.preflight = answered_by_us and self.cors.is_preflight(environ)
+        open = info.public or info.preflight
+        if self.lifecycle.draining and not info.public:
+            info.refuse(server_stopping())
+            return info
+        if not open:
+            if at_once and (self.key_files.due or guard.may_wait(info)):
+                return info
+            self.key_files.look()
+        guard.admit(info, environ, open=open, observe=self.redactor.observe)
+        return info
+
+    def admit_raw(self, environ: dict[str, Any], *, at_once: bool = False) -> RequestInfo:
+        """The same before Flask, which is made to see the path that was decided on."""
+        environ["PATH_INFO"] = self.guard.info(environ).path
+        return self.admit(environ, at_once=at_once)
 
     def close(self) -> None:
         """Cut streams, close idle connections and write out the capture."""
@@ -130,19 +161,16 @@ class LLMAuth:
     def _guard(self) -> Response | None:
         if not self._concerned():
             return None
-        state = current_state()
-        guard, environ = state.guard, request.environ
-        info = guard.info(environ)
-        info.public = guard.is_public(info, environ, state.serves_pages) or self._is_exempt()
+        state, environ = current_state(), request.environ
+        info = state.admit(environ, exempt=self._is_exempt())
+        if info.refusal is not None:
+            raise info.refusal
+        if not info.preflight:
+            return None
         try:
-            if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
-                return _answer_preflight(state, environ)
-            if not info.public:
-                state.key_files.look()
-                guard.check(info, environ, state.redactor.observe)
+            return _answer_preflight(state, environ)
         except RequestRefused as refusal:
             raise refusal_headers(refusal, info) from None
-        return None
 
     def _let_pages_read(self, response: Response) -> Response:
         if self._concerned():

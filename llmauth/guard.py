@@ -44,6 +44,8 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param decided: whether it is let in has been decided, and never is again
+    :param refusal: the answer, if it is not
     """
 
     id: str
@@ -54,8 +56,16 @@ class RequestInfo:
     key_name: str | None = None
     own_credentials: bool = False
     public: bool = False
+    preflight: bool = False
     backend: str | None = None
     error: str | None = None
+    decided: bool = False
+    refusal: RequestRefused | None = None
+
+    def refuse(self, refusal: RequestRefused) -> None:
+        """Leave the verdict that the request is not let in."""
+        self.refusal = refusal_headers(refusal.with_traceback(None), self)
+        self.decided = True
 
 
 def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
@@ -100,6 +110,7 @@ class Guard:
         self.bypass = frozenset(settings.bypass_paths)
         self.enabled = not settings.disable_auth
         self._serves_network = self.enabled or settings.allow_unauthenticated_network
+        self._shares_store = not settings.storage_uri.startswith("memory:")
         self.lockout: Lockout | None = None
         if self.enabled and settings.brute_force_enabled:
             policy = Policy(
@@ -137,16 +148,34 @@ class Guard:
             return True
         return pages and path in PUBLIC_PATHS and environ["REQUEST_METHOD"] in ("GET", "HEAD")
 
-    def may_be_public(self, path: str) -> bool:
-        """True for the path of a public page; :meth:`is_public` has the last word."""
-        return path in self.bypass or path in PUBLIC_PATHS
+    def admit(
+        self,
+        info: RequestInfo,
+        environ: Mapping[str, Any],
+        *,
+        open: bool,
+        observe: Callable[..., None],
+    ) -> None:
+        """Decide once whether a request is let in, and leave the verdict on what is known of it.
 
-    def is_locked_out(self, peer: str | None, forwarded_for: str | None) -> bool:
-        """True for a client that is known to be locked out, without asking a shared store."""
-        if self.lockout is None:
+        :param open: it needs no key: a public page, or a browser's preflight
+        :param observe: is told every credential that the request carries
+        """
+        if info.decided:
+            return
+        try:
+            if not open:
+                self.check(info, environ, observe)
+        except RequestRefused as refusal:
+            info.refuse(refusal)
+        info.decided = True
+
+    def may_wait(self, info: RequestInfo) -> bool:
+        """True when :meth:`check` may have to wait for a shared store."""
+        if self.lockout is None or not self._shares_store:
             return False
-        address = self.clients.counted_as(self.clients.address(peer, forwarded_for))
-        return address is not None and self.lockout.knows_blocked(address)
+        address = self.clients.counted_as(info.client)
+        return address is None or not self.lockout.knows_blocked(address)
 
     def check_lockout(self, info: RequestInfo) -> None:
         """Refuse a request from an address that is locked out.

@@ -33,6 +33,9 @@ MAX_LINE = 4096
 
 MAX_TRAILERS = 16 * 1024
 
+RETRY_AFTER = 5
+"""Seconds, for a request that this server cannot receive at the moment."""
+
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/(1\.[01])")
 _TARGET = re.compile(r"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
 _ASTERISK = ("OPTIONS", "*")
@@ -65,7 +68,14 @@ class Refusal(Error):
         413: ("Content Too Large", "request_too_large"),
         431: ("Request Header Fields Too Large", "request_too_large"),
         501: ("Not Implemented", "not_supported"),
+        503: ("Service Unavailable", "overloaded"),
         505: ("HTTP Version Not Supported", "not_supported"),
+    }
+
+    _CLASSES = {
+        501: ("api_error", "UNIMPLEMENTED"),
+        503: ("overloaded_error", "UNAVAILABLE"),
+        505: ("api_error", "UNIMPLEMENTED"),
     }
 
     def __init__(self, message: str, code: int = 400) -> None:
@@ -75,14 +85,13 @@ class Refusal(Error):
 
     def to_response(self, ident: Any = None) -> Any:
         request_id = new_id()
+        type, status = self._CLASSES.get(self.code, ("invalid_request_error", "INVALID_ARGUMENT"))
         body = error_body(
-            self.body,
-            type="api_error" if self.code > 500 else "invalid_request_error",
-            status="UNIMPLEMENTED" if self.code > 500 else "INVALID_ARGUMENT",
-            code=self._error_code,
-            request_id=request_id,
+            self.body, type=type, status=status, code=self._error_code, request_id=request_id
         )
         headers = [("Content-Type", "application/json"), ("x-request-id", request_id)]
+        if self.code == 503:
+            headers.append(("Retry-After", str(RETRY_AFTER)))
         return f"{self.code} {self.reason}", headers, body
 
 
@@ -93,7 +102,18 @@ class _Refused(Exception):
 
 
 class Parser(HTTPRequestParser):
-    """One request, as it arrives."""
+    """One request, as it arrives.
+
+    :ivar environ: for WSGI, once the head is there
+    :ivar is_refused: it is answered without its body
+    :ivar closes: its answer is the last one on the connection
+    :ivar awaits_continue: it expects a 100, which waits for the verdict
+    """
+
+    environ: dict[str, Any] | None = None
+    is_refused = False
+    closes = False
+    awaits_continue = False
 
     error: Error | None
     body_rcv: Any

@@ -12,12 +12,18 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
 from .backends import Backend
+from .descriptors import is_exhausted
 from .echo import Echo
-from .exceptions import InvalidRequest, UpstreamTimeout, UpstreamUnreachable
+from .exceptions import InvalidRequest, Unavailable, UpstreamTimeout, UpstreamUnreachable
 from .headers import Headers
 from .reasons import why
 from .transport import Adapter, Exchange, Response
 from .watch import TICK, Watch
+
+
+def exhausted() -> Unavailable:
+    """Return the answer for want of a connection to a backend."""
+    return Unavailable("This server has no connection left. Try again.", retry_after=5)
 
 
 class UpstreamBroke(Exception):
@@ -75,7 +81,12 @@ def open_upstream(backend: Backend, connections: int) -> Upstream:
 
     :param connections: how many are kept for use again; as many as there are threads
     """
-    return EchoUpstream(backend) if backend.is_echo else HTTPUpstream(backend, connections)
+    try:
+        return EchoUpstream(backend) if backend.is_echo else HTTPUpstream(backend, connections)
+    except OSError as exc:  # it reads the certificates that are trusted
+        if is_exhausted(exc):
+            raise exhausted() from exc
+        raise
 
 
 class HTTPUpstream:
@@ -103,6 +114,8 @@ class HTTPUpstream:
         except requests.Timeout as exc:
             raise UpstreamTimeout(f"The backend '{name}' did not answer in time.") from exc
         except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as exc:
+            if is_exhausted(exc):
+                raise exhausted() from exc
             raise UpstreamUnreachable(
                 f"The backend '{name}' could not be reached: {why(exc)}."
             ) from exc
