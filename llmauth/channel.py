@@ -242,8 +242,7 @@ class Channel(HTTPChannel):
             if request.environ:
                 self._refuse(request, server_stopping())
             else:
-                request.error = Refusal(server_stopping().description or "", 503)
-                request.completed = True
+                request.fail(Refusal(server_stopping().description or "", 503))
             self._queue(request)
             self._ends = True
 

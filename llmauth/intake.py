@@ -133,15 +133,20 @@ class Parser(HTTPRequestParser):
             consumed, self.error = len(data), refused.refusal
         except ValueError:
             consumed, self.error = len(data), Refusal("The request is malformed.")
-        if self.error is not None:
-            self.completed = True
-            self.expect_continue = False
-            self.version = "1.1"
-            if not isinstance(self.error, Refusal):
-                code = getattr(self.error, "code", 400)
+        if (error := self.error) is not None:
+            if not isinstance(error, Refusal):
+                code = getattr(error, "code", 400)
                 words = "The request body is too large." if code == 413 else "It is malformed."
-                self.error = Refusal(words, code)
+                error = Refusal(words, code)
+            self.fail(error)
         return consumed
+
+    def fail(self, refusal: Refusal) -> None:
+        """Have this answered in place of the request, whatever of it has arrived."""
+        self.error = refusal
+        self.completed = True
+        self.expect_continue = False
+        self.version = "1.1"
 
     def _check_line_ends(self, data: bytes) -> None:
         """Refuse at once what will never become a head."""
