@@ -115,7 +115,6 @@ class Server:
         if self._closed:
             return 0
         lifecycle = self.state.lifecycle
-        lifecycle.draining = True
         self._idle_until = time.time() + IDLE_GRACE
         self._in_loop(self._close_listeners)
         left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
@@ -196,6 +195,7 @@ class Server:
             one.del_channel(self._map)
             one.accepting = False
             one.socket.close()
+        self.state.lifecycle.draining = True
 
     def _is_busy(self) -> bool:
         return any(channel.is_busy for channel in self._channels())
