@@ -54,6 +54,8 @@ class _Task(WSGITask):
 
     def early_environment(self) -> dict[str, Any]:
         """Return the environment of a request whose body is not there yet."""
+        if self.request.raw_path is not None:
+            self.request.path = self.request.raw_path  # the application has it as it was sent
         environ: dict[str, Any] = super().get_environment()
         return environ
 

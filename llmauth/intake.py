@@ -40,7 +40,6 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/(1\.[01])
 _TARGET = re.compile(r"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
 _ASTERISK = ("OPTIONS", "*")
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
 _TLS_HANDSHAKE = b"\x16\x03"
@@ -119,9 +118,21 @@ class Parser(HTTPRequestParser):
     body_rcv: Any
     headers: dict[str, str]
     command: Any = ""
-    path: Any = ""  # waitress logs it also of a request that could not be read
+    raw_path: str | None = None
+    _path: Any = ""  # waitress logs it also of a request that could not be read
     request_uri: Any
     query: Any
+
+    @property
+    def path(self) -> Any:
+        """The decoded path, for whoever wants it: nobody does of a path of 64 KiB of escapes."""
+        if self._path is None:
+            self._path = unquote(self.raw_path or "", "latin-1")
+        return self._path
+
+    @path.setter
+    def path(self, value: Any) -> None:
+        self._path = value
 
     def received(self, data: bytes) -> int:
         """Take the next bytes; returns how many of them belong to this request."""
@@ -156,7 +167,9 @@ class Parser(HTTPRequestParser):
             raise _Refused("This server speaks plain HTTP: use http:// in place of https://.")
         start = max(0, len(self.header_plus) - 3)
         end = received.find(b"\r\n\r\n", start)
-        if _BARE_LINE_END.search(received, start, len(received) if end < 0 else end):
+        # One byte more, which may be the first half of a line's end.
+        first = max(0, start - 1)
+        if _has_bare_line_end(received[first : len(received) if end < 0 else end], first > 0):
             raise _Refused("A line of the request ends in a bare CR or LF.")
         if len(received) > MAX_HEAD_BYTES and end < 0:
             raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
@@ -175,8 +188,8 @@ class Parser(HTTPRequestParser):
         _check_framing(headers, self.version)
         self.url_scheme = self.adj.url_scheme
         if self.request_uri.startswith("/"):
-            path, _, self.query = self.request_uri.partition("?")
-            self.path = unquote(path, "latin-1") if "%" in path else path
+            self.raw_path, _, self.query = self.request_uri.partition("?")
+            self._path = None
         else:
             self.path, self.query = split_uri(self.request_uri.encode("latin-1"))[2:4]
         connection = headers.get("CONNECTION", "").lower()
@@ -198,6 +211,18 @@ class Parser(HTTPRequestParser):
             self.content_length = length
             buffer = OverflowableBuffer(self.adj.inbuf_overflow)
             self.body_rcv = FixedStreamReceiver(length, buffer)
+
+
+def _has_bare_line_end(lines: bytes, go_on: bool) -> bool:
+    """True for a CR or LF without the other, which may be outside.
+
+    :param go_on: there is something before these lines, too
+    """
+    # Counted, not matched: a pattern takes a hundred times as long, and this is done for anybody.
+    ends = lines.count(b"\r\n")
+    feeds = lines.count(b"\n") - (go_on and lines.startswith(b"\n"))
+    returns = lines.count(b"\r") - lines.endswith(b"\r")
+    return feeds != ends or returns != ends
 
 
 def _checked_request_line(line: str) -> tuple[str, str, str]:
