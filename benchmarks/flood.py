@@ -74,6 +74,8 @@ def _numbered(form: str, count: int) -> str:
     return "".join(form.format(number) for number in range(count))
 
 
+_COOKIES = "Cookie: " + _numbered("c{0}=secret-{0:09}; ", 2300)
+
 CANDIDATES = {
     "a wrong key": _candidate(),
     "no key": _candidate(key=None),
@@ -84,9 +86,9 @@ CANDIDATES = {
     "the documentation": _candidate(line="GET /docs"),
     "the description of the API": _candidate(line="GET /openapi.json"),
     "the dashboard": _candidate(line="GET /dashboard"),
-    "thousands of cookies": _candidate("Cookie: " + _numbered("c{0}=secret-{0:09}; ", 2300)),
-    "thousands of cookies, not ASCII": _candidate("Cookie: " + _numbered("c{0}=\xe9{0:09}; ", 2800)),
-    "cookies and no token": _candidate("Cookie: " + _numbered("c{0}=secret-{0:09}; ", 2300), key=""),
+    "thousands of cookies": _candidate(_COOKIES),
+    "thousands of cookies, not ASCII": _candidate(_COOKIES.replace("secret-", "s\xe9cret-")),
+    "thousands of cookies and no token": _candidate(_COOKIES, "Authorization: Bearer", key=None),
     "a hundred headers": _candidate(*(f"X-Header-{n}: {'v' * 600}" for n in range(90))),
     "a hundred keys": _candidate(*(f"X-Secret-Key-{n}: secret-{n:09}" for n in range(90))),
     "one header of words": _candidate("X-Api-Key: " + _filled("key-0 ")),

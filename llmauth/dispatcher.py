@@ -18,8 +18,9 @@ from .descriptors import Seldom
 logger = logging.getLogger(__name__)
 logger.addFilter(Seldom())
 
-REFUSALS_SECONDS = 0.005
-"""The reading thread answers refusals for so long at a time: then it reads what others sent."""
+REFUSALS_SECONDS = 0.0002
+"""The reading thread answers refusals for so long at a time, then it reads what others sent: a
+request that is let in waits for one or two refusals, not for those of all attackers."""
 
 
 class _Worker:
@@ -81,15 +82,16 @@ class Dispatcher:
         """Have a connection's first request answered by the thread that reads, which calls."""
         self._refused.append(channel)
 
-    def answer_refusals(self) -> bool:
+    def answer_refusals(self, seconds: float) -> bool:
         """Answer some of the refused requests, one of each connection in turn.
 
         Called by the thread that reads once it has read what there was: whoever is admitted has
         been handed to a thread before.
 
+        :param seconds: after which it is time to read again
         :returns: whether there are more
         """
-        until = time.monotonic() + REFUSALS_SECONDS
+        until = time.monotonic() + seconds
         while self._refused:
             if time.monotonic() > until:
                 return True

@@ -21,7 +21,7 @@ from waitress.adjustments import Adjustments
 
 from .channel import Channel
 from .descriptors import Seldom, connections_within, raise_file_limit
-from .dispatcher import Dispatcher
+from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
 from .listener import Listener
@@ -49,6 +49,7 @@ _POLL_SECONDS = 0.2
 _POLLS_BETWEEN_TRIMS = 150  # half a minute
 _FLUSH_SECONDS = 2.0
 _LOOP_SECONDS = 0.5
+_REFUSING_SECONDS = 0.05
 
 
 class PortTakenError(ConfigurationError):
@@ -160,7 +161,10 @@ class Server:
             try:
                 timeout = 0.0 if more else _LOOP_SECONDS
                 wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
-                more = self.dispatcher.answer_refusals()
+                # While the server is being stopped, the refused are not the attackers.
+                is_draining = self.state.lifecycle.draining
+                seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
+                more = self.dispatcher.answer_refusals(seconds)
                 if (now := time.time()) >= next_look:
                     next_look = now + 1.0
                     self._look_after(now)

@@ -297,9 +297,9 @@ def test_refusals_take_turns_and_the_thread_reads_in_between(monkeypatch):
     dispatcher.add_refusal(first)
     dispatcher.add_refusal(second)
     monkeypatch.setattr(time, "monotonic", passes)
-    assert dispatcher.answer_refusals()
+    assert dispatcher.answer_refusals(REFUSALS_SECONDS)
     assert 0 < len(answered) < 10
-    while dispatcher.answer_refusals():
+    while dispatcher.answer_refusals(REFUSALS_SECONDS):
         pass
     assert answered == [first, second] * 5
 
