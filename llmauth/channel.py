@@ -38,6 +38,8 @@ LINGER = 2.0
 """Seconds from a refusal to the end of a connection on which more was being sent. Closed at once,
 it would be reset, and the client might never see the answer (RFC 9112 §9.6)."""
 
+_UNDECIDED = "unexpected error while a request was decided on"
+
 
 class _Task(WSGITask):
     channel: Channel
@@ -116,17 +118,25 @@ class _Server:
 
 
 class _Admission:
-    """Has a thread decide on a request, where that may have to wait for a store or a disk."""
+    """Has a thread decide on a request, where that may have to wait for a store or a disk.
+
+    If all of the request is there, the same thread goes on with it.
+    """
 
     def __init__(self, channel: Channel, environ: dict[str, Any]) -> None:
         self._channel = channel
         self._environ = environ
 
     def service(self) -> None:
+        channel = self._channel
         try:
-            self._channel.state.admit_raw(self._environ)
-        finally:
-            self._channel.wake(self._channel.go_on)
+            channel.state.admit_raw(self._environ)
+        except Exception:
+            logger.exception(_UNDECIDED)  # the application asks again, and fails
+        is_due = channel.go_on()
+        channel.wake()
+        if is_due:
+            channel.service()
 
     def cancel(self) -> None:
         self._channel.cancel()
@@ -210,7 +220,7 @@ class Channel(HTTPChannel):
 
     def handle_close(self) -> None:
         super().handle_close()
-        if self.request is not None:
+        if self.request is not None and not self._is_deciding:
             # Its environment leads back here, and a body is not to wait for the collector either.
             self.request.environ = None
             with contextlib.suppress(Exception):
@@ -245,8 +255,9 @@ class Channel(HTTPChannel):
                 self._refuse(request, server_stopping())
             else:
                 request.fail(Refusal(server_stopping().description or "", 503))
-            self._queue(request)
             self._ends = True
+            if self._queue(request):
+                self.server.add_task(self)
 
     def received(self, data: bytes) -> bool:
         """Take what was read; the requests in it are decided on and handed on."""
@@ -256,16 +267,17 @@ class Channel(HTTPChannel):
             self._take(data)
         return True
 
-    def go_on(self) -> None:
-        """Go on with a request on which another thread has decided."""
+    def go_on(self) -> bool:
+        """Go on with a request on which this thread has decided; True when it is to answer it."""
         with self.requests_lock:
             request, data = self.request, self._later
             self._is_deciding, self._later = False, b""
             if request is None or not self.connected or self.will_close or self.close_when_flushed:
-                return
+                return False
             self._admitted(request)
-            self._queue(request)
+            is_due = self._queue(request)
             self._take(data)
+        return is_due
 
     def write_soon(self, data: bytes) -> int:
         if not self.holds_head:
@@ -301,7 +313,8 @@ class Channel(HTTPChannel):
             if is_new and not self._decide(request):
                 self._later = data
                 return
-            self._queue(request)
+            if self._queue(request):
+                self.server.add_task(self)
 
     def _parsed(self, request: Any, data: bytes) -> int:
         """Have the request take the next bytes; return how many of them belong to it."""
@@ -320,8 +333,8 @@ class Channel(HTTPChannel):
         try:
             info: RequestInfo = self.state.admit_raw(environ, at_once=True)
         except Exception:
-            logger.exception("unexpected error while a request was decided on")
-            return True  # the application asks again, and fails
+            logger.exception(_UNDECIDED)
+            return True  # as above
         if info.decided:
             self._admitted(request)
             return True
@@ -352,19 +365,21 @@ class Channel(HTTPChannel):
         else:
             self._ends = request.closes = True
 
-    def _queue(self, request: Any) -> None:
-        """Go on with a request that was decided on, or that is an error."""
+    def _queue(self, request: Any) -> bool:
+        """Go on with a request that was decided on; True when it can be answered now.
+
+        Where another one is being answered, `service` hands this one on after it.
+        """
         if request.expect_continue and not self.requests and not self.sent_continue:
             self.send_continue()
         if not request.completed:
-            return
+            return False
         self.sent_continue = False
         self.request = None
-        if not request.empty:
-            self.requests.append(request)
-            if len(self.requests) == 1:
-                # `service` hands on the next one after each.
-                self.server.add_task(self)
+        if request.empty:
+            return False
+        self.requests.append(request)
+        return len(self.requests) == 1
 
     def _linger(self) -> None:
         """End this side of the connection, and let the client read the answer before the rest."""

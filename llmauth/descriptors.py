@@ -22,26 +22,39 @@ the log of the wire capture, files of keys, temporary files of large bodies."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may need; return how many it may open."""
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may need."""
     try:
         import resource
     except ImportError:
-        return OPEN_FILES
+        return
     if sys.platform == "win32":  # has no such limit
-        return OPEN_FILES
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+
+
+def file_limit() -> int:
+    """Return how many files this process may have open."""
+    try:
+        import resource
+    except ImportError:
+        return OPEN_FILES
+    if sys.platform == "win32":
+        return OPEN_FILES
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def connections_within(files: int) -> int:
-    """Return how many clients fit in so many open files: each may need an upstream of its own."""
-    return max(4, (files - RESERVED_FILES) // 2)
+    """Return how many clients fit in so many open files.
+
+    Each may need an upstream of its own, and as many connections to others may be kept for later.
+    """
+    return max(4, (files - RESERVED_FILES) // 3)
 
 
 def is_exhausted(exc: BaseException | None) -> bool:

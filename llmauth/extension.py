@@ -11,6 +11,7 @@ from .backends import Backend, Router
 from .capture import WireCapture
 from .configuration import require_keys, warn
 from .cors import Cors
+from .descriptors import connections_within, file_limit
 from .exceptions import RequestRefused
 from .flask_settings import from_flask
 from .guard import Guard, RequestInfo, refusal_headers
@@ -61,7 +62,9 @@ class State:
         """Return the backend's upstream, opened when it is used for the first time."""
         found = self._upstreams.get(backend.name)
         if found is None:
-            opened = open_upstream(backend, self.settings.threads)
+            used = sum(map(self.settings.uses, self.settings.backends.values()))
+            kept = connections_within(file_limit()) // max(1, used)
+            opened = open_upstream(backend, max(1, min(self.settings.threads, kept)))
             found = self._upstreams.setdefault(backend.name, opened)
         return found
 

@@ -20,7 +20,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from .channel import Channel
-from .descriptors import Seldom, connections_within, raise_file_limit
+from .descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
@@ -71,7 +71,7 @@ class Server:
         self._closed = False
         self._use_poll = hasattr(select, "poll")
         self._idle_until = math.inf
-        files = raise_file_limit()
+        raise_file_limit()
         return_large_pieces()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
@@ -94,7 +94,7 @@ class Server:
                 map=self._map,
                 dispatcher=self.dispatcher,
                 adjustments=adjustments,
-                connections=min(wanted, connections_within(files)),
+                connections=min(wanted, connections_within(file_limit())),
             )
             for sock in self.sockets
         ]

@@ -219,6 +219,15 @@ def test_while_one_waits_for_the_store_others_are_served(proxy, waiting, key):
         assert statuses(read_all(sock)) == [200 if key == KEY else 401]
 
 
+@pytest.mark.parametrize("key", [KEY, WRONG], ids=["right", "wrong"])
+def test_the_thread_that_waited_for_the_store_goes_on_with_the_request(
+    proxy, upstream, work, waiting, key
+):
+    waiting.set()
+    assert statuses(proxy.exchange(request(key=key))) == [200 if key == KEY else 401]
+    assert work["tasks"] == 1
+
+
 def test_an_earlier_answer_brings_no_100_for_a_request_that_waits(proxy, waiting):
     with proxy.open(HEALTH + request("Content-Length: 2", "Expect: 100-continue")) as sock:
         head = read_until(sock, b'"ok"}\n')
