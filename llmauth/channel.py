@@ -18,7 +18,6 @@ from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from .descriptors import Seldom
 from .dispatcher import Dispatcher
 from .exceptions import RequestRefused, Unavailable
 from .guard import RequestInfo
@@ -26,7 +25,6 @@ from .intake import RETRY_AFTER, Parser, Refusal
 from .lifecycle import server_stopping
 
 logger = logging.getLogger(__name__)
-logger.addFilter(Seldom())
 
 SEND_SIZE = 128 * 1024
 """Bytes that are sent to a client at a time."""

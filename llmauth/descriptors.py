@@ -19,7 +19,10 @@ RESERVED_FILES = 32
 """Beside connections: standard streams, log, listening sockets, triggers, the store, the pipes and
 the log of the wire capture, files of keys, temporary files of large bodies."""
 
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+    getattr(errno, "WSAEMFILE", errno.EMFILE),  # of sockets, on Windows
+})  # fmt: skip
 
 
 def raise_file_limit() -> None:

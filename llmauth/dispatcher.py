@@ -13,10 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .descriptors import Seldom
-
 logger = logging.getLogger(__name__)
-logger.addFilter(Seldom())
 
 REFUSALS_SECONDS = 0.0002
 """The reading thread answers refusals for so long at a time, then it reads what others sent: a

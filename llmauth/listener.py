@@ -12,16 +12,17 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from .channel import Channel
-from .descriptors import Seldom, is_exhausted
+from .descriptors import is_exhausted
 
 logger = logging.getLogger(__name__)
-logger.addFilter(Seldom())
 
 PAUSE = 0.2
 """Seconds without accepting after it failed: a socket that is not accepted stays readable, and
 the thread that reads would turn in circles."""
 
-_GONE = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM})
+_GONE = frozenset({
+    errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EINTR, errno.EPERM,
+})  # fmt: skip
 """The client left before it was accepted, or a firewall let nobody in (accept(2))."""
 
 

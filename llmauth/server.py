@@ -19,6 +19,7 @@ from flask import Flask
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
+from . import channel, dispatcher, listener
 from .channel import Channel
 from .descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
@@ -29,7 +30,6 @@ from .memory import return_free_pages, return_large_pieces
 from .streams import STALLED
 
 logger = logging.getLogger(__name__)
-logger.addFilter(Seldom())
 
 RESERVED_THREADS = 8
 """Beyond ``threads``: they find no slot for a stream, so that health checks, refusals and public
@@ -47,6 +47,11 @@ client may just be sending is answered rather than reset."""
 
 _POLL_SECONDS = 0.2
 _POLLS_BETWEEN_TRIMS = 150  # half a minute
+_LOGGERS = (
+    logger, channel.logger, dispatcher.logger, listener.logger, wasyncore.dispatcher.logger,
+)  # fmt: skip
+"""Of the warnings that clients can cause as often as they like, one a second is enough."""
+
 _FLUSH_SECONDS = 2.0
 _LOOP_SECONDS = 0.5
 _REFUSING_SECONDS = 0.05
@@ -98,9 +103,9 @@ class Server:
             )
             for sock in self.sockets
         ]
-        # Of the warnings that a client can cause as often as it likes, one a second is enough.
         self._seldom = Seldom()
-        wasyncore.dispatcher.logger.addFilter(self._seldom)
+        for one in _LOGGERS:
+            one.addFilter(self._seldom)
         self._wake: Callable[..., None] = self._listeners[0].trigger.pull_trigger
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
@@ -129,7 +134,8 @@ class Server:
         self._thread.join(_FLUSH_SECONDS)
         if self.dispatcher.shutdown(timeout=_FLUSH_SECONDS):
             wasyncore.close_all(self._map, ignore_all=True)
-        wasyncore.dispatcher.logger.removeFilter(self._seldom)
+        for one in _LOGGERS:
+            one.removeFilter(self._seldom)
         self.state.close()
         return left
 
@@ -174,10 +180,10 @@ class Server:
                 time.sleep(0.05)
 
     def _look_after(self, now: float) -> None:
-        for channel in self._channels():
-            channel.look_after(now, STALLED)
+        for one in self._channels():
+            one.look_after(now, STALLED)
             if now > self._idle_until:
-                channel.end_if_idle()
+                one.end_if_idle()
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         """Have the thread that owns the table of sockets do something, and wait for it."""
@@ -202,11 +208,11 @@ class Server:
         self.state.lifecycle.draining = True
 
     def _is_busy(self) -> bool:
-        return any(channel.is_busy for channel in self._channels())
+        return any(one.is_busy for one in self._channels())
 
     def _refuse_rest(self) -> None:
-        for channel in self._channels():
-            channel.refuse_rest()
+        for one in self._channels():
+            one.refuse_rest()
 
     def _flush(self) -> None:
         """Wait until what has been answered is sent, and close the connections."""
@@ -216,8 +222,8 @@ class Server:
             time.sleep(0.01)
 
     def _end_idle(self) -> None:
-        for channel in self._channels():
-            channel.end_if_idle()
+        for one in self._channels():
+            one.end_if_idle()
 
     def _channels(self) -> list[Channel]:
         return [one for one in list(self._map.values()) if isinstance(one, Channel)]
