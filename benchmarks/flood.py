@@ -112,10 +112,14 @@ class Attacker(load.Client):
 
     def ask(self) -> None:
         data = self.data or wire.request(self.spec.port, WRONG_KEY)
-        line, rest = data.split(b"\r\n", 1)
-        forwarded = f"X-Forwarded-For: {next(self.addresses)}".encode()
-        self.request = b"\r\n".join((line, forwarded, rest))
+        self.request = _forwarded(data, next(self.addresses))
         super().ask()
+
+
+def _forwarded(data: bytes, address: str, *headers: str) -> bytes:
+    """Return the request as the reverse proxy hands it on: last comes what it says itself."""
+    more = "\r\n".join(("", f"X-Forwarded-For: {address}", *headers, "", "")).encode()
+    return data.replace(b"\r\n\r\n", more, 1)
 
 
 def costliest(port: int, pids: list[int]) -> str:
@@ -136,11 +140,9 @@ def costliest(port: int, pids: list[int]) -> str:
 
 def _answered(port: int, data: bytes, address: str) -> bool:
     """Send a request from an address; False when the answer takes too long."""
-    line, rest = data.split(b"\r\n", 1)
-    forwarded = f"X-Forwarded-For: {address}\r\nConnection: close".encode()
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
         try:
-            sock.sendall(b"\r\n".join((line, forwarded, rest)))
+            sock.sendall(_forwarded(data, address, "Connection: close"))
             while sock.recv(65536):
                 pass
         except TimeoutError:
@@ -241,6 +243,8 @@ def measure(
         command = [sys.executable, str(HERE / "load.py"), json.dumps(spec)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
         figures: dict[str, float] = json.loads(done.stdout)
+        if figures["unexpected"]:
+            raise SystemExit(f"{kind}: {figures['unexpected']} requests of the user were refused")
         if kind != "quiet":
             figures["attack"] = float(attacker.communicate()[0])
     return figures
