@@ -65,11 +65,11 @@ class Listener(TcpWSGIServer):
         )
 
     def readable(self) -> bool:
-        now = time.time()
+        now = time.monotonic()
         if now >= self.next_channel_cleanup:
             self.next_channel_cleanup = now + self.adj.cleanup_interval
-            self.maintenance(int(now))
-        return bool(self.accepting) and time.monotonic() >= self._paused_until and self._has_room()
+            self.maintenance(int(time.time()))
+        return bool(self.accepting) and now >= self._paused_until and self._has_room()
 
     def handle_accept(self) -> None:
         self.accept_one()

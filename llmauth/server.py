@@ -171,9 +171,9 @@ class Server:
                 is_draining = self.state.lifecycle.draining
                 seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
                 more = self.dispatcher.answer_refusals(seconds)
-                if (now := time.time()) >= next_look:
+                if (now := time.monotonic()) >= next_look:
                     next_look = now + 1.0
-                    self._look_after(now)
+                    self._look_after(time.time())
             except Exception:
                 # Without this thread nobody is served, and whoever is to notice would have to ask.
                 logger.exception("unexpected error while connections were read")

@@ -257,3 +257,29 @@ def test_clients_leave_twice_as_many_descriptors_for_upstreams(files):
     connections = connections_within(files)
     assert connections >= 4
     assert 3 * connections <= files
+
+
+@pytest.mark.parametrize("number", [24, 28], ids=["no descriptor", "no disk"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
+def test_a_body_that_cannot_be_stored_is_told_to_its_client(
+    proxy, upstream, monkeypatch, number, chunked
+):
+    def fails(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("waitress.buffers.TempfileBasedBuffer.newfile", fails)
+    body = b"x" * 2**20
+    data = request_bytes("/v1/x", body=body)
+    if chunked:
+        head = request_bytes("/v1/x", body=b"")
+        data = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        data += chunk(body) + b"0\r\n\r\n"
+    with proxy.open(b"") as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(data)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 5\r\n" in answer
+    assert b"\r\nConnection: close\r\n" in answer
+    assert not upstream.requests
+    assert proxy.request("GET", "/v1/x").status == 200
