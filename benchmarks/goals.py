@@ -76,6 +76,11 @@ GOALS = (
     ),
     Goal("of 200 streams complete, every byte equal", "≥ 200", _fewest_completed, "{:.0f}"),
     Goal(
+        "answers/s to a wrong key, of forwarded requests/s",
+        "≥ 3",
+        _ratio("requests_per_second", ("wrong", "wrong-key"), ("llmauth", "requests-32")),
+    ),
+    Goal(
         "answers/s to a locked-out address, of forwarded requests/s",
         "≥ 3",
         _ratio("requests_per_second", ("locked", "locked-out"), ("llmauth", "requests-32")),

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
 from typing import Any
 
-from .dispatcher import AT_ONCE
-from .exceptions import RequestRefused, Unavailable
 from .extension import State
-from .guard import RequestInfo, refusal_headers
+from .guard import RequestInfo
 from .handover import Nothing, take_connection
 from .journal import Journal, Line, logger
 from .relay import PolledRelay
@@ -24,8 +22,8 @@ class Entry:
     """The outermost WSGI layer of the stand-alone application.
 
     It parses the request's path once, so that routing and guard see the same one; it answers
-    addresses that are locked out before anything else is done for them; it gives every response
-    a request id and every request a line in the log.
+    whoever is not let in before anything else is done for him; it gives every response a request
+    id and every request a line in the log.
 
     :param application: the WSGI application behind it
     :param state: of the same application
@@ -33,24 +31,20 @@ class Entry:
 
     def __init__(self, application: Callable[..., Iterable[bytes]], state: State) -> None:
         self._application = application
-        self._guard = state.guard
+        self._state = state
         self._cors = state.cors
         self._journal = state.journal
         self._pump = state.pump
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        info = self._guard.info(environ)
-        environ["PATH_INFO"] = info.path
+        info = self._state.admit_raw(environ)
         answer = _Answer(self._journal, info, environ, start_response)
-        try:
-            self._check(info, environ)
-        except RequestRefused as refusal:
-            refusal_headers(refusal, info)
+        if refusal := info.refusal:
             body = refusal.get_body().encode("ascii")
             headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
             headers += self._cors.headers(environ)
             answer.start(f"{refusal.code} {responses[refusal.code or 500]}", headers)
-            answer.body = [body]
+            answer.body = [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
             return answer
         try:
             answer.body = self._application(environ, answer.start)
@@ -58,14 +52,6 @@ class Entry:
             answer.close()
             raise
         return NOTHING if self._handed_over(answer, environ) else answer
-
-    def _check(self, info: RequestInfo, environ: dict[str, Any]) -> None:
-        # A preflight shows no key, and without its answer a page could not read the refusal.
-        if self._cors.is_preflight(environ) or self._guard.is_public(info, environ, pages=True):
-            return
-        self._guard.check_lockout(info)
-        if environ.get(AT_ONCE):
-            raise Unavailable("This address was locked out until now. Try again.", retry_after=1)
 
     def _handed_over(self, answer: _Answer, environ: dict[str, Any]) -> bool:
         """Leave a stream to the pump, when the server is one whose connections can be taken."""

@@ -11,13 +11,14 @@ from flask import Blueprint, Flask, Response, current_app, request
 from .capture import WireCapture
 from .configuration import require_keys, warn
 from .cors import Cors
+from .descriptors import connections_within, file_limit
 from .exceptions import RequestRefused
 from .flask_settings import from_flask
 from .guard import Guard, RequestInfo, refusal_headers
 from .journal import Journal
 from .key_files import KeyFiles
 from .keys import hiding
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, server_stopping
 from .providers.backend import Backend
 from .providers.router import Router
 from .pump import Pump
@@ -62,9 +63,50 @@ class State:
         """Return the backend's upstream, opened when it is used for the first time."""
         found = self._upstreams.get(backend.name)
         if found is None:
-            opened = open_upstream(backend, self.settings.threads)
+            used = sum(map(self.settings.uses, self.settings.backends.values()))
+            kept = connections_within(file_limit()) // max(1, used)
+            opened = open_upstream(backend, max(1, min(self.settings.threads, kept)))
             found = self._upstreams.setdefault(backend.name, opened)
         return found
+
+    def admit(
+        self,
+        info: RequestInfo,
+        environ: dict[str, Any],
+        *,
+        public: bool,
+        forwards: bool,
+        at_once: bool = False,
+    ) -> None:
+        """Decide once whether a request is let in; see :meth:`llmauth.guard.Guard.admit`.
+
+        :param public: it needs no key
+        :param forwards: it needs none to be forwarded either
+        :param at_once: leave it undecided if a store or a disk would have to be asked
+        """
+        guard = self.guard
+        info.public = public
+        answered_by_us = self.cors.enabled or not public
+        info.preflight = answered_by_us and self.cors.is_preflight(environ)
+        open = public or info.preflight
+        if self.lifecycle.draining and not public:
+            info.refuse(server_stopping())
+            return
+        if not open:
+            if at_once and (self.key_files.due or guard.may_wait(info)):
+                return
+            self.key_files.look()
+        guard.admit(info, environ, open=open, forwards=forwards, observe=self.redactor.observe)
+
+    def admit_raw(self, environ: dict[str, Any], *, at_once: bool = False) -> RequestInfo:
+        """The same before Flask, which is made to see the path that was decided on."""
+        info = self.guard.info(environ)
+        if not info.decided:
+            environ["PATH_INFO"] = info.path
+            public = self.guard.is_public(info, environ, pages=True)
+            public = public and not self.router.names_another(info.path)
+            self.admit(info, environ, public=public, forwards=public, at_once=at_once)
+        return info
 
     def close(self) -> None:
         """Cut streams, close idle connections and write out the capture."""
@@ -139,19 +181,19 @@ class LLMAuth:
     def _guard(self) -> Response | None:
         if not self._concerned():
             return None
-        state = current_state()
-        guard, environ = state.guard, request.environ
-        info = guard.info(environ)
-        info.public = self._is_public(state, info)
-        info.admitted = info.public and _is_proxy()
+        state, environ = current_state(), request.environ
+        info = state.guard.info(environ)
+        if not info.decided:
+            public = self._is_public(state, info)
+            state.admit(info, environ, public=public, forwards=public and _is_proxy())
+        if info.refusal is not None:
+            raise info.refusal
+        if not info.preflight:
+            return None
         try:
-            if state.cors.is_preflight(environ) and (state.cors.enabled or not info.public):
-                return _answer_preflight(state, environ)
-            if not info.public:
-                _check(state, info)
+            return _answer_preflight(state, environ)
         except RequestRefused as refusal:
             raise refusal_headers(refusal, info) from None
-        return None
 
     def _is_public(self, state: State, info: RequestInfo) -> bool:
         if _is_proxy():
@@ -195,13 +237,9 @@ def admit_to_proxy(path: str) -> None:
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
-            _check(state, info)
-
-
-def _check(state: State, info: RequestInfo) -> None:
-    state.key_files.look()
-    state.guard.check(info, request.environ, state.redactor.observe)
-    info.admitted = True
+            state.key_files.look()
+            state.guard.check(info, request.environ, state.redactor.observe)
+        info.admitted = True
 
 
 def _proxy_is_public(state: State, info: RequestInfo, path: str) -> bool:

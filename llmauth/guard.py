@@ -31,7 +31,6 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.json"})
-ENVIRON_KEY = "llmauth.request"
 _READING = ("GET", "HEAD")
 
 MAX_CREDENTIALS = 16
@@ -53,7 +52,9 @@ class RequestInfo:
     :param client: the client's address
     :param key_name: of the key that it showed
     :param public: it needs no key
-    :param admitted: it may be forwarded
+    :param decided: whether it is let in has been decided, and never is again
+    :param admitted: it was let in, and may be forwarded
+    :param refusal: the answer, if it is not let in
     """
 
     id: str
@@ -65,8 +66,16 @@ class RequestInfo:
     own_credentials: bool = False
     public: bool = False
     admitted: bool = False
+    preflight: bool = False
     backend: str | None = None
     error: str | None = None
+    decided: bool = False
+    refusal: RequestRefused | None = None
+
+    def refuse(self, refusal: RequestRefused) -> None:
+        """Leave the verdict that the request is not let in."""
+        self.refusal = refusal_headers(refusal.with_traceback(None), self)
+        self.decided = True
 
 
 def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
@@ -105,6 +114,8 @@ class Guard:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # An application may hand its environ to another one, which decides for itself.
+        self._environ_key = f"llmauth.request.{id(self):x}"
         self.keys = KeyRing(settings.keys)
         self.clients = Clients(
             trusted_proxies=settings.trusted_proxies,
@@ -129,7 +140,7 @@ class Guard:
 
     def info(self, environ: dict[str, Any]) -> RequestInfo:
         """Return what is known of the request, parsed once."""
-        info: RequestInfo | None = environ.get(ENVIRON_KEY)
+        info: RequestInfo | None = environ.get(self._environ_key)
         if info is None:
             path, query = raw_target(environ)
             peer = environ.get("REMOTE_ADDR")
@@ -137,7 +148,7 @@ class Guard:
             if not self._warned_of_proxy:
                 self._warn_of_proxy(peer, forwarded)
             client = self.clients.address(peer, forwarded)
-            info = environ[ENVIRON_KEY] = RequestInfo(new_id(), path, query, client)
+            info = environ[self._environ_key] = RequestInfo(new_id(), path, query, client)
         return info
 
     def is_public(
@@ -160,16 +171,37 @@ class Guard:
         bypassed = path in self.bypass and (reads or any_method)
         return bypassed or (pages and reads and path in PUBLIC_PATHS)
 
-    def may_be_public(self, method: str, path: str) -> bool:
-        """True where :meth:`is_public` has the last word: on all that the server alone serves."""
-        return method in _READING and (path in self.bypass or path in PUBLIC_PATHS)
+    def admit(
+        self,
+        info: RequestInfo,
+        environ: Mapping[str, Any],
+        *,
+        open: bool,
+        forwards: bool,
+        observe: Callable[..., None],
+    ) -> None:
+        """Decide once whether a request is let in, and leave the verdict on what is known of it.
 
-    def is_locked_out(self, peer: str | None, forwarded_for: str | None) -> bool:
-        """True for a client that is known to be locked out, without asking a shared store."""
-        if self.lockout is None:
+        :param open: it needs no key: a public page, or a browser's preflight
+        :param forwards: what is open may be forwarded
+        :param observe: is told every credential that the request carries
+        """
+        if info.decided:
+            return
+        try:
+            if not open:
+                self.check(info, environ, observe)
+            info.admitted = forwards or not open
+        except RequestRefused as refusal:
+            info.refuse(refusal)
+        info.decided = True
+
+    def may_wait(self, info: RequestInfo) -> bool:
+        """True when :meth:`check` may have to wait for a shared store."""
+        if self.lockout is None or not self.lockout.waits:
             return False
-        address = self.clients.counted_as(self.clients.address(peer, forwarded_for))
-        return address is not None and self.lockout.knows_blocked(address)
+        address = self.clients.counted_as(info.client)
+        return address is None or not self.lockout.knows_blocked(address)
 
     def check_lockout(self, info: RequestInfo) -> None:
         """Refuse a request from an address that is locked out.

@@ -33,12 +33,16 @@ MAX_LINE = 4096
 
 MAX_TRAILERS = 16 * 1024
 
+RETRY_AFTER = 5
+"""Seconds, for a request that this server cannot receive at the moment."""
+
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/(1\.[01])")
 _TARGET = re.compile(r"/[^#]*|https?://[^#/?\[\]]+(?:[/?][^#]*)?|https?://\[[0-9A-Fa-f:.]+\][^#]*")
 _ORIGIN = re.compile(r"^https?://[^/?]*")
 _ASTERISK = ("OPTIONS", "*")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})  # TAB is white space
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 
 _TLS_HANDSHAKE = b"\x16\x03"
@@ -66,7 +70,14 @@ class Refusal(Error):
         413: ("Content Too Large", "request_too_large"),
         431: ("Request Header Fields Too Large", "request_too_large"),
         501: ("Not Implemented", "not_supported"),
+        503: ("Service Unavailable", "overloaded"),
         505: ("HTTP Version Not Supported", "not_supported"),
+    }
+
+    _CLASSES = {
+        501: ("api_error", "UNIMPLEMENTED"),
+        503: ("overloaded_error", "UNAVAILABLE"),
+        505: ("api_error", "UNIMPLEMENTED"),
     }
 
     def __init__(self, message: str, code: int = 400) -> None:
@@ -76,14 +87,13 @@ class Refusal(Error):
 
     def to_response(self, ident: Any = None) -> Any:
         request_id = new_id()
+        type, status = self._CLASSES.get(self.code, ("invalid_request_error", "INVALID_ARGUMENT"))
         body = error_body(
-            self.body,
-            type="api_error" if self.code > 500 else "invalid_request_error",
-            status="UNIMPLEMENTED" if self.code > 500 else "INVALID_ARGUMENT",
-            code=self._error_code,
-            request_id=request_id,
+            self.body, type=type, status=status, code=self._error_code, request_id=request_id
         )
         headers = [("Content-Type", "application/json"), ("x-request-id", request_id)]
+        if self.code == 503:
+            headers.append(("Retry-After", str(RETRY_AFTER)))
         return f"{self.code} {self.reason}", headers, body
 
 
@@ -94,15 +104,38 @@ class _Refused(Exception):
 
 
 class Parser(HTTPRequestParser):
-    """One request, as it arrives."""
+    """One request, as it arrives.
+
+    :ivar environ: for WSGI, once the head is there
+    :ivar is_refused: it is answered without its body
+    :ivar closes: its answer is the last one on the connection
+    :ivar awaits_continue: it expects a 100, which waits for the verdict
+    """
+
+    environ: dict[str, Any] | None = None
+    is_refused = False
+    closes = False
+    awaits_continue = False
 
     error: Error | None
     body_rcv: Any
     headers: dict[str, str]
     command: Any = ""
-    path: Any = ""  # waitress logs it also of a request that could not be read
+    raw_path: str | None = None
+    _path: Any = ""  # waitress logs it also of a request that could not be read
     request_uri: Any
     query: Any
+
+    @property
+    def path(self) -> Any:
+        """The decoded path, for whoever wants it: nobody does of a path of 64 KiB of escapes."""
+        if self._path is None:
+            self._path = unquote(self.raw_path or "", "latin-1")
+        return self._path
+
+    @path.setter
+    def path(self, value: Any) -> None:
+        self._path = value
 
     def received(self, data: bytes) -> int:
         """Take the next bytes; returns how many of them belong to this request."""
@@ -114,15 +147,20 @@ class Parser(HTTPRequestParser):
             consumed, self.error = len(data), refused.refusal
         except ValueError:
             consumed, self.error = len(data), Refusal("The request is malformed.")
-        if self.error is not None:
-            self.completed = True
-            self.expect_continue = False
-            self.version = "1.1"
-            if not isinstance(self.error, Refusal):
-                code = getattr(self.error, "code", 400)
+        if (error := self.error) is not None:
+            if not isinstance(error, Refusal):
+                code = getattr(error, "code", 400)
                 words = "The request body is too large." if code == 413 else "It is malformed."
-                self.error = Refusal(words, code)
+                error = Refusal(words, code)
+            self.fail(error)
         return consumed
+
+    def fail(self, refusal: Refusal) -> None:
+        """Have this answered in place of the request, whatever of it has arrived."""
+        self.error = refusal
+        self.completed = True
+        self.expect_continue = False
+        self.version = "1.1"
 
     def _check_line_ends(self, data: bytes) -> None:
         """Refuse at once what will never become a head."""
@@ -132,7 +170,9 @@ class Parser(HTTPRequestParser):
             raise _Refused("This server speaks plain HTTP: use http:// in place of https://.")
         start = max(0, len(self.header_plus) - 3)
         end = received.find(b"\r\n\r\n", start)
-        if _BARE_LINE_END.search(received, start, len(received) if end < 0 else end):
+        # One byte more, which may be the first half of a line's end.
+        first = max(0, start - 1)
+        if _has_bare_line_end(received[first : len(received) if end < 0 else end], first > 0):
             raise _Refused("A line of the request ends in a bare CR or LF.")
         if len(received) > MAX_HEAD_BYTES and end < 0:
             raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
@@ -147,12 +187,16 @@ class Parser(HTTPRequestParser):
         head = header_plus.decode("latin-1").removesuffix("\r\n\r\n")
         request_line, *lines = head.split("\r\n")
         self.command, self.request_uri, self.version = _checked_request_line(request_line)
+        # All at once: a pattern for each line takes five times as long, and this is for anybody.
+        controls = len(header_plus) - len(header_plus.translate(None, _CONTROLS))
+        if controls != 2 * (len(lines) + 2):  # the ends of the lines, and the empty one
+            raise _Refused("A header holds a control character.")
         headers = self.headers = _checked_headers(lines)
         _check_framing(headers, self.version)
         self.url_scheme = self.adj.url_scheme
         # Not by urlsplit, which remembers what it has split, however long.
-        path, _, self.query = _ORIGIN.sub("", self.request_uri).partition("?")
-        self.path = unquote(path, "latin-1") if "%" in path else path
+        self.raw_path, _, self.query = _ORIGIN.sub("", self.request_uri).partition("?")
+        self._path = None
         connection = headers.get("CONNECTION", "").lower()
         if self.version == "1.1":
             self.connection_close = connection == "close"
@@ -172,6 +216,18 @@ class Parser(HTTPRequestParser):
             self.content_length = length
             buffer = OverflowableBuffer(self.adj.inbuf_overflow)
             self.body_rcv = FixedStreamReceiver(length, buffer)
+
+
+def _has_bare_line_end(lines: bytes, go_on: bool) -> bool:
+    """True for a CR or LF without the other, which may be outside.
+
+    :param go_on: there is something before these lines, too
+    """
+    # Counted, not matched: a pattern takes a hundred times as long, and this is done for anybody.
+    ends = lines.count(b"\r\n")
+    feeds = lines.count(b"\n") - (go_on and lines.startswith(b"\n"))
+    returns = lines.count(b"\r") - lines.endswith(b"\r")
+    return feeds != ends or returns != ends
 
 
 def _checked_request_line(line: str) -> tuple[str, str, str]:
@@ -196,10 +252,10 @@ def _checked_headers(lines: list[str]) -> dict[str, str]:
         raise _Refused(f"The request has more than {MAX_HEADERS} headers.", 431)
     headers: dict[str, str] = {}
     for line in lines:
-        found = _FIELD.fullmatch(line)
-        if not found:  # a folded line, too: RFC 9112 §5.2 lets a server refuse it
+        spelled, colon, value = line.partition(":")
+        # A folded line, too: RFC 9112 §5.2 lets a server refuse it.
+        if not colon or not _TOKEN.fullmatch(spelled):
             raise _Refused("A header is malformed.")
-        spelled, value = found.groups()
         if "_" in spelled:
             continue
         name, value = spelled.upper().replace("-", "_"), value.strip(" \t")

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from .credentials import KeyRing
+from .descriptors import is_exhausted
 from .exceptions import ConfigurationError
 from .guard import Guard
 from .keys import KeySource, read_keys, read_provider_key, warn_of_weak
@@ -74,6 +75,11 @@ class KeyFiles:
                 )
         self._lock = threading.Lock()
         self._next = 0.0 if self._groups else math.inf
+
+    @property
+    def due(self) -> bool:
+        """True when :meth:`look` would look at the files."""
+        return time.monotonic() >= self._next
 
     def look(self) -> None:
         """Read what has changed; for every request, nearly always without effect."""
@@ -136,6 +142,8 @@ class _Group:
         try:
             keys = self._read()
         except ConfigurationError as exc:
+            if is_exhausted(exc):
+                self._seen = None  # the files are as they should be: look again
             files = ", ".join(map(str, self._paths))
             logger.error("the %s keys stay as they are: %s (in %s)", self._kind, exc, files)
             return

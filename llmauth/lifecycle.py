@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from .exceptions import Unavailable
+
+_TICK = 0.02  # seconds
+
+
+def server_stopping() -> Unavailable:
+    """Return the answer to a request that comes too late."""
+    return Unavailable("This server is being stopped. Try again.", retry_after=5)
 
 
 class Lifecycle:
@@ -31,11 +40,11 @@ class Lifecycle:
     def enter(self) -> None:
         """Take a slot.
 
-        :raises Unavailable: when there is none, or the server is being stopped
+        :raises Unavailable: when there is none, or the time for the last requests is over
         """
         with self._changed:
-            if self.draining:
-                raise Unavailable("This server is being stopped. Try again.", retry_after=5)
+            if self.cut:
+                raise server_stopping()
             if self._used >= self.slots:
                 raise Unavailable(
                     f"All {self.slots} slots of this server are taken. Try again in a moment.",
@@ -50,15 +59,18 @@ class Lifecycle:
             if self.draining:
                 self._changed.notify_all()
 
-    def drain(self, timeout: float) -> int:
-        """Take no more requests, wait for those in flight, then cut them.
+    def drain(self, timeout: float, receiving: Callable[[], bool] = lambda: False) -> int:
+        """Let nobody in, wait for the requests that were in before, then cut them.
 
         :param timeout: seconds
+        :param receiving: true while there are requests that are not being forwarded yet
         :returns: how many had to be cut
         """
+        until = time.monotonic() + timeout
         with self._changed:
             self.draining = True
-            self._changed.wait_for(lambda: self._used == 0, timeout)
+            while (self._used or receiving()) and (left_time := until - time.monotonic()) > 0:
+                self._changed.wait(min(left_time, _TICK))
             left = self._used
             self.cut = True
             self._changed.wait_for(lambda: self._used == 0, 2.0)

@@ -47,8 +47,8 @@ class Pump:
         with self._lock:
             if self._closing:
                 return False
-            if self._thread is None:
-                self._start()
+            if self._thread is None and not self._start():
+                return False
             carried = len(self._streams) + len(self._arrived)
             if isinstance(self._selector, selectors.SelectSelector) and carried >= SELECT_LIMIT:
                 return False
@@ -66,15 +66,22 @@ class Pump:
             self._wake()
         self._thread.join(2.0)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
         # Late: a server may fork after the application was made.
-        self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="llmauth-pump", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="llmauth-pump", daemon=True)
+        with contextlib.ExitStack() as opened:
+            try:
+                self._selector = opened.enter_context(selectors.DefaultSelector())
+                self._woken, self._waker = map(opened.enter_context, socket.socketpair())
+                self._woken.setblocking(False)
+                self._waker.setblocking(False)
+                self._selector.register(self._woken, selectors.EVENT_READ)
+                thread.start()
+            except (OSError, RuntimeError):  # no descriptor or no thread is left: the next one may
+                return False
+            opened.pop_all()
+        self._thread = thread
+        return True
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # awake already

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
+import math
 import os
 import select
 import signal
@@ -12,17 +12,20 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer, create_server
-from waitress.trigger import trigger
+from waitress.adjustments import Adjustments
 
-from .dispatcher import Channel, Dispatcher
+from . import channel, dispatcher, listener
+from .channel import Channel
+from .descriptors import Seldom, connections_within, file_limit, raise_file_limit
+from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .exceptions import ConfigurationError
 from .extension import EXTENSION, State
+from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
 from .streams import STALLED
 
@@ -38,12 +41,20 @@ BACKLOG = 1024
 SELECT_LIMIT = 480
 """Connections where there is no ``poll``: ``select`` on Windows takes 512 sockets."""
 
-OPEN_FILES = 16_384
-"""A stream takes two descriptors; the soft limit of 1,024 on most systems is too low."""
+IDLE_GRACE = 1.0
+"""Seconds that a connection without a request stays while the server is being stopped: what its
+client may just be sending is answered rather than reset."""
 
 _POLL_SECONDS = 0.2
 _POLLS_BETWEEN_TRIMS = 150  # half a minute
+_LOGGERS = (
+    logger, channel.logger, dispatcher.logger, listener.logger, wasyncore.dispatcher.logger,
+)  # fmt: skip
+"""Of the warnings that clients can cause as often as they like, one a second is enough."""
+
 _FLUSH_SECONDS = 2.0
+_LOOP_SECONDS = 0.5
+_REFUSING_SECONDS = 0.05
 
 
 class PortTakenError(ConfigurationError):
@@ -64,18 +75,15 @@ class Server:
         self._map: dict[int, Any] = {}
         self._closed = False
         self._use_poll = hasattr(select, "poll")
-        _raise_file_limit()
+        self._idle_until = math.inf
+        raise_file_limit()
         return_large_pieces()
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
-        self.dispatcher = Dispatcher(self.state.guard, settings.threads + RESERVED_THREADS)
-        dispatcher: Any = self.dispatcher
-        create_server(
-            app.wsgi_app,
-            map=self._map,
+        self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
+        wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
+        adjustments = Adjustments(
             sockets=self.sockets,
-            _dispatcher=dispatcher,
-            connection_limit=max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT,
             asyncore_use_poll=self._use_poll,
             channel_request_lookahead=1,
             clear_untrusted_proxy_headers=False,
@@ -83,30 +91,51 @@ class Server:
             backlog=BACKLOG,
             ident=None,
         )
-        for one in self._map.values():
-            if isinstance(one, BaseWSGIServer):
-                one.channel_class = Channel
-        self._trigger = next(o for o in self._map.values() if isinstance(o, trigger))
+        self._listeners = [
+            Listener(
+                app.wsgi_app,
+                self.state,
+                sock,
+                map=self._map,
+                dispatcher=self.dispatcher,
+                adjustments=adjustments,
+                connections=min(wanted, connections_within(file_limit())),
+            )
+            for sock in self.sockets
+        ]
+        self._seldom = Seldom()
+        for one in _LOGGERS:
+            one.addFilter(self._seldom)
+        self._wake: Callable[..., None] = self._listeners[0].trigger.pull_trigger
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
 
     def stop(self) -> int:
         """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``.
 
+        Requests whose head was there before are received, forwarded and answered; later ones get
+        503, as does what has not arrived in time.
+
         :returns: how many requests had to be cut
         """
         if self._closed:
             return 0
-        self._close_listeners()
-        left = self.state.lifecycle.drain(self.state.settings.shutdown_timeout)
-        if left:
+        lifecycle = self.state.lifecycle
+        self._idle_until = time.time() + IDLE_GRACE
+        self._in_loop(self._close_listeners)
+        left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
+        late = [one for one in self._channels() if one.is_receiving]
+        self._in_loop(self._refuse_rest)
+        if left := left + len(late):
             logger.warning("cut %d requests that were still running", left)
         self._flush()
         self._closed = True
-        self._trigger.pull_trigger()
+        self._wake()
         self._thread.join(_FLUSH_SECONDS)
         if self.dispatcher.shutdown(timeout=_FLUSH_SECONDS):
             wasyncore.close_all(self._map, ignore_all=True)
+        for one in _LOGGERS:
+            one.removeFilter(self._seldom)
         self.state.close()
         return left
 
@@ -133,47 +162,71 @@ class Server:
         self._stopping = self.state.lifecycle.draining = True
 
     def _loop(self) -> None:
-        next_look = 0.0
+        next_look, more = 0.0, False
         while not self._closed:
-            wasyncore.loop(timeout=0.5, use_poll=self._use_poll, map=self._map, count=1)
-            if (now := time.time()) >= next_look:
-                next_look = now + 1.0
-                self._cut_stalled(now)
+            try:
+                timeout = 0.0 if more else _LOOP_SECONDS
+                wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
+                # While the server is being stopped, the refused are not the attackers.
+                is_draining = self.state.lifecycle.draining
+                seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
+                more = self.dispatcher.answer_refusals(seconds)
+                if (now := time.monotonic()) >= next_look:
+                    next_look = now + 1.0
+                    self._look_after(time.time())
+            except Exception:
+                # Without this thread nobody is served, and whoever is to notice would have to ask.
+                logger.exception("unexpected error while connections were read")
+                time.sleep(0.05)
 
-    def _cut_stalled(self, now: float) -> None:
-        """Free the threads whose clients do not read, for which waitress would wait for ever."""
-        for channel in self._channels():
-            waits = channel.requests and channel.total_outbufs_len  # waitress ends the others
-            if waits and now - channel.last_activity > STALLED:
-                channel.handle_close()
+    def _look_after(self, now: float) -> None:
+        for one in self._channels():
+            one.look_after(now, STALLED)
+            if now > self._idle_until:
+                one.end_if_idle()
 
-    def _close_listeners(self) -> None:
-        """Close the listening sockets, from the thread that owns the table of sockets."""
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        """Have the thread that owns the table of sockets do something, and wait for it."""
         done = threading.Event()
 
-        def close(_: object = None) -> None:
-            for one in list(self._map.values()):
-                if isinstance(one, BaseWSGIServer):
-                    one.del_channel(self._map)
-                    if one.socket is not None:
-                        one.socket.close()
-            done.set()
+        def act() -> None:
+            try:
+                action()
+            finally:
+                done.set()
 
-        self._trigger.pull_trigger(close)
+        self._wake(act)
         done.wait(_FLUSH_SECONDS)
+
+    def _close_listeners(self) -> None:
+        """Close the listening sockets; who is connected already, as clients see it, is heard."""
+        for one in self._listeners:
+            one.accept_waiting()
+            one.del_channel(self._map)
+            one.accepting = False
+            one.socket.close()
+        self.state.lifecycle.draining = True
+
+    def _is_busy(self) -> bool:
+        return any(one.is_busy for one in self._channels())
+
+    def _refuse_rest(self) -> None:
+        for one in self._channels():
+            one.refuse_rest()
 
     def _flush(self) -> None:
         """Wait until what has been answered is sent, and close the connections."""
         until = time.monotonic() + _FLUSH_SECONDS
-        while (channels := self._channels()) and time.monotonic() < until:
-            for channel in channels:
-                if not channel.requests:
-                    channel.close_when_flushed = True
-            self._trigger.pull_trigger()
+        while self._channels() and time.monotonic() < until:
+            self._in_loop(self._end_idle)
             time.sleep(0.01)
 
-    def _channels(self) -> list[HTTPChannel]:
-        return [one for one in list(self._map.values()) if isinstance(one, HTTPChannel)]
+    def _end_idle(self) -> None:
+        for one in self._channels():
+            one.end_if_idle()
+
+    def _channels(self) -> list[Channel]:
+        return [one for one in list(self._map.values()) if isinstance(one, Channel)]
 
 
 def _signals() -> list[signal.Signals]:
@@ -228,17 +281,3 @@ def _bound(family: int, address: Any) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _raise_file_limit() -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    if sys.platform == "win32":  # has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

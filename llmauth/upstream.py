@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from .connections import Connections
+from .descriptors import is_exhausted
 from .echo import Echo
-from .exceptions import INCOMPLETE, InvalidRequest, UpstreamTimeout, UpstreamUnreachable
+from .exceptions import (
+    INCOMPLETE,
+    InvalidRequest,
+    Unavailable,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from .headers import Headers
 from .http1 import Body, Head, read_head
 from .providers.backend import Backend
@@ -28,6 +35,11 @@ READ_SIZE = 16 * 1024
 
 WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose body has a meaning, so that an upstream reads it."""
+
+
+def exhausted() -> Unavailable:
+    """Return the answer for want of a connection to a backend."""
+    return Unavailable("This server has no connection left. Try again.", retry_after=5)
 
 
 class UpstreamBroke(Exception):
@@ -106,7 +118,14 @@ def open_upstream(backend: Backend, connections: int) -> Upstream:
     if backend.is_echo:
         return EchoUpstream(backend)
     settings = backend.settings
-    connector = Connector(backend.origin, proxy=settings.proxy, timeout=settings.connect_timeout)
+    try:
+        connector = Connector(
+            backend.origin, proxy=settings.proxy, timeout=settings.connect_timeout
+        )
+    except OSError as exc:  # it reads the certificates that are trusted
+        if is_exhausted(exc):
+            raise exhausted() from exc
+        raise
     return HTTPUpstream(
         backend,
         Connections(connector.connect, kept=connections, idle_timeout=settings.idle_timeout),
@@ -130,6 +149,8 @@ class HTTPUpstream:
         except TimeoutError as exc:
             raise UpstreamTimeout(f"The backend '{name}' did not answer in time.") from exc
         except (OSError, http.client.HTTPException) as exc:
+            if is_exhausted(exc):
+                raise exhausted() from exc
             raise UpstreamUnreachable(
                 f"The backend '{name}' could not be reached: {why(exc)}."
             ) from exc

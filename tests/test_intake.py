@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
@@ -59,3 +62,23 @@ def test_a_request_that_cannot_be_read_has_what_waitress_logs_of_a_client_that_l
     parser.received(b"nonsense\r\n\r\n")
     assert parser.error
     assert (parser.command, parser.path) == ("", "")
+
+
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a"]), max_size=12).map(b"".join),
+    st.lists(st.integers(1, 14), max_size=4),
+)
+def test_line_ends_are_judged_alike_in_whatever_pieces_they_come(text, cuts):
+    parser, places = Parser(ADJUSTMENTS), sorted({0, *cuts, len(text)})
+    for start, end in itertools.pairwise(places):
+        parser.received(text[start:end])
+        if parser.completed:
+            break
+    head = text.partition(b"\r\n\r\n")[0]
+    bare = _BARE_LINE_END.search(head) is not None
+    said = parser.error is not None and "bare CR or LF" in str(parser.error.body)
+    assert bare or not said
+    assert parser.error is not None or not bare

@@ -29,7 +29,7 @@ from servers import (
 )
 
 from llmauth import server, streams
-from llmauth.dispatcher import Channel
+from llmauth.channel import Channel
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
