@@ -196,15 +196,6 @@ def test_guesses_on_a_bypass_path_are_not_counted_and_a_right_key_clears_nothing
         assert proxy.request("POST", "/v1/models", key=None).status == 429
 
 
-def test_only_what_may_need_no_key_waits_for_a_thread_when_its_address_is_locked_out(server):
-    """The rest is refused where it was read (dispatcher.py)."""
-    guard = server[1].server.state.guard
-    for path in ("/v1/models", "/health"):
-        waits = [guard.may_be_public(method, path) for method in ("GET", "HEAD", "POST", "DELETE")]
-        assert waits == [True, True, False, False]
-    assert not guard.may_be_public("GET", "/v1/x")
-
-
 def host(upstream, *paths: str) -> Flask:
     """An application that has the proxy below a prefix, and views of its own."""
     app = Flask(__name__)
