@@ -172,7 +172,7 @@ class Parser(HTTPRequestParser):
         end = received.find(b"\r\n\r\n", start)
         # One byte more, which may be the first half of a line's end.
         first = max(0, start - 1)
-        if _has_bare_line_end(received[first : len(received) if end < 0 else end], first > 0):
+        if _has_bare_line_end(received[first : len(received) if end < 0 else end + 2], first > 0):
             raise _Refused("A line of the request ends in a bare CR or LF.")
         if len(received) > MAX_HEAD_BYTES and end < 0:
             raise _Refused(f"The headers are over {MAX_HEAD_BYTES} bytes long.", 431)
