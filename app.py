@@ -1,7 +1,7 @@
 """Run the proxy with ``python app.py``; ``flask run`` finds ``app`` here."""
 
 from llmauth.cli import main
-from llmauth.hosting import hosted_app
+from llmauth.cli.hosting import hosted_app
 
 if __name__ == "__main__":
     main(prog_name="llmauth")

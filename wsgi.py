@@ -1,5 +1,5 @@
 """``application`` for waitress-serve, gunicorn, granian and mod_wsgi."""
 
-from llmauth.hosting import hosted_app
+from llmauth.cli.hosting import hosted_app
 
 application = hosted_app()

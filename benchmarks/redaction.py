@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from llmauth.redaction import RedactingFilter, Redactor
+from llmauth.redact.logging import RedactingFilter, Redactor
 
 RUNS, TIMES = 7, 2000
 LINE = (

@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from llmauth.credentials import KeyRing
+from llmauth.auth.credentials import KeyRing
 
 KEY = b"timing-key-0123456789abcdefghijklmnopqrstuv"
 GUESSES = {

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from llmauth.cli import main
+from llmauth.cli.commands import main
 
 folder = Path(__file__).parent
 os.environ["LLMAUTH_CONFIG"] = str(folder / "llmauth.yaml")

@@ -1,12 +1,12 @@
 """llmauth lets in to LLM APIs only those who hold the key."""
 
-from .configuration import load
+from .config.loading import load
+from .config.settings import Settings
 from .exceptions import ConfigurationError, LLMAuthError, RequestRefused
-from .extension import LLMAuth
-from .factory import create_app
-from .proxy import proxy_blueprint
-from .settings import Settings
+from .proxy.forwarding import proxy_blueprint
 from .version import __version__
+from .web.app import create_app
+from .web.extension import LLMAuth
 
 __all__ = [
     "ConfigurationError",

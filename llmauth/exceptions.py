@@ -40,7 +40,7 @@ from werkzeug import exceptions
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from .controls import visible
+from .redact.controls import visible
 
 _ORIGIN = re.compile(r"[!-~]{1,256}")
 

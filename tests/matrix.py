@@ -21,10 +21,10 @@ from typing import Any
 from servers import KEY, Answer, Received, Upstream, raw, whole
 
 from llmauth import create_app
-from llmauth.configuration import Given, load
-from llmauth.echo import Echo
+from llmauth.config.loading import Given, load
+from llmauth.echo.backend import Echo
 from llmauth.exceptions import error_body
-from llmauth.server import Server
+from llmauth.server.server import Server
 
 SDKS = Path(__file__).parent / "sdks"
 DOCS = Path(__file__).parent.parent / "docs" / "clients.md"

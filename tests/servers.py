@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from llmauth import create_app
-from llmauth.configuration import Given, load
-from llmauth.server import Server
+from llmauth.config.loading import Given, load
+from llmauth.server.server import Server
 
 KEY = "proxy-key-0123456789abcdefghij"
 PROVIDER_KEY = "sk-provider-0123456789abcdefghij"

@@ -23,11 +23,11 @@ from servers import KEY, Proxy, read_all, request_bytes, running_proxy, whole
 from test_cli import environment
 from test_streams import HEAD, Held, chunk
 
-from llmauth import journal
-from llmauth.configuration import Given, load
-from llmauth.guard import RequestInfo
-from llmauth.logs import configure
-from llmauth.redaction import Redactor
+from llmauth.auth.guard import RequestInfo
+from llmauth.cli.logs import configure
+from llmauth.config.loading import Given, load
+from llmauth.redact.logging import Redactor
+from llmauth.web import access_log as journal
 
 
 @pytest.fixture

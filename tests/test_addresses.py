@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.addresses import Clients, parse_address, parse_network
+from llmauth.auth.client_address import Clients, parse_address, parse_network
 
 PROXIES = [parse_network("10.0.0.0/8"), parse_network("fd00::/8")]
 

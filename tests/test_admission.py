@@ -17,7 +17,7 @@ from test_streams import read_until
 from waitress import wasyncore
 from werkzeug.test import Client
 
-from llmauth.dispatcher import REFUSALS_SECONDS, Dispatcher
+from llmauth.server.dispatcher import REFUSALS_SECONDS, Dispatcher
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
 REFUSED = {

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, PROVIDER_KEY, Upstream, running_proxy
 
-from llmauth.credentials import KeyRing
+from llmauth.auth.credentials import KeyRing
 
 GEMINI = "/v1beta/models/m:generateContent"
 

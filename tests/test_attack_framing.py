@@ -15,8 +15,8 @@ from servers import KEY, TIMEOUT, Upstream, read_all, running_proxy
 from waitress.adjustments import Adjustments
 from waitress.buffers import OverflowableBuffer
 
-from llmauth.http1 import BadResponseError, ChunkedDecoder
-from llmauth.intake import MAX_LINE, Chunks, Parser
+from llmauth.http.response import BadResponseError, ChunkedDecoder
+from llmauth.server.parser import MAX_LINE, Chunks, Parser
 
 SMUGGLED = f"GET /v1/smuggled HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
 CHUNKED = "Transfer-Encoding: chunked"

@@ -12,10 +12,10 @@ from attack import WRONG, request, send
 from programs import wait_for
 from servers import KEY, Upstream, request_bytes, running_proxy
 
-from llmauth.configuration import Given, load
+from llmauth.cli.logs import configure
+from llmauth.config.loading import Given, load
 from llmauth.exceptions import ConfigurationError
-from llmauth.logs import configure
-from llmauth.redaction import Redactor
+from llmauth.redact.logging import Redactor
 
 FORGED = "2030-01-01T00:00:00.000+0000 WARNING llmauth.lockout: blocked 192.0.2.66"
 ENCODED = FORGED.replace(" ", "%20")

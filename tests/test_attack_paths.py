@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from servers import Upstream, running_proxy
 
-from llmauth.guard import PUBLIC_PATHS
+from llmauth.auth.guard import PUBLIC_PATHS
 
 BYPASS = "/v1/models"
 BACKENDS = ("openai", "anthropic", "gemini")

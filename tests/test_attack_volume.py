@@ -14,10 +14,10 @@ import pytest
 from attack import WRONG, request, send, statuses
 from servers import KEY, running_proxy
 
-from llmauth.addresses import Clients
-from llmauth.ledger import Policy
-from llmauth.lockout import Lockout
-from llmauth.stores import MAX_ADDRESSES
+from llmauth.auth.client_address import Clients
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
+from llmauth.auth.stores import MAX_ADDRESSES
 
 NETWORK = int(IPv6Address("2001:db8::"))
 LIMIT = 64 * 2**20
@@ -33,9 +33,9 @@ FLOODS = {
 MEASURE = """
 import logging
 from ipaddress import IPv4Address, IPv6Address
-from llmauth.addresses import Clients
-from llmauth.ledger import Policy
-from llmauth.lockout import Lockout
+from llmauth.auth.client_address import Clients
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
 logging.disable()
 def memory():
     with open("/proc/self/status") as file:

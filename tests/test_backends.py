@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.backend_settings import variable_of
+from llmauth.config.backends import variable_of
+from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import UnknownRoute
-from llmauth.locations import Reference
+from llmauth.http.references import Reference
 from llmauth.providers.backend import Backend
 from llmauth.providers.router import Router
 from llmauth.providers.table import PROVIDERS
-from llmauth.settings import BackendSettings
 
 OPENAI = "https://api.openai.com"
 KEY = "provider-key-0123456789"

@@ -10,8 +10,8 @@ import threading
 import pytest
 from programs import ROOT
 
-from llmauth import backlog
-from llmauth.backlog import Backlog
+from llmauth.web import backlog
+from llmauth.web.backlog import Backlog
 
 
 class Worker:
@@ -100,7 +100,7 @@ def test_what_fails_is_counted_and_told_of_when_it_works_again(worker):
 
 FORK = """
 import os, sys, time
-from llmauth.backlog import Backlog
+from llmauth.web.backlog import Backlog
 
 backlog = Backlog("x", limit=9, work=lambda found: print(os.getpid(), *found, flush=True),
                   tell=print, gathering=0.1)

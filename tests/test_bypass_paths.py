@@ -10,7 +10,7 @@ from flask import Flask, request
 from servers import KEY, PROVIDER_KEY, Upstream, running_proxy
 
 from llmauth import LLMAuth, proxy_blueprint
-from llmauth.configuration import load, warn
+from llmauth.config.loading import load, warn
 
 WRONG = KEY[::-1]
 """As long as the right one, so that neither the bytes nor their number may tell them apart."""

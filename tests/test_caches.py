@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from attack import send
 
-import llmauth.capture_child  # noqa: F401  the other process, whose modules have caches, too
-from llmauth.addresses import Clients, parse_address, parse_network
-from llmauth.headers import request_headers
-from llmauth.secret_forms import levels
+import llmauth.capture.child  # noqa: F401  the other process, whose modules have caches, too
+from llmauth.auth.client_address import Clients, parse_address, parse_network
+from llmauth.proxy.headers import request_headers
+from llmauth.redact.forms import levels
 
 CLIENTS = Clients(trusted_proxies=[parse_network("127.0.0.0/8")])
 

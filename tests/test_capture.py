@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmauth import capture_payloads
-from llmauth.capture_messages import packed, unpacked
-from llmauth.capture_recorder import Event, Exchange
-from llmauth.capture_writer import CaptureWriter
+from llmauth.capture import payloads as capture_payloads
+from llmauth.capture.messages import packed, unpacked
+from llmauth.capture.recorder import Event, Exchange
+from llmauth.capture.writer import CaptureWriter
 
 SECRET = 'Zk3vQ9Yw7Tt5Rq"é/'
 NAMES = [
@@ -325,7 +325,7 @@ def test_the_chunks_of_a_stream_have_their_own_times_and_texts_around_a_secret(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = itertools.count(1_700_000_000)
-    monkeypatch.setattr("llmauth.capture_recorder.time.time", lambda: float(next(times)))
+    monkeypatch.setattr("llmauth.capture.recorder.time.time", lambda: float(next(times)))
     exchange = recording.exchange()
     exchange.inbound_response(200, EVENTS)
     for piece in ("data: one ", SECRET[:4], SECRET[4:9], SECRET[9:] + " two\n\n", "data: é\n\n"):

@@ -13,7 +13,7 @@ import pytest
 from programs import Program, wait_for
 from servers import KEY
 
-from llmauth.capture_file import RotatingFile
+from llmauth.capture.file import RotatingFile
 
 ROOM = 32 * 1024
 

@@ -22,10 +22,10 @@ from programs import ROOT, llmauth, wait_for
 from servers import KEY
 from test_capture import BODY, EVENTS, JSON
 
-from llmauth import capture as capture_module
-from llmauth.capture import Exchange, WireCapture
+from llmauth.capture import recording as capture_module
+from llmauth.capture.recording import Exchange, WireCapture
 from llmauth.exceptions import ConfigurationError
-from llmauth.redaction import Redactor
+from llmauth.redact.logging import Redactor
 
 FULL = "/dev/full"
 full_disk = pytest.mark.skipif(not os.path.exists(FULL), reason=f"needs {FULL}")
@@ -79,7 +79,7 @@ def children(parent: int) -> list[int]:
     for task in Path(f"/proc/{parent}/task").iterdir():
         for pid in (task / "children").read_text().split():
             with contextlib.suppress(OSError):
-                if b"capture_child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"llmauth.capture.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
     return found
 
@@ -382,8 +382,8 @@ def test_what_cannot_be_sent_ends_nothing(recording: Recording) -> None:
 
 PROXY = """
 import os, sys, time
-from llmauth.capture import WireCapture
-from llmauth.redactor import Redactor
+from llmauth.capture.recording import WireCapture
+from llmauth.redact.redactor import Redactor
 
 capture = WireCapture(sys.argv[1], Redactor(), max_bytes=0, max_files=1)
 exchange = capture.exchange(request_id="r", client="c", backend="b", key_name=None)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from llmauth.capture_exchanges import streamed_text
-from llmauth.capture_speech import stream_without_secrets
-from llmauth.redactor import Redactor
+from llmauth.capture.reading import streamed_text
+from llmauth.capture.speech import stream_without_secrets
+from llmauth.redact.redactor import Redactor
 
 SECRET = "Zk3vQ9Yw7Tt5Rq"
 UNFINISHED = {

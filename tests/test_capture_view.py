@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from haralyzer import HarParser
 
-from llmauth.capture import WireCapture
-from llmauth.capture_view import follow, har, show
-from llmauth.redaction import Redactor
+from llmauth.capture.recording import WireCapture
+from llmauth.capture.show import follow, har, show
+from llmauth.redact.logging import Redactor
 
 JSON = {"Content-Type": "application/json"}
 EVENTS = {"Content-Type": "text/event-stream"}

@@ -12,8 +12,8 @@ import trustme
 from servers import PROVIDER_KEY, Upstream, raw, whole
 from test_tls_upstream import Plain
 
-from llmauth import check
-from llmauth.configuration import load
+from llmauth.cli import check
+from llmauth.config.loading import load
 from llmauth.providers.base_url import fault_of
 
 JSON = ("Content-Type: application/json",)

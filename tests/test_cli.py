@@ -266,7 +266,7 @@ def test_the_banner_says_when_every_address_is_listened_on():
 
 
 def test_help_names_every_setting():
-    from llmauth.settings import TABLE
+    from llmauth.config.settings import TABLE
 
     text = re.sub(r"\s+", " ", run("serve", "--help").stdout)
     assert text.isascii()  # a console may know no more

@@ -7,11 +7,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from llmauth.configuration import Given, load, require_keys
+from llmauth.auth.stores import open_store
+from llmauth.config.flask import from_flask
+from llmauth.config.loading import Given, load, require_keys
+from llmauth.config.settings import TABLE
 from llmauth.exceptions import ConfigurationError
-from llmauth.flask_settings import from_flask
-from llmauth.settings import TABLE
-from llmauth.stores import open_store
 
 KEY = "key-of-the-configuration-0123456789"
 SECRET = "value-that-must-never-be-shown"

@@ -17,11 +17,11 @@ from programs import wait_for
 from servers import Listener, raw, request_bytes, running_proxy, whole
 from test_streams import EVENT, HEAD, chunk, read_until
 
-from llmauth import connections
-from llmauth.connections import Connections
 from llmauth.exceptions import ClientDisconnected
-from llmauth.transport import KEEP_ALIVE, Connector
-from llmauth.watch import TICK, Watch
+from llmauth.proxy import connections
+from llmauth.proxy.connections import Connections
+from llmauth.proxy.connector import KEEP_ALIVE, Connector
+from llmauth.proxy.watch import TICK, Watch
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from test_cli import KEY, run
 
-from llmauth import console
-from llmauth.capture_json import dumps
-from llmauth.capture_view import har, show
-from llmauth.controls import visible, visible_prose
+from llmauth.capture.rendering import dumps
+from llmauth.capture.show import har, show
+from llmauth.cli import console
+from llmauth.cli.logs import JSONFormatter, _TerminalFormatter, _TextFormatter
 from llmauth.exceptions import UnknownRoute
-from llmauth.logs import JSONFormatter, _TerminalFormatter, _TextFormatter
-from llmauth.redaction import RedactingFilter, Redactor
+from llmauth.redact.controls import visible, visible_prose
+from llmauth.redact.logging import RedactingFilter, Redactor
 
 # Of Cf, but signs that are drawn.
 SEEN = {

@@ -7,7 +7,7 @@ from flask import Flask
 from servers import KEY, raw, running_proxy, whole
 
 from llmauth import ConfigurationError, LLMAuth
-from llmauth.configuration import Given, load
+from llmauth.config.loading import Given, load
 
 PAGE = "https://chat.example.com"
 WRONG = "wrong-key-0123456789abcdefghij"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.credentials import CARRIERS, KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.auth.credentials import CARRIERS, KeyRing, Malformed, find_key, strip_query_keys
 
 RING = KeyRing([("a", "key-a-0123456789"), ("b", "key-b-0123456789")])
 HEADERS = st.dictionaries(

@@ -19,9 +19,9 @@ from programs import Program, wait_for
 from servers import KEY, PROVIDER_KEY, TIMEOUT, read_all, request_bytes, whole
 from test_streams import EVENT, HEAD, Held, chunk, read_until
 
-from llmauth.descriptors import Seldom, connections_within, is_exhausted
-from llmauth.pump import Pump
-from llmauth.streams import Stream
+from llmauth.proxy.descriptors import Seldom, connections_within, is_exhausted
+from llmauth.server.pump import Pump
+from llmauth.server.stream import Stream
 
 FILES = 150
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="prlimit and /proc are Linux's")

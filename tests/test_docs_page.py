@@ -21,7 +21,7 @@ from waitress.server import create_server
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from llmauth import create_app
-from llmauth.configuration import Given, load
+from llmauth.config.loading import Given, load
 
 WRONG = "wrong-key-0123456789abcdefghij"
 ECHO = {
@@ -455,6 +455,6 @@ def test_the_page_is_in_the_wheel(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
-        names = {name for name in opened.namelist() if name.startswith("llmauth/docs/")}
-    parts = {f"llmauth/docs/page.{kind}" for kind in ("css", "html", "js")}
-    assert names == parts | {"llmauth/docs/openapi.json"}
+        names = {name for name in opened.namelist() if name.startswith("llmauth/web/documents/")}
+    parts = {f"llmauth/web/documents/page.{kind}" for kind in ("css", "html", "js")}
+    assert names == parts | {"llmauth/web/documents/openapi.json"}

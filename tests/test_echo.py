@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.echo import Echo
+from llmauth.echo.backend import Echo
 
 WORDS = "two  words\nof ünïcode 🙂"
 SAID = f"echo: {WORDS}"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, Upstream, request_bytes, running_proxy, whole
 
-from llmauth import intake
-from llmauth.guesses import about_key
+from llmauth.auth.advice import about_key
+from llmauth.server import parser as intake
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

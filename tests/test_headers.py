@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import raw
 
-from llmauth.credentials import CARRIERS
-from llmauth.headers import CLIENT_NETWORK, HOP_BY_HOP, request_headers, response_headers
+from llmauth.auth.credentials import CARRIERS
+from llmauth.proxy.headers import CLIENT_NETWORK, HOP_BY_HOP, request_headers, response_headers
 
 NAMES = st.sampled_from([*sorted(HOP_BY_HOP), "x-own", "connection", "x-two", "set-cookie"])
 VALUES = st.text(st.characters(max_codepoint=255))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.http1 import (
+from llmauth.http.response import (
     BadResponseError,
     Body,
     ChunkedDecoder,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
 
-from llmauth.intake import Parser
+from llmauth.server.parser import Parser
 
 ADJUSTMENTS = Adjustments()
 FIELDS = (

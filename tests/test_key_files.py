@@ -28,7 +28,7 @@ def settle(path) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr("llmauth.key_files.LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr("llmauth.auth.key_files.LOOK_INTERVAL", 0.05)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def becomes(proxy, key: str, expected: int) -> None:
 def test_keys_are_added_rotated_and_withdrawn_without_dropping_a_stream(
     proxy, upstream, file, caplog
 ):
-    caplog.set_level("INFO", "llmauth.key_files")
+    caplog.set_level("INFO", "llmauth.auth.key_files")
     upstream.answer = Held(HEAD + chunk(b"one"), chunk(b"two") + b"0\r\n\r\n")
     request = request_bytes("/v1/x", f"X-Api-Key: {OLD}").replace(b"Authorization", b"X-Other")
     with proxy.open(request) as sock:
@@ -149,7 +149,7 @@ def test_a_mounted_secret_whose_link_is_swapped(upstream, tmp_path):
 
 def test_a_file_that_is_being_written_is_left_alone(proxy, file, monkeypatch):
     """Half a key must not become one."""
-    monkeypatch.setattr("llmauth.key_files.SETTLED", 3600)
+    monkeypatch.setattr("llmauth.auth.key_files.SETTLED", 3600)
     file.write_text(NEW[:10])
     for _ in range(3):
         assert status(proxy, NEW[:10]) == 401
@@ -162,8 +162,8 @@ def test_a_file_that_is_being_written_is_left_alone(proxy, file, monkeypatch):
 
 def test_a_file_that_is_written_to_all_the_time_is_read_all_the_same(proxy, file, monkeypatch):
     """Or whoever touches it twice a second keeps a key alive that was withdrawn."""
-    monkeypatch.setattr("llmauth.key_files.SETTLED", 3600)
-    monkeypatch.setattr("llmauth.key_files.AT_THE_LATEST", 0.2)
+    monkeypatch.setattr("llmauth.auth.key_files.SETTLED", 3600)
+    monkeypatch.setattr("llmauth.auth.key_files.AT_THE_LATEST", 0.2)
     content = f"{OTHER}\n"
 
     def withdrawn(key: str) -> bool:

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, PROVIDER_KEY, Upstream, raw, read_all, request_bytes, running_proxy, whole
 
-from llmauth.key_mask import KeyMask
-from llmauth.relay import HELD_BACK, masked
-from llmauth.upstream import UpstreamBroke
+from llmauth.proxy.reply import HELD_BACK, masked
+from llmauth.proxy.upstream import UpstreamBroke
+from llmauth.redact.key_mask import KeyMask
 
 ODD_KEY = "sk-a/b+c=d.e~f_0123456789"
 SPELLINGS = {

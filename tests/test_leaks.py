@@ -36,7 +36,7 @@ from programs import Redis
 from servers import Received, Upstream, raw, read_all, whole
 
 import llmauth
-from llmauth.redaction import Redactor
+from llmauth.redact.logging import Redactor
 
 OURS = {
     "proxy key": "pk-Vt9mQx4LrWz7NdKy2HsB",

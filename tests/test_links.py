@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from servers import KEY, Upstream, raw, running_proxy, whole
 
 from llmauth import LLMAuth, proxy_blueprint
+from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import RedirectRefused, UpstreamUnreachable
-from llmauth.links import LARGEST_BODY, Here, origin_of
 from llmauth.providers.backend import Backend
-from llmauth.settings import BackendSettings
+from llmauth.proxy.rewrite import LARGEST_BODY, Here, origin_of
 
 RESULTS = "https://api.anthropic.com/v1/messages/batches/b1/results"
 JSON = ("Content-Type: application/json",)

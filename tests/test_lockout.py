@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import Redis
 
-from llmauth.configuration import load
+from llmauth.auth.guard import Guard
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
+from llmauth.config.loading import load
 from llmauth.exceptions import ConfigurationError, InvalidKey
-from llmauth.guard import Guard
-from llmauth.ledger import Policy
-from llmauth.lockout import Lockout
 
 POLICY = Policy(max_failed_attempts=3, ttl_seconds=60, initial_block_seconds=10)
 WHO = "203.0.113.7"
@@ -436,8 +436,8 @@ def test_every_block_is_one_line_with_the_address(caplog):
 
 
 def test_many_addresses_do_not_push_out_one_that_is_blocked_and_still_at_it(monkeypatch):
-    monkeypatch.setattr("llmauth.stores.MAX_ADDRESSES", 50)
-    monkeypatch.setattr("llmauth.lockout._REMEMBERED", 20)
+    monkeypatch.setattr("llmauth.auth.stores.MAX_ADDRESSES", 50)
+    monkeypatch.setattr("llmauth.auth.lockout._REMEMBERED", 20)
     lockout = Lockout(POLICY)
     fail(lockout, 3)
     for number in range(500):

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from llmauth import memory
+from llmauth.server import memory
 
 PROGRAM = """
 import re
-from llmauth import memory
+from llmauth.server import memory
 
 def resident():
     with open("/proc/self/status", encoding="ascii") as file:

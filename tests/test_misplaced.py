@@ -13,12 +13,13 @@ import yaml
 from flask import Flask
 from test_cli import run
 
-from llmauth import LLMAuth, console
-from llmauth.configuration import Given, load
+from llmauth import LLMAuth
+from llmauth.cli import console
+from llmauth.config.flask import from_flask
+from llmauth.config.loading import Given, load
+from llmauth.config.settings import TABLE
 from llmauth.exceptions import ConfigurationError
-from llmauth.flask_settings import from_flask
-from llmauth.misplaced import hidden
-from llmauth.settings import TABLE
+from llmauth.redact.messages import hidden
 
 KNOWN = "correct-horse-battery"
 KEYS = {

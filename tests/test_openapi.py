@@ -8,7 +8,7 @@ from openapi_spec_validator import validate
 from servers import KEY, running_proxy
 
 from llmauth import __version__, exceptions
-from llmauth.guard import PUBLIC_PATHS
+from llmauth.auth.guard import PUBLIC_PATHS
 
 
 @pytest.fixture

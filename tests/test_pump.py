@@ -13,8 +13,8 @@ import pytest
 from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy
 from test_streams import EVENT, HEAD, Held, chunk, read_until
 
-from llmauth.pump import Pump
-from llmauth.streams import Stream
+from llmauth.server.pump import Pump
+from llmauth.server.stream import Stream
 
 TO_THE_END = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
 
@@ -174,7 +174,7 @@ class FewSockets(selectors.SelectSelector):
 def test_streams_beyond_what_select_can_watch_keep_their_threads(upstream, monkeypatch):
     few = FewSockets if hasattr(select, "poll") else selectors.SelectSelector
     monkeypatch.setattr(selectors, "DefaultSelector", few)
-    monkeypatch.setattr("llmauth.pump.SELECT_LIMIT", 1)
+    monkeypatch.setattr("llmauth.server.pump.SELECT_LIMIT", 1)
     upstream.answer = Held(HEAD + chunk(b"one"), chunk(b"two") + b"0\r\n\r\n")
     with running_proxy(upstream) as proxy, contextlib.ExitStack() as stack:
         socks = [stack.enter_context(proxy.open(request_bytes("/v1/x"))) for _ in range(3)]

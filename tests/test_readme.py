@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask
 from servers import KEY as SERVER_KEY
 
-from llmauth import reference
+from llmauth.config import reference
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 KEY = "key-of-the-readme-0123456789"

@@ -13,9 +13,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from leaks import FORMS, LONG_FORMS, Form, json_text, percent_all
 
-from llmauth import redactor as redactor_module
-from llmauth.capture_speech import stream_without_secrets
-from llmauth.redaction import Redactor
+from llmauth.capture.speech import stream_without_secrets
+from llmauth.redact import redactor as redactor_module
+from llmauth.redact.logging import Redactor
 
 KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
 OPAQUE = "Zk3vQ9Yw7Tt5Rq"
@@ -265,7 +265,7 @@ def test_a_long_text_takes_a_few_times_its_memory_not_a_hundred_times(kind: str)
     """In a process of its own, where nothing else comes and goes."""
     program = """
 import json, re, sys
-from llmauth.redaction import Redactor
+from llmauth.redact.logging import Redactor
 
 text = "Hello, \\"world\\"! " * 500_000
 for _ in sys.argv[1].split("json")[1:]:

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from growth import ALLOWED, TIMES, growth
 
-from llmauth.capture_speech import stream_without_secrets
-from llmauth.credentials import Malformed, find_key, query_keys, tokens_in
-from llmauth.guard import MAX_CREDENTIALS, credentials_in, header_getter
-from llmauth.misplaced import hidden
-from llmauth.redactor import Redactor, is_credential, masked_entirely
-from llmauth.secret_forms import forms
-from llmauth.secret_memory import MAX_OBSERVED, OBSERVED
-from llmauth.secret_shapes import SHAPES
-from llmauth.uris import is_ambiguous, masked_uri, uri_secrets
+from llmauth.auth.credentials import Malformed, find_key, query_keys, tokens_in
+from llmauth.auth.guard import MAX_CREDENTIALS, credentials_in, header_getter
+from llmauth.capture.speech import stream_without_secrets
+from llmauth.redact.forms import forms
+from llmauth.redact.memory import MAX_OBSERVED, OBSERVED
+from llmauth.redact.messages import hidden
+from llmauth.redact.redactor import Redactor, is_credential, masked_entirely
+from llmauth.redact.shapes import SHAPES
+from llmauth.redact.uris import is_ambiguous, masked_uri, uri_secrets
 
 SIZE = 3000
 
@@ -245,7 +245,7 @@ def keys_found(text: str) -> None:
 
 
 def test_names_of_headers_that_are_long_are_not_remembered() -> None:
-    from llmauth import redactor
+    from llmauth.redact import redactor
 
     before = redactor._is_credential.cache_info().currsize
     assert not is_credential("x" * 60_000)
@@ -270,7 +270,7 @@ def test_a_body_takes_memory_in_proportion(body: str) -> None:
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from test_redaction_cost import BODIES
-from llmauth.redactor import Redactor
+from llmauth.redact.redactor import Redactor
 redactor, text = Redactor(["Zk3vQ9Yw7Tt5Rq"]), BODIES[sys.argv[2]]
 resource.setrlimit(resource.RLIMIT_DATA, (400 * 1024**2, 400 * 1024**2))
 redactor.text(text)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmauth.redaction import WITHHELD, RedactingFilter, Redactor, install
+from llmauth.redact.logging import WITHHELD, RedactingFilter, Redactor, install
 
 SECRET = "Zk3vQ9Yw7Tt5Rq"
 

@@ -17,10 +17,10 @@ from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from programs import Redis, wait_for
 
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
+from llmauth.auth.stores import open_store
 from llmauth.exceptions import ConfigurationError
-from llmauth.ledger import Policy
-from llmauth.lockout import Lockout
-from llmauth.stores import open_store
 
 POLICY = Policy(max_failed_attempts=3, ttl_seconds=60, initial_block_seconds=10)
 PASSWORD = "password-of-the-store"

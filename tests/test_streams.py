@@ -28,8 +28,9 @@ from servers import (
     whole,
 )
 
-from llmauth import server, streams
-from llmauth.channel import Channel
+from llmauth.server import server
+from llmauth.server import stream as streams
+from llmauth.server.channel import Channel
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"

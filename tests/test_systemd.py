@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fronts import example, program
 
-from llmauth.settings import DEFAULT_SHUTDOWN_TIMEOUT
+from llmauth.config.settings import DEFAULT_SHUTDOWN_TIMEOUT
 
 MOST_EXPOSURE = 1.5
 """Of 10; what talks to the Internet does not get below 1.3 or so."""

@@ -12,9 +12,9 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from llmauth import create_app
-from llmauth.configuration import Given, load
+from llmauth.config.loading import Given, load
 from llmauth.exceptions import InvalidRequest
-from llmauth.upstream import Outgoing
+from llmauth.proxy.upstream import Outgoing
 
 
 @pytest.fixture(params=["openai", "echo"])

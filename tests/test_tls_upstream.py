@@ -27,9 +27,9 @@ from servers import (
 from test_streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.providers.backend import Backend
-from llmauth.transport import Connector
-from llmauth.upstream import Outgoing, UpstreamBroke, open_upstream
-from llmauth.watch import Watch, unread
+from llmauth.proxy.connector import Connector
+from llmauth.proxy.upstream import Outgoing, UpstreamBroke, open_upstream
+from llmauth.proxy.watch import Watch, unread
 
 PROXY_PASSWORD = "password-of-the-company"
 

@@ -6,9 +6,9 @@ import base64
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..key_mask import KeyMask
-from ..locations import Reference
-from ..settings import BackendSettings
+from ..config.settings import BackendSettings
+from ..http.references import Reference
+from ..redact.key_mask import KeyMask
 from .table import OTHER, PROVIDERS, VERSION
 
 _LAST_VERSION = re.compile(VERSION.pattern.replace("(?=/|$)", "$"))

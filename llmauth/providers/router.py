@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from ..backend_settings import BASE_URL_SUFFIX, variable_of
+from ..config.backends import BASE_URL_SUFFIX, variable_of
 from ..exceptions import UnknownRoute
 from .backend import Backend, is_versioned
 from .table import FIRST_SEGMENTS, KEY_HEADERS, PROVIDERS, PROXY_KEY_HEADER, VERSION, Provider

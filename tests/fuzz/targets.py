@@ -15,19 +15,19 @@ from growth import ALLOWED, TIMES, growth
 from urllib3.util.wait import wait_for_read
 from waitress.adjustments import Adjustments
 
-from llmauth import watch
-from llmauth.addresses import Clients, parse_network
-from llmauth.connections import Connections
-from llmauth.credentials import KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.auth.client_address import Clients, parse_network
+from llmauth.auth.credentials import KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.auth.guard import header_getter, raw_target
+from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import ClientDisconnected, RequestRefused
-from llmauth.guard import header_getter, raw_target
-from llmauth.headers import HOP_BY_HOP, request_headers, response_headers
-from llmauth.http1 import BadResponseError, Body, NoResponseError, read_head
-from llmauth.intake import Parser
+from llmauth.http.response import BadResponseError, Body, NoResponseError, read_head
 from llmauth.providers.backend import Backend
-from llmauth.redactor import Redactor
-from llmauth.settings import BackendSettings
-from llmauth.upstream import HTTPUpstream, Outgoing, UpstreamBroke
+from llmauth.proxy import watch
+from llmauth.proxy.connections import Connections
+from llmauth.proxy.headers import HOP_BY_HOP, request_headers, response_headers
+from llmauth.proxy.upstream import HTTPUpstream, Outgoing, UpstreamBroke
+from llmauth.redact.redactor import Redactor
+from llmauth.server.parser import Parser
 
 SIZE = 1000  # characters
 KEY = "fuzz-key-0123456789abcdef"

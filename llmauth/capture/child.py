@@ -1,0 +1,84 @@
+"""The process that writes the wire capture. It ends when the proxy does, not before."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ..server.memory import return_large_pieces
+from .messages import TAKEN, messages, unpacked
+from .writer import CaptureWriter
+
+NICENESS = 5
+"""Where processors are short, requests go first; the capture is written a little later."""
+
+
+def main() -> None:
+    """Write what comes on standard input until its end; what there is to tell goes to the output.
+
+    The first message is the arguments of `CaptureWriter`, and the seconds that any other message
+    may take; each further one those of its methods `learn` and `take`.
+    """
+    _ignore_signals()
+    if hasattr(os, "nice"):
+        with contextlib.suppress(OSError):  # a service manager may forbid it
+            os.nice(NICENESS)
+    return_large_pieces()
+    arriving = messages(sys.stdin.buffer)
+    arguments, patience = next(arriving)
+
+    def report(**said: Any) -> bool:
+        _end_after(patience)  # a disk that fails is no event that takes for ever
+        return tell(**said)
+
+    try:
+        writer = CaptureWriter(**arguments, report=report)
+        tell()
+        for added, observed, events, dropped in arriving:
+            with _limited(patience):
+                writer.learn(added, observed)
+                writer.take(map(unpacked, events), dropped)
+            with contextlib.suppress(OSError):  # the proxy has ended
+                os.write(1, TAKEN)
+        with _limited(patience):
+            writer.end()
+    except ConnectionError:
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End the process when this takes longer: one event must not keep all others from the file."""
+    _end_after(seconds)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_after(seconds: float) -> None:
+    # It needs no lock of Python's, which a regular expression keeps as long as it searches.
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+def tell(*, failures: int = 0, writes: bool = True, warning: str = "", error: str = "") -> bool:
+    """Send the proxy a line; False when it has ended."""
+    said = {"failures": failures, "writes": writes, "warning": warning, "error": error}
+    try:
+        os.write(1, json.dumps(said).encode("ascii") + b"\n")
+    except OSError:
+        return False
+    return True
+
+
+def _ignore_signals() -> None:
+    """A service manager and Ctrl-C signal all processes of a server; this one ends after it."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

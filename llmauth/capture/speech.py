@@ -1,0 +1,148 @@
+"""Streamed answers without secrets, also where a model says one a few characters at a time.
+
+What a model repeats comes in pieces, a token in each event: the secret stands nowhere in the bytes,
+but whoever joins the pieces reads it. So what events say under the same name is looked at joined,
+when the stream has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from ..redact.redactor import Redactor, masked_pieces
+
+MAX_EVENT = 4 * 1024**2
+"""Characters of an event; a longer one is taken for plain text."""
+
+_MAX_TEXTS = 64
+_LINE = re.compile(r"\r\n|\n|\r")
+_ENDS = {"lines": re.compile(r"\n"), "events": re.compile(r"\r\n\r\n|\n\n|\r\r")}
+# What every event of a stream repeats; a model says nothing there.
+_FIXED = frozenset({
+    "id", "object", "model", "type", "role", "finish_reason", "system_fingerprint", "service_tier",
+    "created_at", "item_id", "modelVersion", "responseId", "obfuscation", "status",
+})  # fmt: skip
+
+_Texts = list[tuple[str, dict[str, Any], str]]
+"""The texts of an event: their path, and where each of them is."""
+
+
+def stream_without_secrets(
+    redactor: Redactor, kind: str, text: str, cuts: Sequence[int] = (), *, broken: bool = False
+) -> list[str]:
+    """Mask the secrets in a stream that has ended, and return it in pieces.
+
+    :param kind: ``events`` are separated by empty lines (server-sent events), ``lines`` are JSON
+    :param cuts: where the pieces but the last one end; a secret is masked where it begins
+    :param broken: the stream broke off, maybe in the middle of a secret
+    """
+    events = _events(kind, text)
+    said = _without_spoken_secrets(redactor, events, broken)
+    if said:
+        cuts = _moved(events, said, cuts)
+        text = "".join([said.get(number, event) for number, event in enumerate(events)])
+    return masked_pieces(text, redactor.spans(text, cut=broken), cuts)
+
+
+def array_without_secrets(redactor: Redactor, events: list[Any]) -> Any:
+    """Mask secrets in a stream that came as one JSON array, as Gemini's does without SSE."""
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    (shown,) = stream_without_secrets(redactor, "lines", lines)
+    try:
+        return [json.loads(line) for line in shown.split("\n") if line]
+    except ValueError:
+        return redactor.mapping(events)
+
+
+def _events(kind: str, text: str) -> list[str]:
+    ends = [0, *(match.end() for match in _ENDS[kind].finditer(text)), len(text)]
+    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False) if start < end]
+
+
+def _without_spoken_secrets(
+    redactor: Redactor, events: Sequence[str], broken: bool
+) -> dict[int, str]:
+    """Return the events that hold a piece of a secret, masked, by their numbers."""
+    spoken: dict[str, list[tuple[int, int, str]]] = {}
+    for number, event in enumerate(events):
+        for place, (path, holder, name) in enumerate(_parsed(event)[1]):
+            if path in spoken or len(spoken) < _MAX_TEXTS:
+                spoken.setdefault(path, []).append((number, place, holder[name]))
+    changed: dict[int, dict[int, str]] = {}
+    for pieces in spoken.values():
+        whole = "".join([text for _, _, text in pieces])
+        if not (spans := redactor.spans(whole, cut=broken)):
+            continue
+        cuts, at = [], 0
+        for _, _, text in pieces:
+            cuts.append(at := at + len(text))
+        for (number, place, text), shown in zip(
+            pieces, masked_pieces(whole, spans, cuts), strict=False
+        ):
+            if shown != text:
+                changed.setdefault(number, {})[place] = shown
+    return {number: _rewritten(events[number], texts) for number, texts in changed.items()}
+
+
+def _moved(events: Sequence[str], said: dict[int, str], cuts: Sequence[int]) -> list[int]:
+    """Return where the cuts are when some of the events are other ones."""
+    before, after = [0], [0]
+    for number, event in enumerate(events):
+        before.append(before[-1] + len(event))
+        after.append(after[-1] + len(said.get(number, event)))
+    moved = []
+    for cut in cuts:
+        number = min(bisect_right(before, cut), len(events)) - 1
+        moved.append(min(after[number] + cut - before[number], after[number + 1]))
+    return moved
+
+
+def _parsed(event: str) -> tuple[Any, _Texts]:
+    """Return an event's JSON, None if it has none, and its texts."""
+    texts: _Texts = []
+    if "{" not in event or len(event) > MAX_EVENT:
+        return None, texts
+    # Not str.splitlines, which splits at what JSON allows in a text, too.
+    lines = _LINE.split(event) if "data:" in event else [event]
+    data = [line[5:] for line in lines if line.startswith("data:")] or [event]
+    try:
+        document = json.loads("\n".join(data))
+        if isinstance(document, (dict, list)):
+            _find_texts(document, "", texts)
+    except (ValueError, RecursionError):
+        return None, []
+    return document, texts
+
+
+def _rewritten(event: str, shown: dict[int, str]) -> str:
+    """Return an event with other texts, by their number."""
+    document, texts = _parsed(event)
+    for place, text in shown.items():
+        _, holder, name = texts[place]
+        holder[name] = text
+    line = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    body = event.rstrip("\r\n")
+    if "data:" in body:
+        other = [one for one in _LINE.split(body) if not one.startswith("data:")]
+        line = "\n".join([*other, f"data: {line}"])
+    return line + event[len(body) :]
+
+
+def _find_texts(value: Any, path: str, found: _Texts) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str):
+                if item and name not in _FIXED:
+                    found.append((f"{path}.{name}", value, name))
+            elif isinstance(item, (dict, list)):
+                _find_texts(item, f"{path}.{name}", found)
+    else:
+        for number, item in enumerate(value):
+            if isinstance(item, (dict, list)):
+                # Of several answers to one question each event may hold another one.
+                place = item.get("index", number) if isinstance(item, dict) else number
+                _find_texts(item, f"{path}.{place}", found)

@@ -1,0 +1,110 @@
+"""``llmauth check``: does the store answer, and do the backends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+
+from ..auth.stores import open_store
+from ..config.keys import weakness
+from ..config.settings import BackendSettings, Settings
+from ..exceptions import ConfigurationError, RequestRefused
+from ..providers.backend import Backend
+from ..providers.base_url import fault_of
+from ..proxy.failures import remedy
+from ..proxy.upstream import Incoming, Outgoing, UpstreamBroke, open_upstream
+
+CHECK_SECONDS = 10.0
+"""How long a backend may take to connect, and to begin its list of models."""
+
+_READ_CHUNKS = 16
+_OF_A_KEY = re.compile(rb"(?i)api.?key")
+
+
+def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
+    """Try the store and every backend that is configured; return whether all is well.
+
+    A built-in backend without a key is mentioned, and is no failure.
+
+    :param say: takes lines in which secrets are not masked yet
+    """
+    good = _check_store(settings, say)
+    for name, key in settings.keys:
+        if reason := weakness(key):
+            say(f"key {name}: weak ({reason}); make a strong one with 'llmauth keygen'")
+    tried = [b for b in settings.backends.values() if settings.uses(b) or b.base_url == "echo:"]
+    with ThreadPoolExecutor(len(tried)) as pool:
+        for backend, (fine, verdict) in zip(tried, pool.map(_check_backend, tried), strict=True):
+            say(f"backend {backend.name}: {verdict}")
+            good = good and fine
+    others = ", ".join(name for name, b in settings.backends.items() if b not in tried)
+    if others:
+        say(f"not configured: {others}")
+    return good
+
+
+def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
+    try:
+        open_store(settings.storage_uri)
+    except ConfigurationError as exc:
+        say(f"store: {exc}")
+        return False
+    say(f"store {settings.storage_uri}: ok")
+    return True
+
+
+def _check_backend(settings: BackendSettings) -> tuple[bool, str]:
+    """Ask for something that costs nothing, as the list of models does."""
+    settings = replace(
+        settings,
+        connect_timeout=min(settings.connect_timeout, CHECK_SECONDS),
+        first_byte_timeout=min(settings.first_byte_timeout, CHECK_SECONDS),
+        read_timeout=min(settings.read_timeout, CHECK_SECONDS),
+    )
+    if fault := fault_of(settings.base_url):
+        return False, fault
+    backend = Backend(settings)
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    headers |= backend.provider.check_headers
+    target = backend.target(backend.provider.check_path)
+    backend.add_key(headers, target)
+    upstream = open_upstream(backend, 1)
+    try:
+        incoming = upstream.send(Outgoing("GET", target, headers), lambda: False)
+        try:
+            body = b"".join(islice(incoming.chunks(), _READ_CHUNKS))
+        finally:
+            incoming.close()
+    except RequestRefused as exc:
+        advice = remedy(exc.__cause__) if exc.__cause__ else ""
+        return False, f"{exc.description} {advice}".rstrip()
+    except UpstreamBroke:
+        return False, "it broke off in the middle of its answer"
+    finally:
+        upstream.close()
+    return _verdict(incoming, body, settings)
+
+
+def _verdict(incoming: Incoming, body: bytes, settings: BackendSettings) -> tuple[bool, str]:
+    status, variable = incoming.status, settings.api_key_env
+    # Google and xAI answer 400 to a wrong key.
+    if status in (401, 403) or (status == 400 and _OF_A_KEY.search(body)):
+        if settings.api_key:
+            return False, f"answers, but refuses the key in {variable} ({status})"
+        return False, f"answers, and wants a key: set {variable}"
+    if status == 400 and b"HTTPS" in body:
+        return False, "speaks TLS at this port: the base URL must begin with https://"
+    if 300 <= status < 400:
+        return False, f"redirects ({status}): is the base URL the right one, and https:// or http://?"
+    if status == 429:
+        return True, "answers, and is tired of requests (429)"
+    if status >= 500:
+        return False, f"answers with an error of its own ({status})"
+    if status >= 400:
+        return True, f"answers ({status} for the list of models, which it may not have)"
+    if not body.lstrip().startswith((b"{", b"[")):
+        return False, "answers, but not with JSON: is the base URL that of an API?"
+    return True, "ok" if settings.api_key or settings.auth == "none" else "ok, without a key"

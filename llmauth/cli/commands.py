@@ -1,0 +1,223 @@
+"""The command line; the options of ``serve`` and ``check`` come from the settings table."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from ..capture import show as capture_view
+from ..config.keys import DEFAULT_NAME, hiding, secrets_in
+from ..config.loading import Given, load, require_keys, warn, with_changes
+from ..config.settings import TABLE, Setting, Settings
+from ..exceptions import ConfigurationError
+from ..redact.controls import visible_prose
+from ..redact.messages import hidden
+from ..server.server import PortTakenError, Server
+from ..version import __version__
+from ..web.app import create_app
+from . import console
+from .check import run_checks
+from .logs import colourful, configure
+
+KEY_BYTES = 32
+"""Entropy of a key that ``keygen`` makes: 256 bits, 43 characters."""
+
+
+@contextlib.contextmanager
+def _hiding_keys() -> Iterator[None]:
+    """Have neither our refusals nor click's repeat a key."""
+    try:
+        with hiding(secrets_in(os.environ)):
+            yield
+    except click.UsageError as exc:
+        message = visible_prose(hidden(exc.format_message(), secrets_in(os.environ)))
+        raise click.UsageError(message, exc.ctx) from None
+
+
+class _ServeByDefault(click.Group):
+    """Takes ``llmauth --port 9000`` for ``llmauth serve --port 9000``, and shows no keys."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version", "-h")):
+            args = ["serve", *args]
+        with _hiding_keys():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _hiding_keys():
+                return super().invoke(ctx)
+        except PortTakenError as exc:
+            click.echo(console.refusal(str(exc)), err=True)
+            ctx.exit(1)
+        except ConfigurationError as exc:
+            click.echo(console.refusal(str(exc)), err=True)
+            ctx.exit(2)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each setting of the table, and ``--backend``, ``--config``."""
+    for setting in reversed(TABLE):
+        command = _option(setting)(command)
+    command = click.option(
+        "--backend",
+        "backend",
+        multiple=True,
+        metavar="NAME=URL",
+        help="Backend and its base URL; repeatable. Its key: <NAME>_API_KEY in the environment.",
+    )(command)
+    return click.option(
+        "--config", metavar="FILE", help="Config file (YAML).  [env LLMAUTH_CONFIG]"
+    )(command)
+
+
+def _option(setting: Setting) -> Callable[..., Any]:
+    help = f"{setting.help}  [env {setting.env}; default {_shown(setting)}]"
+    if isinstance(setting.default, bool):
+        names = f"{setting.flag}/{setting.switch_off}" if setting.switch_off else setting.flag
+        return click.option(names, setting.attribute, is_flag=True, default=None, help=help)
+    multiple = setting.list_of is not None
+    metavar = (setting.list_of or setting.attribute.rpartition("_")[2]).upper()
+    if multiple:
+        help = f"{help[:-1]}; repeatable]"
+    return click.option(
+        setting.flag, setting.attribute, multiple=multiple, metavar=metavar, help=help
+    )
+
+
+def _shown(setting: Setting) -> str:
+    value = setting.default
+    if value is None or value == ():
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    config = options.pop("config")
+    backends: dict[str, Any] = {}
+    for pair in options.pop("backend"):
+        name, equals, url = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"flag --backend: '{pair}' is not NAME=URL.")
+        backends[name.strip()] = url
+    values = {name: value for name, value in options.items() if value not in (None, ())}
+    return load(Given(values, backends, config_file=config))
+
+
+@click.group(
+    cls=_ServeByDefault,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, package_name="llmauth", message="llmauth %(version)s")
+def main() -> None:
+    """An authenticating proxy for LLM APIs. Without a command: serve."""
+    if not colourful():
+        click.get_current_context().color = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A code page of Windows lacks most characters: none of them shall end the program.
+            stream.reconfigure(errors="backslashreplace")
+
+
+@main.command()
+@settings_options
+def serve(**options: Any) -> None:
+    """Start the proxy. The key comes from LLM_INTERACTIVE_PROXY_API_KEY."""
+    settings = _settings(options)
+    require_keys(settings)
+    _serve(settings, console.banner)
+
+
+@main.command()
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; another if it is taken.",
+)
+def demo(port: int) -> None:
+    """Try it: a throw-away key, an echo, and snippets to paste."""
+    key = "demo-" + secrets.token_urlsafe(KEY_BYTES)
+    settings = with_changes(
+        load(environ={}),
+        keys=((DEFAULT_NAME, key),),
+        default_backend="echo",
+        port=port,
+        shutdown_timeout=2.0,
+    )
+    settings = with_changes(settings, backends={"echo": settings.backends["echo"]})
+    try:
+        _serve(settings, lambda server: console.demo(server, key))
+    except PortTakenError:
+        _serve(with_changes(settings, port=0), lambda server: console.demo(server, key))
+
+
+def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
+    app = create_app(settings)
+    state = app.extensions["llmauth"]
+    undo = configure(settings, state.redactor)
+    try:
+        server = Server(app)
+        click.echo(announce(server), err=True)
+        warn(settings)
+        server.run()
+    finally:
+        undo()
+
+
+@main.command()
+def keygen() -> None:
+    """Print a strong key."""
+    click.echo(secrets.token_urlsafe(KEY_BYTES))
+
+
+@main.command()
+@settings_options
+def check(**options: Any) -> None:
+    """Show the settings and their sources; try backends and store."""
+    settings = _settings(options)
+    for line in console.origins(settings):
+        click.echo(line)
+    require_keys(settings)
+    click.echo()
+    good = run_checks(settings, lambda line: click.echo(console.verdict(settings, line)))
+    sys.exit(0 if good else 1)
+
+
+@main.group()
+def capture() -> None:
+    """Read a wire capture."""
+
+
+@capture.command("show")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--follow", is_flag=True, help="Go on as the file grows.")
+def capture_show(file: str, follow: bool) -> None:
+    """Print a capture as a conversation."""
+    lines = capture_view.follow(file) if follow else _lines(file)
+    capture_view.show(lines, sys.stdout, color=sys.stdout.isatty() and colourful())
+
+
+@capture.command("har")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def capture_har(file: str) -> None:
+    """Print a capture as HAR 1.2, for the developer tools of a browser."""
+    click.echo(json.dumps(capture_view.har(_lines(file)), indent=1))
+
+
+def _lines(file: str) -> Iterator[str]:
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        yield from opened
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The stand-alone application for a server that imports it: ``app.py`` and ``wsgi.py``."""
+
+from __future__ import annotations
+
+import sys
+
+from flask import Flask
+
+from ..config.keys import hiding
+from ..config.loading import load, warn
+from ..exceptions import ConfigurationError
+from ..redact.controls import visible
+from ..web.app import create_app
+from ..web.extension import EXTENSION
+from .logs import configure
+
+
+def hosted_app() -> Flask:
+    """Return the proxy, with the log that its settings want and the warnings of a start.
+
+    :raises SystemExit: after one line on standard error, for settings that cannot be used
+    """
+    try:
+        settings = load()
+        app = create_app(settings)
+        with hiding(settings.secrets):
+            configure(settings, app.extensions[EXTENSION].redactor)
+    except ConfigurationError as exc:
+        print(visible(str(exc)), file=sys.stderr)
+        # After any other status gunicorn starts the next worker, for ever.
+        raise SystemExit(3 if "gunicorn" in sys.modules else 2) from None
+    warn(settings)
+    return app

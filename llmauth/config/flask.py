@@ -1,0 +1,62 @@
+"""Settings in the configuration of a Flask application, ``app.config["LLMAUTH_…"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..exceptions import ConfigurationError
+from .keys import checked_key, distinct
+from .loading import Given, load, nearest
+from .settings import TABLE, Settings
+
+PREFIX = "LLMAUTH_"
+
+
+def from_flask(config: Mapping[str, Any]) -> Settings:
+    """Return the settings of a Flask application: ``LLMAUTH_<ATTRIBUTE>`` in its configuration.
+
+    ``LLMAUTH_API_KEY`` is one key, ``LLMAUTH_API_KEYS`` a mapping of names to keys,
+    ``LLMAUTH_BACKENDS`` a mapping as in the config file, ``LLMAUTH_CONFIG`` the file's path. What
+    is not in there comes from the environment, as ever. Values may be what they are or text, as
+    ``from_prefixed_env`` leaves them.
+    """
+    own = {k[len(PREFIX) :]: v for k, v in config.items() if k.startswith(PREFIX)}
+    backends = _lower(_mapping(own.pop("BACKENDS", None), "BACKENDS"))
+    pairs = _mapping(own.pop("API_KEYS", None), "API_KEYS")
+    file = str(own.pop("CONFIG", None) or "")  # or a Path
+    if (one := own.pop("API_KEY", None)) not in (None, ""):
+        pairs.setdefault("default", one)
+    for value in pairs.values():
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"{PREFIX}API_KEY: the key is not a text. "
+                "One of digits only needs quotes in the environment: '\"12345678\"'."
+            )
+    attributes = {setting.attribute.upper(): setting.attribute for setting in TABLE}
+    for name in own:
+        if name not in attributes:
+            known = [*attributes, "BACKENDS", "CONFIG", "API_KEY", "API_KEYS"]
+            raise ConfigurationError(
+                f"{PREFIX}{name} in the Flask configuration is unknown."
+                f"{nearest(PREFIX + name, (PREFIX + k for k in known))}"
+            )
+    keys = distinct([(n, checked_key(k, f"{PREFIX}API_KEY")) for n, k in pairs.items()])
+    values = {attributes[name]: value for name, value in own.items() if value is not None}
+    return load(Given(values, backends, keys, "Flask configuration", file))
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f"{PREFIX}{name} is not a mapping by name.")
+    return dict(value or {})
+
+
+def _lower(backends: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping in lower case: the environment of Windows knows no other than upper."""
+    return {
+        str(name).lower(): {str(k).lower(): v for k, v in entry.items()}
+        if isinstance(entry, Mapping)
+        else entry
+        for name, entry in backends.items()
+    }

@@ -1,0 +1,204 @@
+"""Proxy keys and provider keys: where they may come from, and what is wrong with one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..auth.credentials import MAX_TOKEN_BYTES
+from ..exceptions import ConfigurationError
+from ..redact.messages import hidden
+from ..redact.uris import uri_secrets
+
+logger = logging.getLogger(__name__)
+
+KEY_VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
+DEFAULT_NAME = "default"
+MINIMUM_LENGTH = 16
+"""Characters; a shorter key is accepted with a warning. ``llmauth keygen`` makes 43 of them."""
+
+SAMPLES = ("change-me", "your-key", "your-proxy-key", "secret", "example")
+MISSING = (
+    f"API key not configured: set {KEY_VARIABLE}, "
+    "or start with --disable-auth for local development."
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+_HOLDS_FILE = re.compile(r".*_API_KEY(?:_\w+)?_FILE")
+_HOLDS_SECRET = re.compile(rf"{KEY_VARIABLE}\w*|(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)")
+_HOLDS_URI = re.compile(r".*_(?:PROXY|UR[IL])")
+
+
+@dataclass(frozen=True)
+class KeySource:
+    """A variable of the environment that holds a key, or names a file of keys.
+
+    :param name: of its key, or of the first one in the file
+    :param value: the key, or the file's path
+    """
+
+    variable: str
+    name: str
+    value: str = field(repr=False)
+    in_file: bool
+
+
+def proxy_key_sources(environ: Mapping[str, str]) -> tuple[KeySource, ...]:
+    """Return where the proxy keys are.
+
+    ``LLM_INTERACTIVE_PROXY_API_KEY`` holds the key named ``default``, a suffix ``_ALICE`` makes it
+    one named ``alice``; with a further ``_FILE`` the variable names a file that holds keys.
+    """
+    found: list[KeySource] = []
+    for variable in sorted(environ):
+        if not variable.startswith(KEY_VARIABLE) or not environ[variable].strip():
+            continue
+        suffix = variable[len(KEY_VARIABLE) :]
+        in_file = suffix.endswith("_FILE")
+        name = suffix.removesuffix("_FILE").removeprefix("_").lower() or DEFAULT_NAME
+        if suffix and not suffix.startswith("_"):
+            continue
+        found.append(KeySource(variable, name, environ[variable].strip(), in_file))
+    return tuple(found)
+
+
+def read_keys(sources: Iterable[KeySource]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a name and a key.
+
+    :raises ConfigurationError: for a key that no client could send, or one name for two keys
+    """
+    found: list[tuple[str, str]] = []
+    for source in sources:
+        if source.in_file:
+            found += keys_in_file(Path(source.value), source.name, source.variable)
+        else:
+            found.append((source.name, checked_key(source.value, source.variable)))
+    return distinct(found)
+
+
+def distinct(keys: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the keys, refusing one name for two keys and two names for one."""
+    names: dict[str, str] = {}
+    by_key: dict[str, str] = {}
+    for name, key in keys:
+        if names.setdefault(name, key) != key:
+            raise ConfigurationError(f"There are two keys named '{name}'. Name them differently.")
+        if by_key.setdefault(key, name) != name:
+            raise ConfigurationError(f"'{by_key[key]}' and '{name}' name the same key.")
+    return tuple(names.items())
+
+
+def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
+    """Return the keys of a file: one a line, ``key`` or ``name: key``; ``#`` begins a comment.
+
+    :param name: for keys without a name of their own
+    :param variable: named in errors
+    """
+    found: list[tuple[str, str]] = []
+    for number, line in _lines(path, variable):
+        own, colon, key = line.partition(": ")
+        if not colon:
+            own, key = name if not found else f"{name}-{len(found) + 1}", line
+        where = f"{variable} ({path}, line {number})"
+        if not _NAME.fullmatch(own):
+            raise ConfigurationError(f"{where}: a key's name is made of letters, digits, . _ @ -")
+        if weakness(key) and hidden(own) != own:
+            raise ConfigurationError(f"{where}: the name looks like a key. A line is NAME: KEY.")
+        found.append((own, checked_key(key, where)))
+    if not found:
+        raise ConfigurationError(f"{variable}: {path} holds no key.")
+    return found
+
+
+def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{variable}: cannot read {path}: {reason}.") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def checked_key(value: str, where: str) -> str:
+    """Return a key that can travel in a header.
+
+    :param where: the variable or file that holds it; the value itself is never named
+    """
+    key = value.strip()
+    if key[:1] in "\"'" or key[-1:] in "\"'":
+        raise ConfigurationError(f"{where}: the key has quotes around it; remove them.")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ConfigurationError(
+            f"{where}: the key holds a space, a control character or one that is not ASCII."
+        )
+    if len(key) > MAX_TOKEN_BYTES:
+        raise ConfigurationError(f"{where}: the key is over {MAX_TOKEN_BYTES} characters long.")
+    return key
+
+
+def weakness(key: str) -> str | None:
+    """Say what makes a key weak, None when nothing does."""
+    if len(key) < MINIMUM_LENGTH:
+        return f"shorter than {MINIMUM_LENGTH} characters"
+    if any(sample in key.lower() for sample in SAMPLES):
+        return "a sample from the documentation"
+    return None
+
+
+def warn_of_weak(keys: Iterable[tuple[str, str]]) -> None:
+    """Log a warning for every weak key, by its name."""
+    for name, key in keys:
+        if reason := weakness(key):
+            logger.warning(
+                "the key '%s' is weak (%s): make a strong one with 'llmauth keygen'", name, reason
+            )
+
+
+def provider_key_source(variable: str, environ: Mapping[str, str]) -> KeySource | None:
+    """Return where a provider's key is: in the variable, or in the file that ``…_FILE`` names."""
+    for name in (variable, f"{variable}_FILE"):
+        if value := environ.get(name, "").strip():
+            return KeySource(name, variable, value, in_file=name != variable)
+    return None
+
+
+def read_provider_key(source: KeySource) -> str:
+    """Return a provider's key.
+
+    :raises ConfigurationError: when there is none that could be sent, or more than one
+    """
+    if not source.in_file:
+        return checked_key(source.value, source.variable)
+    lines = list(_lines(Path(source.value), source.variable))
+    if len(lines) != 1:
+        raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")
+    return checked_key(lines[0][1], source.variable)
+
+
+def secrets_in(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield every key and password that an environment holds, by the names of its variables."""
+    for name, value in environ.items():
+        if _HOLDS_FILE.fullmatch(name):
+            try:
+                yield from (line.rpartition(": ")[2] for _, line in _lines(Path(value), name))
+            except ConfigurationError:
+                if Path(value).name == value:  # no path: it may be the key itself
+                    yield value
+        elif _HOLDS_SECRET.fullmatch(name):
+            yield value.strip("\"' ")
+        elif _HOLDS_URI.fullmatch(name):
+            yield from uri_secrets(value)
+
+
+@contextlib.contextmanager
+def hiding(secrets: Iterable[str]) -> Iterator[None]:
+    """Have errors of configuration not repeat these secrets."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        raise type(exc)(hidden(str(exc), secrets)) from None

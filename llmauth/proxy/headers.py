@@ -1,0 +1,160 @@
+"""What crosses in each direction: RFC 9110 §7.6 and what concerns nobody but us."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..auth.credentials import CARRIERS
+from ..providers.table import PROXY_KEY_HEADER
+
+Headers = list[tuple[str, str]]
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""RFC 9110 §7.6.1, and the two older names that it lists."""
+
+CLIENT_NETWORK = frozenset(
+    {
+        "cf-connecting-ip",
+        "client-ip",
+        "cookie",
+        "forwarded",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-real-ip",
+    }
+)
+"""Who the client is and what its browser keeps for us is none of the provider's business."""
+
+NOT_HEADERS = frozenset(key for key in os.environ if key.startswith("HTTP_"))
+"""granian puts the process's environment into each request's, where ``HTTP_PROXY``, with a password
+in its URL, would pass for a header."""
+
+_REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
+_RESPONSE_DROPPED = HOP_BY_HOP | {
+    # They speak for the provider's host, not for ours.
+    "alt-svc",
+    "clear-site-data",
+    "public-key-pins",
+    "refresh",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    # A reverse proxy before us would obey them: answer with a file of its own, ask another server.
+    "x-accel-redirect",
+    "x-lighttpd-send-file",
+    "x-reproxy-url",
+    "x-sendfile",
+}
+_LENGTH = re.compile("[0-9]{1,18}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FOLD = re.compile(r"[\r\n]+[ \t]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+LONGEST_KNOWN = 64
+"""Characters of a header's name that is remembered: clients choose them, and may have long ones."""
+
+
+def _names(key: str) -> tuple[str, str] | None:
+    return _known_names(key) if len(key) <= LONGEST_KNOWN else _from_environ(key)
+
+
+def _from_environ(key: str) -> tuple[str, str] | None:
+    """Return a header's lower-case and usual name by its key in a WSGI environ, if it goes out."""
+    if key in NOT_HEADERS:
+        return None
+    if key.startswith("HTTP_"):
+        name = key[5:].replace("_", "-").lower()
+    elif key == "CONTENT_TYPE":
+        name = "content-type"
+    else:
+        return None
+    if name in _REQUEST_DROPPED or name.startswith("x-forwarded-"):
+        return None
+    return name, name.title()
+
+
+_known_names = functools.lru_cache(1024)(_from_environ)
+
+
+def connection_names(value: str | None) -> frozenset[str]:
+    """Return the headers that a ``Connection`` header names, in lower case."""
+    if not value:
+        return frozenset()
+    return frozenset(name.strip().lower() for name in value.split(","))
+
+
+def request_headers(
+    environ: Mapping[str, Any], *, keep: Iterable[str] = (), via: str
+) -> dict[str, str]:
+    """Return the headers for the upstream, by their usual names and without credentials.
+
+    Content that nobody asked for in an encoding would have to be decoded again, so a client that
+    names none gets ``identity``.
+
+    :param keep: carriers, in lower case, whose value belongs to the provider
+    :param via: this server's entry in ``Via`` (RFC 9110 §7.6.3)
+    """
+    named = connection_names(environ.get("HTTP_CONNECTION"))
+    headers: dict[str, str] = {}
+    for key, value in environ.items():
+        names = _names(key) if key[:5] == "HTTP_" or key == "CONTENT_TYPE" else None
+        if names is None or not value:
+            continue
+        lower, name = names
+        if lower in named or lower == PROXY_KEY_HEADER or (lower in CARRIERS and lower not in keep):
+            continue
+        headers[name] = value
+    headers.setdefault("Accept-Encoding", "identity")
+    headers["Via"] = f"{headers['Via']}, {via}" if "Via" in headers else via
+    return headers
+
+
+def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Headers:
+    """Return the headers for the client, made fit for any WSGI server.
+
+    :param stream: tell caches and reverse proxies to hand every byte on at once
+    """
+    received = [(name, name.lower(), value) for name, value in headers]
+    named: frozenset[str] = frozenset()
+    for _, lower, value in received:
+        if lower == "connection":
+            named |= connection_names(value)
+    kept: Headers = []
+    for name, lower, value in received:
+        if lower in _RESPONSE_DROPPED or lower in named or lower.startswith("access-control-"):
+            continue
+        if stream and lower == "x-accel-buffering":
+            continue
+        if lower == "content-length" and not _LENGTH.fullmatch(value):
+            continue  # of an answer that has no body; WSGI servers count with it
+        if _TOKEN.fullmatch(name):
+            kept.append((name, value if value.isprintable() else _one_line(value)))
+    if stream:
+        kept.append(("X-Accel-Buffering", "no"))
+        if not any(name.lower() == "cache-control" for name, _ in kept):
+            kept.append(("Cache-Control", "no-store"))
+    return kept
+
+
+def _one_line(value: str) -> str:
+    """Unfold a header (RFC 9112 §5.2) and drop what could end it early."""
+    return _CONTROL.sub("", _FOLD.sub(" ", value))

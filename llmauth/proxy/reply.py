@@ -1,0 +1,268 @@
+"""An upstream's answer on its way to the client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import waitress.channel
+from flask import Response
+
+from ..auth.guard import RequestInfo
+from ..capture.recording import Exchange
+from ..exceptions import ClientDisconnected, error_body
+from ..http.response import BadResponseError
+from ..redact.key_mask import KeyMask
+from .headers import Headers
+from .upstream import HTTPIncoming, Incoming, UpstreamBroke
+
+logger = logging.getLogger(__name__)
+
+HELD_BACK = 1024 * 1024
+"""Bytes of one line of an error body that are held back at most while the backend's key is masked
+in it."""
+
+_BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class BrokenOffError(waitress.channel.ClientDisconnected):
+    """Ends an answer so that it does not look complete.
+
+    Any exception makes a WSGI server close the connection; of this one waitress logs no traceback.
+    """
+
+
+class UpstreamReply(Response):
+    """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
+
+    default_mimetype = None
+
+    def __init__(self, relay: Relay, headers: Headers, *, flush: bool) -> None:
+        self._relay = relay
+        incoming = relay.incoming
+        super().__init__(relay, incoming.status, headers, direct_passthrough=True)
+        self._line = f"{incoming.status} {incoming.reason}".rstrip()
+        self._flush = flush
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        try:
+            write = start_response(self._line, list(self.headers))
+            if self._flush and write:
+                # A server sends the headers with the first bytes, which may be minutes away.
+                self._write_head(write)
+        except BaseException:
+            self._relay.close()  # the server closes only what it was given
+            raise
+        return self._relay
+
+    def _write_head(self, write: Callable[[bytes], object]) -> None:
+        try:
+            write(b"")
+        except Exception:
+            self._relay.client_left()
+            raise
+
+
+class Relay:
+    """The body of an upstream's answer on its way to the client.
+
+    Owns what the exchange holds: the upstream's connection and the slot. A generator would not
+    give them back when nobody ever iterates it.
+    """
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        received: Mapping[str, str],
+        *,
+        name: str,
+        info: RequestInfo,
+        release: Callable[[], None],
+        exchange: Exchange | None,
+    ) -> None:
+        self.incoming = incoming
+        self._chunks = incoming.chunks()
+        self._name = name
+        self._info = info
+        self._release: Callable[[], None] | None = release
+        self._exchange = exchange
+        self._tail = b"\n\n"
+        self.broken = False
+        self._is_being_sent = False
+        plain = "content-encoding" not in received and "content-length" not in received
+        kind = received.get("content-type", "")
+        self._events = plain and kind.lower().startswith("text/event-stream")
+        self._named: bool | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._is_being_sent = False
+        if self.broken:
+            raise BrokenOffError
+        try:
+            chunk = next(self._chunks)
+        except ClientDisconnected:
+            self.client_left()
+            raise BrokenOffError from None
+        except UpstreamBroke as exc:
+            last_words = self.break_off(exc)
+            if not last_words:
+                raise BrokenOffError from None
+            return last_words
+        self._is_being_sent = True
+        return self._noted(chunk)
+
+    def client_left(self) -> None:
+        """Take note that nobody reads any more."""
+        self._info.error = "client_disconnected"
+
+    def _noted(self, chunk: bytes) -> bytes:
+        if self._events:
+            if self._named is None:
+                self._named = chunk.startswith(b"event:")
+            self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
+        if self._exchange:
+            self._exchange.stream_chunk(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Give everything back; called by the server when the answer has ended, however it did."""
+        release, self._release = self._release, None
+        if release is None:
+            return
+        if self._is_being_sent and self._info.error is None:
+            self.client_left()  # or the server would have asked for more
+        try:
+            self.incoming.close()
+            if self._exchange:
+                self._exchange.finished(self._info.error)
+        finally:
+            release()
+
+    def __del__(self) -> None:
+        self.close()  # for an answer that the host application replaced by another
+
+    def break_off(self, reason: Exception) -> bytes:
+        """End the answer so that it does not look complete.
+
+        :returns: an event for the client, when the stream is one of events and between two
+        """
+        self._info.error = "upstream_broke"
+        logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, reason)
+        self.broken = True
+        if not self._events or not self._tail.endswith(_BETWEEN_EVENTS):
+            return b""
+        message = f"The backend '{self._name}' broke off in the middle of its answer."
+        if self._named is False:
+            # Google's client wants ``error`` to come first, and its code to be a number.
+            error = {"message": message, "type": "api_error", "code": 502, "status": "UNAVAILABLE"}
+            data = json.dumps({"error": error, "request_id": self._info.id})
+            return f"data: {data}\n\n".encode("ascii")
+        body = error_body(
+            message,
+            type="api_error",
+            status="UNAVAILABLE",
+            code="upstream_broke",
+            request_id=self._info.id,
+        )
+        return b"event: error\ndata: " + body + b"\n\n"
+
+
+class PolledRelay(Relay):
+    """A stream from a socket, for the pump: read by nobody, but fed."""
+
+    incoming: HTTPIncoming
+
+    @property
+    def sock(self) -> Any:
+        return self.incoming.sock
+
+    @property
+    def read_timeout(self) -> float:
+        return self.incoming.read_timeout
+
+    @property
+    def received(self) -> bytes:
+        return self.incoming.body.received
+
+    @property
+    def complete(self) -> bool:
+        return self.incoming.body.complete
+
+    @property
+    def is_whole(self) -> bool:
+        """True when all of it probably came together with the head."""
+        return self.complete or self.received.endswith(b"\r\n0\r\n\r\n")
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content in what was read, and what is left to say when the rest is no HTTP."""
+        bad: BadResponseError | None = None
+        try:
+            content = self.incoming.body.feed(data)
+        except BadResponseError as exc:
+            content, bad = exc.content, exc
+        if content:
+            self._noted(content)
+        return content + self.break_off(bad) if bad else content
+
+
+def masked(incoming: Incoming, mask: KeyMask) -> Incoming:
+    """Return an answer with the backend's key masked in its head, and in the body of an error.
+
+    A compressed body is handed on as it is, and so is one that is no error's.
+    """
+    if not mask.longest:
+        return incoming
+    head = "\n".join([incoming.reason, *map("\n".join, incoming.headers)])
+    if mask.text(head) != head:
+        incoming.reason = mask.text(incoming.reason)
+        incoming.headers = [
+            (mask.text(name), value if name.lower() == "content-length" else mask.text(value))
+            for name, value in incoming.headers
+        ]
+    if incoming.status < 400 or _is_encoded(incoming.headers):
+        return incoming
+    return _MaskedError(incoming, mask)
+
+
+def _is_encoded(headers: Headers) -> bool:
+    values = [value for name, value in headers if name.lower() == "content-encoding"]
+    return any(value.strip().lower() not in ("", "identity") for value in values)
+
+
+class _MaskedError:
+    """An error whose body is masked on its way."""
+
+    def __init__(self, incoming: Incoming, mask: KeyMask) -> None:
+        self.status = incoming.status
+        self.reason = incoming.reason
+        self.headers: Headers = incoming.headers
+        self.close = incoming.close
+        self._incoming = incoming
+        self._mask = mask
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield whole lines as they arrive: a key has no line break in it, an event ends in one."""
+        held = bytearray()
+        try:
+            for chunk in self._incoming.chunks():
+                lines = len(held) + chunk.rfind(b"\n") + 1 if b"\n" in chunk else 0
+                held += chunk
+                if lines:
+                    yield self._mask.data(bytes(held[:lines]))
+                    del held[:lines]
+                elif len(held) >= HELD_BACK:
+                    known = len(held) - self._mask.longest
+                    held[:] = self._mask.data(bytes(held))
+                    yield bytes(held[:known])
+                    del held[:known]
+        except UpstreamBroke:
+            if held:
+                yield self._mask.data(bytes(held))
+            raise
+        if held:
+            yield self._mask.data(bytes(held))

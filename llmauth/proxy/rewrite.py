@@ -1,0 +1,268 @@
+"""The provider's own URLs in its answers, made to point here; those of others, refused.
+
+A client that follows one takes its key along, and that is the proxy's key: it must not reach a
+provider, nor anybody else. Three places are known in which clients do: redirects, headers that say
+where to ask next, and Anthropic's message batches, whose SDKs fetch ``results_url``. Nothing else
+in an answer is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from ..exceptions import RedirectRefused, UpstreamUnreachable
+from ..http.references import Reference
+from ..providers.backend import Backend, is_versioned
+from ..providers.table import PROVIDERS
+from .headers import Headers
+from .upstream import Incoming, UpstreamBroke
+
+LARGEST_BODY = 8 * 1024 * 1024
+"""Bytes; a list of 1,000 batches, as many as Anthropic hands out at a time, has under 1 MiB."""
+
+MOST_URLS = 10_000
+"""Batches in a list."""
+
+LONGEST_URL = 8 * 1024
+"""Bytes, as they stand in a body. Common servers take no longer request line."""
+
+_WHOLE = frozenset({"azure-asyncoperation", "link", "operation-location"})
+"""Headers whose URL clients ask with their key, and want whole: Azure's of an operation, and pages
+of a list (RFC 8288). Not Google's ``X-Goog-Upload-URL``, where they send a file without any key."""
+
+_FOLLOWED = _WHOLE | {"location"}
+_LOCATIONS = _FOLLOWED | {"content-location"}
+_PAGE = re.compile(r"<([^<>]*)>([^<]*\b(?i:next|prev|previous|first|last)\b)")
+_BATCHES = PROVIDERS["anthropic"].linked_paths
+
+
+def _followed(header: str, value: str) -> list[str]:
+    """Return the URLs in a header that clients ask with their key."""
+    if header == "link":
+        return [page[1] for page in _PAGE.finditer(value)]
+    return [value] if header in _FOLLOWED else []
+
+
+def _spelled(name: str) -> bytes:
+    """Return a pattern of a name in JSON, where each character may be an escape."""
+    return b"".join(b"(?:%c|\\\\u00(?i:%02x))" % (code, code) for code in name.encode("ascii"))
+
+
+_RESULTS_URL = re.compile(rb'"%b"[ \t\r\n]*:[ \t\r\n]*(?=")' % _spelled("results_url"))
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CHARSET = re.compile(r"(?i)charset\s*=\s*\"?([^\s\";]*)")
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
+_LIKELY_HOST = re.compile(
+    r"(?i)(?:(?:https?|wss?|ftp):/*|//+)(?:[^/?#]*@)?([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])"
+)
+
+
+def has_links(path: str) -> bool:
+    """True for a path whose answers hold URLs in their body; it must arrive uncompressed."""
+    return _BATCHES.search(unquote(path)) is not None
+
+
+def names_urls(path: str, headers: Headers) -> bool:
+    """True for an answer that may hold URLs which :meth:`Here.pointed` looks after.
+
+    :param path: of the request, as the backend has it
+    """
+    return has_links(path) or any(name.lower() in _LOCATIONS for name, _ in headers)
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where the client found one backend.
+
+    :param origin: scheme and host as the client wrote them, None when that is not known
+    :param prefix: what stands before the backend's own paths: mount point and backend's name
+    :param named: the backend's name is a part of that
+    """
+
+    backend: Backend
+    origin: str | None
+    prefix: str
+    named: bool = True
+
+    def pointed(self, incoming: Incoming, method: str, path: str) -> Incoming:
+        """Return the answer with the provider's URLs pointing here.
+
+        :param path: of the request, as the backend has it
+        :raises RedirectRefused: when the client would ask another host
+        :raises UpstreamUnreachable: when the answer cannot be looked through
+        """
+        try:
+            followed = self._without_others(incoming, path)
+            headers = [(name, self.location(name, value, path)) for name, value in followed]
+            if not has_links(path) or method == "HEAD" or not 200 <= incoming.status < 300:
+                incoming.headers = headers
+                return incoming
+            body = self._with_results_here(_read(incoming, self.backend.name))
+        except BaseException:
+            incoming.close()
+            raise
+        incoming.close()
+        kept = [(n, v) for n, v in headers if n.lower() not in ("content-length", "etag")]
+        kept.append(("Content-Length", str(len(body))))
+        return _Whole(incoming.status, incoming.reason, kept, body)
+
+    def location(self, name: str, value: str, path: str = "/") -> str:
+        """Return a header's value; one that leads on inside the provider leads on inside us.
+
+        A path is enough (RFC 9110 §10.2.2), and needs no trust in what the client says of itself.
+
+        :param path: of the request, as the backend has it
+        """
+        lower = name.lower()
+        lead = self.origin if lower in _WHOLE and self.origin else ""
+
+        def pointed(url: str) -> str:
+            reference = Reference.parse(url)
+            if reference is None or reference.stays:
+                return url
+            own = self.backend.own_path(reference, self.backend.target(path))
+            return url if own is None else lead + self._path(own)
+
+        if lower == "link":
+            return _PAGE.sub(lambda page: f"<{pointed(page[1])}>{page[2]}", value)
+        return pointed(value) if lower in _LOCATIONS else value
+
+    def _without_others(self, incoming: Incoming, path: str) -> Headers:
+        """Return the headers of an answer, refused when its client would ask another host.
+
+        A ``Location`` of a success names what was made, and the success stands without it.
+        """
+        name, status, base = self.backend.name, incoming.status, self.backend.target(path)
+        if status >= 400 or self.backend.settings.redirects == "hand-on":
+            return incoming.headers
+        kept = list(incoming.headers)
+        for header, value in incoming.headers:
+            for url in _followed(header.lower(), value):
+                reference = Reference.parse(url)
+                own = reference and self.backend.own_path(reference, base)
+                if own is None and header.lower() == "location" and status < 300 and status != 202:
+                    kept.remove((header, value))
+                elif own is None:
+                    raise RedirectRefused(name, self._shown_host(url))
+                elif status >= 300 and has_links(path) and not has_links(own):
+                    raise UpstreamUnreachable(
+                        f"The backend '{name}' redirects from its batches to something else."
+                    )
+        return kept
+
+    def _path(self, own: str) -> str:
+        """Return the path here of one of the backend's; without a version it could be another's."""
+        name = "" if self.named or is_versioned(own) else f"/{self.backend.name}"
+        return self.prefix + name + own
+
+    def _shown_host(self, url: str) -> str | None:
+        """Return the host that a client would most likely find in a URL."""
+        plain = re.sub(r"[\x00-\x20]", "", url[:LONGEST_URL]).replace("\\", "/")
+        found = _LIKELY_HOST.match(plain)
+        return self.backend.mask.text(found[1].lower()) if found else None
+
+    def _with_results_here(self, body: bytes) -> bytes:
+        """Return a body of JSON in which every ``results_url`` points here."""
+        pieces = bytearray()
+        at = 0
+        for number, found in enumerate(_RESULTS_URL.finditer(body)):
+            if found.start() < at:
+                continue  # inside a URL
+            string = _STRING.match(body, found.end(), found.end() + LONGEST_URL)
+            if string is None:
+                raise self._unusable(f"with a results_url of over {LONGEST_URL} bytes")
+            pieces += body[at : found.end()]
+            pieces += self._results_url(string[0])
+            at = string.end()
+            if number >= MOST_URLS or len(pieces) > LARGEST_BODY:
+                raise self._unusable("with too many batches; ask for fewer with 'limit'")
+        pieces += body[at:]
+        return bytes(pieces)
+
+    def _results_url(self, string: bytes) -> bytes:
+        """Return ``results_url`` as a URL here, wherever it pointed.
+
+        Without a scheme and a host that are known to be right it is a path, which the SDKs append
+        to their base URL: a guess might send the key over plain HTTP.
+
+        :param string: in JSON
+        """
+        try:
+            reference = Reference.parse(json.loads(string))
+        except ValueError:
+            reference = None
+        if reference is None:
+            return b"null"
+        if reference.host is None:
+            return string
+        path = self.backend.own_path(reference) or reference.below()
+        return json.dumps(self.origin + self._path(path) if self.origin else path).encode("ascii")
+
+    def _unusable(self, how: str) -> UpstreamUnreachable:
+        return UpstreamUnreachable(f"The backend '{self.backend.name}' answered {how}.")
+
+
+def origin_of(header: Callable[[str], str | None], scheme: str, *, trusted: bool) -> str | None:
+    """Return the scheme and host under which the client reached this server, None if unsure.
+
+    ``Host`` is the client's own word; it goes back to that client alone.
+
+    :param header: returns a header's value by its lower-case name
+    :param scheme: of the connection to this server
+    :param trusted: the peer is a reverse proxy whose forwarding headers are believed
+    """
+    host = header("host")
+    if any(header(name) for name in ("forwarded", "x-forwarded-for", "x-forwarded-proto")):
+        scheme = (header("x-forwarded-proto") or "").strip().lower()
+        if not trusted or scheme not in ("http", "https"):
+            return None
+        host = header("x-forwarded-host") or host
+    return f"{scheme}://{host}" if host and _HOST.fullmatch(host) else None
+
+
+def _read(incoming: Incoming, name: str) -> bytes:
+    """Return the whole body, which was asked for without an encoding."""
+    for header, value in incoming.headers:
+        if header.lower() == "content-encoding" and value.lower() != "identity":
+            raise UpstreamUnreachable(
+                f"The backend '{name}' compressed an answer that was asked for uncompressed."
+            )
+        charset = _CHARSET.search(value) if header.lower() == "content-type" else None
+        if charset and charset[1].lower() not in ("", "utf-8", "utf8", "us-ascii"):
+            raise UpstreamUnreachable(f"The backend '{name}' answered with JSON not in UTF-8.")
+    body = bytearray()
+    try:
+        for chunk in incoming.chunks():
+            body += chunk
+            if len(body) > LARGEST_BODY:
+                raise UpstreamUnreachable(
+                    f"The backend '{name}' answered with over {LARGEST_BODY} bytes; "
+                    "ask for fewer batches at a time with 'limit'."
+                )
+    except UpstreamBroke as exc:
+        raise UpstreamUnreachable(
+            f"The backend '{name}' broke off in the middle of its answer."
+        ) from exc
+    if b"\0" in body:  # clients would take it for UTF-16 or UTF-32
+        raise UpstreamUnreachable(f"The backend '{name}' answered with JSON not in UTF-8.")
+    return bytes(body)
+
+
+class _Whole:
+    """An answer that has been read to its end."""
+
+    def __init__(self, status: int, reason: str, headers: Headers, body: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self._body = body
+
+    def chunks(self) -> Iterator[bytes]:
+        return iter([self._body])
+
+    def close(self) -> None:
+        pass

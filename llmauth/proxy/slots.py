@@ -1,0 +1,77 @@
+"""How many requests are being forwarded, and whether the server is going down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from ..exceptions import Unavailable
+
+_TICK = 0.02  # seconds
+
+
+def server_stopping() -> Unavailable:
+    """Return the answer to a request that comes too late."""
+    return Unavailable("This server is being stopped. Try again.", retry_after=5)
+
+
+class Lifecycle:
+    """Slots for forwarded requests, and the stages of a shutdown.
+
+    A thread that has no slot answers at once, so that a few threads more than slots keep health
+    checks and refusals going while every slot holds a stream.
+
+    :param slots: requests forwarded at a time
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.draining = False
+        self.cut = False
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @property
+    def used(self) -> int:
+        """Requests that are being forwarded."""
+        return self._used
+
+    def enter(self) -> None:
+        """Take a slot.
+
+        :raises Unavailable: when there is none, or the time for the last requests is over
+        """
+        with self._changed:
+            if self.cut:
+                raise server_stopping()
+            if self._used >= self.slots:
+                raise Unavailable(
+                    f"All {self.slots} slots of this server are taken. Try again in a moment.",
+                    retry_after=1,
+                )
+            self._used += 1
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        with self._changed:
+            self._used -= 1
+            if self.draining:
+                self._changed.notify_all()
+
+    def drain(self, timeout: float, receiving: Callable[[], bool] = lambda: False) -> int:
+        """Let nobody in, wait for the requests that were in before, then cut them.
+
+        :param timeout: seconds
+        :param receiving: true while there are requests that are not being forwarded yet
+        :returns: how many had to be cut
+        """
+        until = time.monotonic() + timeout
+        with self._changed:
+            self.draining = True
+            while (self._used or receiving()) and (left_time := until - time.monotonic()) > 0:
+                self._changed.wait(min(left_time, _TICK))
+            left = self._used
+            self.cut = True
+            self._changed.wait_for(lambda: self._used == 0, 2.0)
+            return left

@@ -1,0 +1,149 @@
+"""Finding any number of forms of secrets in a text, quickly."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from .forms import Form
+from .shapes import MASK, Run, Span
+
+HEAD = 15
+"""Characters of a form by which it is found."""
+
+CROWD = 16
+"""Forms with one head that are compared; of more, all that follows the head is masked, too."""
+
+_REST = re.compile(r"""[^\s"'\\,<>&]*""")
+_T = TypeVar("_T")
+_SLICE = 64 * 1024  # characters whose blocks are in memory at a time: a multiple of all their sizes
+
+
+class FormIndex:
+    """Finds any number of forms in a time that depends on the text alone.
+
+    To add a form, or to discard it, costs the same whatever else is known. Not locked: these two
+    are the owner's to serialise, and a reader sees each form either whole or not at all.
+    """
+
+    def __init__(self) -> None:
+        self._tables = tuple(_Table(gram) for gram in (8, 4, 2, 1))
+
+    def add(self, form: Form) -> None:
+        self._table(form).add(form)
+
+    def discard(self, form: Form) -> None:
+        self._table(form).discard(form)
+
+    def _table(self, form: Form) -> _Table:
+        return next(table for table in self._tables if len(form.text) >= table.least)
+
+    def find(self, text: str) -> list[Span]:
+        """Return the spans of all forms in the text, those that overlap as one."""
+        rest = Run(text, _REST)
+        return [span for table in self._tables if table.blocks for span in table.find(text, rest)]
+
+    def begun(self, text: str, least: int) -> int:
+        """Return where the form begins that a text breaks off in; its length if there is none.
+
+        :param least: characters of a form that must be there
+        """
+        forms = [form for table in self._tables for form in table.forms()]
+        longest = max((len(form.text) for form in forms), default=0)
+        beginnings: dict[str, list[Form]] = {}
+        for form in forms:
+            beginnings.setdefault(form.text[:least], []).append(form)
+        for start in range(max(0, len(text) - longest), len(text) - least + 1):
+            found = beginnings.get(text[start : start + least], ())
+            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in found):
+                return start
+        return len(text)
+
+
+class _Table:
+    """Forms of at least ``2 * gram - 1`` characters.
+
+    The beginning of such a form covers, wherever it stands, one whole block of the text at a
+    multiple of `gram`. So only those blocks are looked up, and the heads around known ones.
+    """
+
+    def __init__(self, gram: int) -> None:
+        self.least = 2 * gram - 1
+        self.blocks: dict[str, int] = {}
+        self._gram = gram
+        self._heads: dict[str, dict[Form, int]] = {}
+        self._lengths: dict[int, int] = {}
+
+    def forms(self) -> list[Form]:
+        return [form for known in list(self._heads.values()) for form in list(known)]
+
+    def add(self, form: Form) -> None:
+        head = form.text[:HEAD]
+        known = self._heads.setdefault(head, {})
+        known[form] = known.get(form, 0) + 1
+        _count(self._lengths, len(head), 1)
+        for offset in range(self._gram):
+            block = head[offset : offset + self._gram]
+            self.blocks[block] = self.blocks.get(block, 0) + 1
+
+    def discard(self, form: Form) -> None:
+        head = form.text[:HEAD]
+        for offset in range(self._gram):
+            _count(self.blocks, head[offset : offset + self._gram], -1)
+        _count(self._lengths, len(head), -1)
+        known = self._heads[head]
+        _count(known, form, -1)
+        if not known:
+            del self._heads[head]
+
+    def find(self, text: str, rest: Run) -> list[Span]:
+        gram, blocks = self._gram, self.blocks
+        spans: list[Span] = []
+        for begin in range(0, len(text), _SLICE):
+            places = range(begin, min(begin + _SLICE, len(text)), gram)
+            found = [text[at : at + gram] for at in places]
+            if not blocks.keys().isdisjoint(found):
+                for at, block in zip(places, found, strict=True):
+                    if block in blocks:
+                        self._compare(text, at, rest, spans)
+        return spans
+
+    def _compare(self, text: str, at: int, rest: Run, spans: list[Span]) -> None:
+        """Add the spans of forms whose beginning covers a block."""
+        lengths = sorted(self._lengths, reverse=True)
+        for start in range(max(0, at - self._gram + 1), at + 1):
+            for length in lengths:
+                known = self._heads.get(text[start : start + length])
+                if known and (span := _longest(text, start, length, known, rest)):
+                    _append(spans, span)
+                    break  # a shorter one ends before this one
+
+
+def _longest(
+    text: str, start: int, head: int, known: dict[Form, int], rest: Run
+) -> Span | None:
+    """Return the span of the longest of the forms with one head that is in the text at `start`."""
+    if len(known) > CROWD:
+        return start, rest.end(start + head), MASK
+    longest = None
+    for form in tuple(known):
+        if text.startswith(form.text, start):
+            span = form.span(text, start, rest)
+            if span and (longest is None or span[1] > longest[1]):
+                longest = span
+    return longest
+
+
+def _append(spans: list[Span], span: Span) -> None:
+    if spans and span[0] < spans[-1][1]:
+        start, end, shown = spans[-1]
+        spans[-1] = min(start, span[0]), max(end, span[1]), shown
+    else:
+        spans.append(span)
+
+
+def _count(counts: dict[_T, int], key: _T, by: int) -> None:
+    if left := counts.get(key, 0) + by:
+        counts[key] = left
+    else:
+        del counts[key]

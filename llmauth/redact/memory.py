@@ -1,0 +1,130 @@
+"""The secrets that a process knows: those it was given, and those it has seen in requests."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .forms import Form, forms
+from .index import FormIndex
+
+OBSERVED = 512
+"""Credentials seen in requests that are remembered; the oldest is forgotten first."""
+
+MAX_OBSERVED = 256
+"""Characters of such a credential that are compared; of a longer one, all that follows, too, is
+masked."""
+
+_LONGEST_WORD = 64  # characters of what the log says by itself
+_WORD = 8  # characters under which an observed credential is masked only as a word of its own
+
+_PUBLIC_WORDS = frozenset({
+    "debug", "info", "warning", "error", "critical", "get", "head", "post", "put", "patch",
+    "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
+    "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
+    "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
+    "basic", "openai", "anthropic", "gemini", "openrouter", "groq", "mistral", "deepseek", "xai",
+    "ollama", "echo", "none", "null", "undefined", "dummy", "test", "token",
+})
+# An address is no secret, and whoever sends his own as a key must not vanish from the log.
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")
+
+
+class _Observed(NamedTuple):
+    at: int
+    forms: tuple[Form, ...]
+
+
+class SecretMemory:
+    """Remembers secrets, and keeps an index of their forms.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Grows with each secret that is learned or forgotten."""
+
+        self._index = FormIndex()
+        self._moment = 0  # counts what was told
+        self._permanent: dict[str, int] = {}
+        self._observed: OrderedDict[str, _Observed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {len(self._permanent)} secrets>"
+
+    def add(self, *secrets: str) -> None:
+        """Mask these from now on, for good."""
+        with self._lock:
+            self._moment += 1
+            for secret in filter(None, (secret.strip() for secret in secrets)):
+                if secret not in self._permanent:
+                    self._permanent[secret] = self._moment
+                    for form in forms(secret, word=4 if len(secret) < 4 else 0):
+                        self._index.add(form)
+            self.version += 1
+
+    def observe(self, *credentials: str) -> None:
+        """Mask what a request carried as a credential, right or wrong, for as long as it matters.
+
+        Under eight characters it is masked only as a word of its own. Not remembered are fewer
+        than four characters, addresses, and the words our own log lines are made of: a client
+        could blank those out of the log by sending them as keys. The shapes still cover these in
+        their headers.
+        """
+        for credential in credentials:
+            if credential not in self._permanent:
+                self._observe(credential[:MAX_OBSERVED])
+
+    def _observe(self, credential: str) -> None:
+        with self._lock:
+            self._moment += 1
+            if known := self._observed.pop(credential, None):
+                self._observed[credential] = _Observed(self._moment, known.forms)
+                return
+            if not _is_telling(credential):
+                return
+            found = tuple(_forms(credential))
+            self._observed[credential] = _Observed(self._moment, found)
+            for form in found:
+                self._index.add(form)
+            if len(self._observed) > OBSERVED:
+                for form in self._observed.popitem(last=False)[1].forms:
+                    self._index.discard(form)
+            self.version += 1
+
+    def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
+        """Return what was added and what was observed since a moment, and the present moment.
+
+        Whoever is told all of it, in order and time and again, knows the same secrets.
+
+        :param moment: as returned before; 0 for the beginning
+        """
+        with self._lock:
+            added = [secret for secret, at in self._permanent.items() if at > moment]
+            observed = []
+            for credential in reversed(self._observed):
+                if self._observed[credential].at <= moment:
+                    break
+                observed.append(credential)
+            return self._moment, added, observed[::-1]
+
+
+def _forms(credential: str) -> Iterator[Form]:
+    """Yield the forms of a credential in which a client cannot say words of the log."""
+    for form in forms(credential, word=_WORD, longer=len(credential) == MAX_OBSERVED):
+        is_word = len(form.text) <= _LONGEST_WORD and not _is_telling(form.text)
+        if not is_word and not (form.base64 and len(credential) < _WORD):
+            yield form
+
+
+def _is_telling(credential: str) -> bool:
+    return (
+        len(credential) >= 4
+        and credential.lower() not in _PUBLIC_WORDS
+        and _ADDRESS.search(credential) is None
+    )

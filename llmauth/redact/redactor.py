@@ -1,0 +1,227 @@
+"""Masking secrets in text, bytes and nested data."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .forms import SEARCHED, as_codes, has_escapes, levels, over_breaks, without_half_escape
+from .memory import SecretMemory
+from .shapes import MASK, Span, broken_off, find_shapes, mask
+
+WINDOW = 256 * 1024
+"""Characters of a long text that are looked at together: that takes many times their memory."""
+
+MARGIN = 16 * 1024
+"""Characters after a window that are looked at with it: more than a secret takes, however encoded,
+that is recognised by its end."""
+
+CONTEXT = 1024
+"""Characters before a window that are looked at with it: they tell what a secret is."""
+
+_LONGEST = 4 * WINDOW  # characters of a secret that are looked at together
+_REST = re.compile(r"""[^\s"'\\]*""")
+_LONG_NAME = 64  # characters of a header's name, longer than any that is in use
+_MAX_DEPTH = 64
+_TELLING = 6  # characters at the start of a secret that are not shown either
+
+SENSITIVE = frozenset({
+    "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "apikey",
+    "x-proxy-api-key", "cookie", "set-cookie", "password", "passwd", "client-secret",
+    "access-token", "refresh-token", "id-token", "secret-access-key", "x-amz-security-token",
+})
+"""Names, lower case with hyphens, whose values are masked whatever they are."""
+
+_CREDENTIAL = re.compile(
+    r"(?:.*-)?(?:token|secret|password|auth|(?<!idempotency-)key)|.*(?:authorization|cookie).*"
+)
+
+_SCHEME = re.compile(r"(?i)(bearer|basic|digest|negotiate|token)\s+(?=\S)")
+
+
+class Redactor(SecretMemory):
+    """Masks secrets: those it was told, in every form, and what has the shape of a key.
+
+    Text that holds none comes back as it was. Secrets of fewer than four characters are masked
+    only as words of their own. All methods may be called from any thread.
+
+    :param secrets: keys and passwords of the process
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.add(*secrets)
+
+    def text(self, value: str, *, cut: bool = False) -> str:
+        """Return the text with its secrets masked.
+
+        :param cut: the text broke off, maybe in the middle of a secret
+        """
+        spans = self.spans(value, cut=cut)
+        return masked_pieces(value, spans)[0] if spans else value
+
+    def data(self, value: bytes) -> bytes:
+        """Return the bytes with the secrets masked; what is not UTF-8 stays as it is."""
+        text = value.decode("utf-8", "surrogateescape")
+        redacted = self.text(text)
+        return value if redacted is text else redacted.encode("utf-8", "surrogateescape")
+
+    def mapping(self, value: Any, _depth: int = 0) -> Any:
+        """Return a copy of nested data with the secrets masked, names included.
+
+        Values under the names of `SENSITIVE` headers are masked entirely. What is neither text,
+        a number nor a container becomes the redacted text that it prints as.
+        """
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self.data(bytes(value))
+        if isinstance(value, (int, float)):
+            shown = self.text(number := str(value))
+            return value if shown == number else shown
+        if _depth > _MAX_DEPTH:
+            return "(nested too deeply)"
+        if isinstance(value, Mapping):
+            return {self.mapping(k, _depth + 1): self._item(k, v, _depth) for k, v in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            if len(value) >= SEARCHED and all(type(item) is int for item in value):
+                # The codes of a secret's characters: no number of them shows it, all of them do.
+                shown = self.text(listed := str(list(value)))
+                return shown if shown != listed else value
+            items = [self.mapping(item, _depth + 1) for item in value]
+            if len(items) == 2 and isinstance(value, (list, tuple)):
+                items[1] = self._item(value[0], value[1], _depth)
+            return tuple(items) if isinstance(value, tuple) else items
+        return self.text(str(value))
+
+    def _item(self, name: Any, value: Any, depth: int) -> Any:
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        if isinstance(name, str) and isinstance(value, (str, bytes, int, float)):
+            plain = name.lower().replace("_", "-").removeprefix("http-")
+            if plain in SENSITIVE and not isinstance(value, bool):
+                return masked_entirely(value) if isinstance(value, (str, bytes)) else MASK
+        return self.mapping(value, depth + 1)
+
+    def spans(self, text: str, *, cut: bool = False) -> list[Span]:
+        """Return what to mask in the text, in order, without overlaps.
+
+        :param cut: the text broke off, maybe in the middle of a secret
+        """
+        if len(text) > WINDOW:
+            return self._in_windows(text, cut)
+        return self._at_once(text, cut)
+
+    def _at_once(self, text: str, cut: bool) -> list[Span]:
+        if not has_escapes(text):
+            found = self._found(text, cut)
+        else:
+            found = [
+                (level.raw(start), level.raw(end), shown)
+                for level in levels(text)
+                for start, end, shown in self._found(level.text, cut)
+            ]
+        return _merged(found) if found else found
+
+    def _found(self, text: str, cut: bool) -> list[Span]:
+        find = self._index.find
+        known = find(text)
+        found = [*known, *find_shapes(text), *over_breaks(text, known, find), *as_codes(text, find)]
+        if cut:
+            end = without_half_escape(text)
+            begun = min(self._index.begun(text[:end], _TELLING), broken_off(text))
+            found += [(begun, len(text), MASK)] if begun < end else []
+        return found
+
+    def _in_windows(self, text: str, cut: bool) -> list[Span]:
+        spans: list[Span] = []
+        at, size = 0, WINDOW
+        while at < len(text):
+            begin, stop = _context(text, at), min(len(text), at + size + MARGIN)
+            found = self._at_once(text[begin:stop], cut and stop == len(text))
+            here = [(max(at, begin + s), begin + e, shown) for s, e, shown in found]
+            end = stop if stop == len(text) else _border(text, at, at + size)
+            over = next((span for span in here if span[0] < end < span[1]), None)
+            if over and over[1] < stop:
+                end = over[1]
+            elif over and over[0] > at:
+                end = over[0]
+            elif over and size < _LONGEST:
+                size *= 4
+                continue
+            elif over:
+                end = _REST.match(text, stop).end()  # type: ignore[union-attr]
+                here = [(at, end, over[2])]
+            spans += [span for span in here if span[0] < end and span[1] > at]
+            at, size = end, WINDOW
+        return spans
+
+
+def is_credential(header: str) -> bool:
+    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+    # Clients choose the names: what is remembered of them is bounded in bytes.
+    return (_is_credential if len(header) <= _LONG_NAME else _is_credential.__wrapped__)(header)
+
+
+@functools.lru_cache(1024)
+def _is_credential(header: str) -> bool:
+    name = header.lower().replace("_", "-")
+    return name in SENSITIVE or _CREDENTIAL.fullmatch(name) is not None
+
+
+def masked_entirely(value: str | bytes) -> str:
+    """Return what is shown of a header that is a secret: its scheme, and the key's prefix."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    scheme = _SCHEME.match(text)
+    kept = scheme.group() if scheme else ""
+    return kept + mask(text[len(kept) :])
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end, shown in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if merged and start < merged[-1][1]:
+            first, last, first_shown = merged[-1]
+            merged[-1] = first, max(last, end), first_shown
+        else:
+            merged.append((start, end, shown))
+    return merged
+
+
+def _context(text: str, at: int) -> int:
+    """Return where to begin to look at a text from a position on."""
+    begin = max(0, at - CONTEXT)
+    while begin < at and text[begin] == "\\":
+        begin += 1  # half of an escaped backslash would change what follows
+    return begin
+
+
+def _border(text: str, at: int, end: int) -> int:
+    """Return where to cut a text near a position, not between backslashes if that is possible."""
+    for border in range(end, max(at, end - CONTEXT), -1):
+        if text[border - 1] != "\\":
+            return border
+    return end
+
+
+def masked_pieces(text: str, spans: Sequence[Span], cuts: Iterable[int] = ()) -> list[str]:
+    """Return a text masked, in pieces.
+
+    :param spans: of what is masked, in order
+    :param cuts: where the pieces but the last one end; what is masked stands where it begins
+    """
+    pieces: list[str] = []
+    number = at = 0
+    for end in (*cuts, len(text)):
+        piece: list[str] = []
+        while number < len(spans) and spans[number][0] < end:
+            start, stop, shown = spans[number]
+            piece += (text[at:start], shown)
+            number, at = number + 1, stop
+        pieces.append("".join(piece) + text[at:end])
+        at = max(at, end)
+    return pieces

@@ -1,0 +1,283 @@
+"""waitress with defaults for streams, and a shutdown that lets them finish."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+
+from ..exceptions import ConfigurationError
+from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_file_limit
+from ..web.extension import EXTENSION, State
+from . import channel, dispatcher, listener
+from .channel import Channel
+from .dispatcher import REFUSALS_SECONDS, Dispatcher
+from .listener import Listener
+from .memory import return_free_pages, return_large_pieces
+from .stream import STALLED
+
+logger = logging.getLogger(__name__)
+
+RESERVED_THREADS = 8
+"""Beyond ``threads``: they find no slot for a stream, so that health checks, refusals and public
+pages are answered while every slot is taken."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted, as far as the system allows."""
+
+SELECT_LIMIT = 480
+"""Connections where there is no ``poll``: ``select`` on Windows takes 512 sockets."""
+
+IDLE_GRACE = 1.0
+"""Seconds that a connection without a request stays while the server is being stopped: what its
+client may just be sending is answered rather than reset."""
+
+_POLL_SECONDS = 0.2
+_POLLS_BETWEEN_TRIMS = 150  # half a minute
+_LOGGERS = (
+    logger, channel.logger, dispatcher.logger, listener.logger, wasyncore.dispatcher.logger,
+)  # fmt: skip
+"""Of the warnings that clients can cause as often as they like, one a second is enough."""
+
+_FLUSH_SECONDS = 2.0
+_LOOP_SECONDS = 0.5
+_REFUSING_SECONDS = 0.05
+
+
+class PortTakenError(ConfigurationError):
+    """Another program listens on the port."""
+
+
+class Server:
+    """Serves an application made by :func:`llmauth.create_app` until it is stopped.
+
+    :param app: the application
+    :raises ConfigurationError: when the address cannot be listened on
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self.state: State = app.extensions[EXTENSION]
+        settings = self.state.settings
+        self._stopping = False
+        self._map: dict[int, Any] = {}
+        self._closed = False
+        self._use_poll = hasattr(select, "poll")
+        self._idle_until = math.inf
+        raise_file_limit()
+        return_large_pieces()
+        self.sockets = _listen(settings.host, settings.port)
+        self.port: int = self.sockets[0].getsockname()[1]
+        self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
+        wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
+        adjustments = Adjustments(
+            sockets=self.sockets,
+            asyncore_use_poll=self._use_poll,
+            channel_request_lookahead=1,
+            clear_untrusted_proxy_headers=False,
+            max_request_body_size=settings.max_request_body,
+            backlog=BACKLOG,
+            ident=None,
+        )
+        self._listeners = [
+            Listener(
+                app.wsgi_app,
+                self.state,
+                sock,
+                map=self._map,
+                dispatcher=self.dispatcher,
+                adjustments=adjustments,
+                connections=min(wanted, connections_within(file_limit())),
+            )
+            for sock in self.sockets
+        ]
+        self._seldom = Seldom()
+        for one in _LOGGERS:
+            one.addFilter(self._seldom)
+        self._wake: Callable[..., None] = self._listeners[0].trigger.pull_trigger
+        self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """Stop accepting, let requests finish, cut the rest after ``shutdown_timeout``.
+
+        Requests whose head was there before are received, forwarded and answered; later ones get
+        503, as does what has not arrived in time.
+
+        :returns: how many requests had to be cut
+        """
+        if self._closed:
+            return 0
+        lifecycle = self.state.lifecycle
+        self._idle_until = time.time() + IDLE_GRACE
+        self._in_loop(self._close_listeners)
+        left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
+        late = [one for one in self._channels() if one.is_receiving]
+        self._in_loop(self._refuse_rest)
+        if left := left + len(late):
+            logger.warning("cut %d requests that were still running", left)
+        self._flush()
+        self._closed = True
+        self._wake()
+        self._thread.join(_FLUSH_SECONDS)
+        if self.dispatcher.shutdown(timeout=_FLUSH_SECONDS):
+            wasyncore.close_all(self._map, ignore_all=True)
+        for one in _LOGGERS:
+            one.removeFilter(self._seldom)
+        self.state.close()
+        return left
+
+    def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or Ctrl-C; a second one ends the process at once."""
+        previous = {number: signal.signal(number, self._on_signal) for number in _signals()}
+        try:
+            # Not a wait for an event: on Windows, Ctrl-C does not interrupt one, and setting an
+            # event from a signal handler may find its lock taken by the same thread.
+            polls = 0
+            while not self._stopping:
+                time.sleep(_POLL_SECONDS)
+                polls += 1
+                if polls % _POLLS_BETWEEN_TRIMS == 0:
+                    return_free_pages()
+            self.stop()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stopping:
+            os._exit(1)
+        self._stopping = self.state.lifecycle.draining = True
+
+    def _loop(self) -> None:
+        next_look, more = 0.0, False
+        while not self._closed:
+            try:
+                timeout = 0.0 if more else _LOOP_SECONDS
+                wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
+                # While the server is being stopped, the refused are not the attackers.
+                is_draining = self.state.lifecycle.draining
+                seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
+                more = self.dispatcher.answer_refusals(seconds)
+                if (now := time.monotonic()) >= next_look:
+                    next_look = now + 1.0
+                    self._look_after(time.time())
+            except Exception:
+                # Without this thread nobody is served, and whoever is to notice would have to ask.
+                logger.exception("unexpected error while connections were read")
+                time.sleep(0.05)
+
+    def _look_after(self, now: float) -> None:
+        for one in self._channels():
+            one.look_after(now, STALLED)
+            if now > self._idle_until:
+                one.end_if_idle()
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        """Have the thread that owns the table of sockets do something, and wait for it."""
+        done = threading.Event()
+
+        def act() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self._wake(act)
+        done.wait(_FLUSH_SECONDS)
+
+    def _close_listeners(self) -> None:
+        """Close the listening sockets; who is connected already, as clients see it, is heard."""
+        for one in self._listeners:
+            one.accept_waiting()
+            one.del_channel(self._map)
+            one.accepting = False
+            one.socket.close()
+        self.state.lifecycle.draining = True
+
+    def _is_busy(self) -> bool:
+        return any(one.is_busy for one in self._channels())
+
+    def _refuse_rest(self) -> None:
+        for one in self._channels():
+            one.refuse_rest()
+
+    def _flush(self) -> None:
+        """Wait until what has been answered is sent, and close the connections."""
+        until = time.monotonic() + _FLUSH_SECONDS
+        while self._channels() and time.monotonic() < until:
+            self._in_loop(self._end_idle)
+            time.sleep(0.01)
+
+    def _end_idle(self) -> None:
+        for one in self._channels():
+            one.end_if_idle()
+
+    def _channels(self) -> list[Channel]:
+        return [one for one in list(self._map.values()) if isinstance(one, Channel)]
+
+
+def _signals() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for every address that the host name stands for."""
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+    except socket.gaierror as exc:
+        raise ConfigurationError(
+            f"Cannot listen on {host}: no such address. Choose one of this machine with --host."
+        ) from exc
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            # localhost is two addresses; a port that the system picked is for both.
+            where = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
+            sockets.append(_bound(family, where))
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        reason = exc.strerror or "it cannot be used"
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise ConfigurationError(
+                f"Cannot listen on {host}: {reason}. Choose an address of this machine with --host."
+            ) from exc
+        raise PortTakenError(
+            f"Cannot listen on {host}, port {port}: {reason}. "
+            "Choose another with --port, or stop the program that has it."
+        ) from exc
+    return sockets
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            # SO_REUSEADDR on Windows would let another program take the port as well.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,138 @@
+"""Writes the access log's lines, off the request path.
+
+Hundreds of threads that each format, redact and write a line would mostly wait for each other's
+turn with the log file. They leave their figures here; one thread makes lines of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import time
+from typing import NamedTuple
+
+from ..auth.guard import RequestInfo
+from ..redact.controls import visible
+from ..redact.redactor import Redactor
+from .backlog import Backlog
+
+logger = logging.getLogger("llmauth.access")
+
+INTERVAL = 0.1
+"""Seconds that a line waits at most, unless there are more of them than can be written."""
+
+MAX_WAITING = 10_000
+"""Lines, a few megabytes; those on top of them are dropped, and their number is logged."""
+
+MAX_PATH = 1024
+"""Characters of a path that are logged; of a longer one, the beginning and a mark."""
+
+CUT = "...(cut)"
+
+FLUSH_SECONDS = 2.0
+
+_FORMAT = (
+    '%(client)s %(key)s "%(method)s %(path)s" %(backend)s %(status)s %(bytes)dB '
+    "first=%(first_byte_ms)sms total=%(total_ms)sms %(request_id)s error=%(error)s"
+)
+
+
+class Line(NamedTuple):
+    """What is logged of a request that has ended.
+
+    :param at: Unix time of its end
+    :param first: milliseconds to the first byte
+    :param total: milliseconds in all
+    """
+
+    at: float
+    client: str
+    key: str | None
+    method: str
+    path: str
+    backend: str | None
+    status: str
+    sent: int
+    first: float
+    total: float
+    request_id: str
+    error: str | None
+
+    @classmethod
+    def of(
+        cls, info: RequestInfo, method: str, status: str, sent: int, first: float, total: float
+    ) -> Line:
+        """Return the line of a request, which holds no more of it than is written."""
+        method, path = method[: MAX_PATH + 1], info.path[: MAX_PATH + 1]
+        asked = (info.client, info.key_name, method, path, info.backend)
+        return cls(time.time(), *asked, status, sent, first, total, info.id, info.error)
+
+
+class Journal:
+    """Collects what is to be logged.
+
+    :param redactor: finds what is cut off of a secret at the end of a long path
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._backlog: Backlog[Line] = Backlog(
+            "llmauth-journal",
+            limit=MAX_WAITING,
+            work=self._write,
+            tell=_tell_of_dropped,
+            gathering=INTERVAL,
+        )
+        self._closes_at_exit = False
+
+    def put(self, line: Line) -> None:
+        """Have a line written."""
+        if not self._closes_at_exit:
+            self._closes_at_exit = True
+            atexit.register(self.close)
+        self._backlog.put(line)
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait until all lines are written, for so many seconds; True when they are."""
+        return self._backlog.flush(timeout)
+
+    def close(self, timeout: float = FLUSH_SECONDS) -> None:
+        """Write what waits, as far as there is time for it, and take no more lines."""
+        atexit.unregister(self.close)
+        if left := self._backlog.close(timeout):
+            logger.error("The access log is incomplete: %d lines were not written in time.", left)
+
+    def _write(self, lines: list[Line]) -> None:
+        for line in lines:
+            self._write_one(line)
+
+    def _write_one(self, line: Line) -> None:
+        fields = {
+            "client": line.client,
+            "key": line.key or "-",
+            "method": self._shown(line.method),
+            "path": self._shown(line.path),
+            "backend": line.backend or "-",
+            "status": line.status,
+            "bytes": line.sent,
+            "first_byte_ms": round(line.first, 1),
+            "total_ms": round(line.total, 1),
+            "request_id": line.request_id,
+            "error": line.error or "-",
+        }
+        record = logger.makeRecord(logger.name, logging.INFO, "", 0, _FORMAT, (fields,), None)
+        record.created, record.msecs = line.at, line.at % 1 * 1000
+        # As text: what redacts records need not look at each field.
+        record.access = json.dumps(fields)
+        logger.handle(record)
+
+    def _shown(self, text: str) -> str:
+        if len(text) > MAX_PATH:
+            # Half of a key would not be recognised by what redacts the line.
+            text = self._redactor.text(text[:MAX_PATH], cut=True) + CUT
+        return visible(text)
+
+
+def _tell_of_dropped(number: int) -> None:
+    logger.warning("%d lines of the access log were dropped: they came too fast.", number)

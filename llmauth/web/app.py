@@ -1,0 +1,74 @@
+"""The stand-alone application: guard, proxy and pages composed."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import WebsocketMismatch
+from werkzeug.wrappers import Response
+
+from ..auth.guard import refusal_headers
+from ..config.loading import load
+from ..config.settings import Settings
+from ..exceptions import (
+    InternalError,
+    MethodRefused,
+    NotSupported,
+    RequestRefused,
+    UnknownRoute,
+)
+from ..proxy.forwarding import proxy_blueprint
+from .entry import Entry
+from .extension import EXTENSION, LLMAuth, State, current_state
+from .pages import pages_blueprint
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the proxy as a Flask application.
+
+    :param settings: by default those of the environment and of the file that it names
+    :raises ConfigurationError: for settings that cannot be used, and without a key
+    """
+    app = Flask("llmauth", static_folder=None)
+    LLMAuth(app, settings=settings or load())
+    state: State = app.extensions[EXTENSION]
+    state.serves_pages = True
+    app.url_map.merge_slashes = False
+    app.register_blueprint(pages_blueprint)
+    app.register_blueprint(proxy_blueprint)
+    app.register_error_handler(HTTPException, _restyled)
+    app.register_error_handler(Exception, _unexpected)
+    app.wsgi_app = Entry(app.wsgi_app, state)  # type: ignore[method-assign]
+    return app
+
+
+def _restyled(error: HTTPException) -> Response:
+    """Give Flask's own refusals the body that every client understands."""
+    if isinstance(error, RequestRefused):
+        return error.get_response()
+    return _answered(_translated(error))
+
+
+def _translated(error: HTTPException) -> RequestRefused:
+    if isinstance(error, MethodNotAllowed):
+        return MethodRefused(request.method, error.valid_methods or ())
+    if isinstance(error, WebsocketMismatch):
+        return NotSupported()
+    if error.code == 404:
+        return UnknownRoute("There is nothing at this path.")
+    refusal = InternalError(error.description or error.name)
+    refusal.code = error.code or 500
+    return refusal
+
+
+def _answered(refusal: RequestRefused) -> Response:
+    return refusal_headers(refusal, current_state().guard.info(request.environ)).get_response()
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("unexpected error", exc_info=error)
+    return _answered(InternalError("This server failed. Its log says more."))

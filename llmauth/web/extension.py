@@ -1,0 +1,301 @@
+"""The guard on a Flask application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from inspect import ismethod
+from typing import Any, TypeVar
+
+from flask import Blueprint, Flask, Response, current_app, request
+
+from ..auth.guard import Guard, RequestInfo, refusal_headers
+from ..auth.key_files import KeyFiles
+from ..capture.recording import WireCapture
+from ..config.flask import from_flask
+from ..config.keys import hiding
+from ..config.loading import require_keys, warn
+from ..config.settings import Settings
+from ..exceptions import RequestRefused
+from ..providers.backend import Backend
+from ..providers.router import Router
+from ..proxy.descriptors import connections_within, file_limit
+from ..proxy.slots import Lifecycle, server_stopping
+from ..proxy.upstream import Upstream, open_upstream
+from ..redact.logging import Redactor
+from ..server.pump import Pump
+from .access_log import Journal
+from .cors import Cors
+
+EXTENSION = "llmauth"
+_ALWAYS_GUARDED = "_llmauth_always_guarded"
+_View = TypeVar("_View", bound=Callable[..., Any])
+_ViewOrBlueprint = TypeVar("_ViewOrBlueprint", bound=Callable[..., Any] | Blueprint)
+
+
+class State:
+    """What one application has of llmauth; kept in ``app.extensions["llmauth"]``."""
+
+    def __init__(self, settings: Settings) -> None:
+        require_keys(settings)
+        self.settings = settings
+        self.redactor = Redactor(settings.secrets)
+        self.guard = Guard(settings)
+        self.cors = Cors(settings.cors_origins)
+        self.backends = {name: Backend(own) for name, own in settings.backends.items()}
+        self.key_files = KeyFiles(settings, self.guard, self.backends, self.redactor)
+        unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
+        self.router = Router(self.backends, settings.default_backend, unused)
+        self.lifecycle = Lifecycle(settings.threads)
+        self.journal = Journal(self.redactor)
+        self.pump = Pump(lambda: self.lifecycle.cut)
+        self.serves_pages = False
+        self.capture: WireCapture | None = None
+        if settings.capture_file:
+            self.capture = WireCapture(
+                settings.capture_file,
+                self.redactor,
+                max_bytes=settings.capture_max_bytes,
+                max_files=settings.capture_max_files,
+            )
+        self._upstreams: dict[str, Upstream] = {}
+
+    def upstream(self, backend: Backend) -> Upstream:
+        """Return the backend's upstream, opened when it is used for the first time."""
+        found = self._upstreams.get(backend.name)
+        if found is None:
+            used = sum(map(self.settings.uses, self.settings.backends.values()))
+            kept = connections_within(file_limit()) // max(1, used)
+            opened = open_upstream(backend, max(1, min(self.settings.threads, kept)))
+            found = self._upstreams.setdefault(backend.name, opened)
+        return found
+
+    def admit(
+        self,
+        info: RequestInfo,
+        environ: dict[str, Any],
+        *,
+        public: bool,
+        forwards: bool,
+        at_once: bool = False,
+    ) -> None:
+        """Decide once whether a request is let in; see :meth:`llmauth.auth.guard.Guard.admit`.
+
+        :param public: it needs no key
+        :param forwards: it needs none to be forwarded either
+        :param at_once: leave it undecided if a store or a disk would have to be asked
+        """
+        guard = self.guard
+        info.public = public
+        answered_by_us = self.cors.enabled or not public
+        info.preflight = answered_by_us and self.cors.is_preflight(environ)
+        open = public or info.preflight
+        if self.lifecycle.draining and not public:
+            info.refuse(server_stopping())
+            return
+        if not open:
+            if at_once and (self.key_files.due or guard.may_wait(info)):
+                return
+            self.key_files.look()
+        guard.admit(info, environ, open=open, forwards=forwards, observe=self.redactor.observe)
+
+    def admit_raw(self, environ: dict[str, Any], *, at_once: bool = False) -> RequestInfo:
+        """The same before Flask, which is made to see the path that was decided on."""
+        info = self.guard.info(environ)
+        if not info.decided:
+            environ["PATH_INFO"] = info.path
+            public = self.guard.is_public(info, environ, pages=True)
+            public = public and not self.router.names_another(info.path)
+            self.admit(info, environ, public=public, forwards=public, at_once=at_once)
+        return info
+
+    def close(self) -> None:
+        """Cut streams, close idle connections and write out the capture."""
+        self.pump.close()
+        for upstream in self._upstreams.values():
+            upstream.close()
+        if self.capture:
+            self.capture.close(5.0)
+        self.journal.close(2.0)
+
+
+class LLMAuth:
+    """Lets in only requests that carry one of the proxy keys.
+
+    ::
+
+        auth = LLMAuth()
+        auth.init_app(app)         # every request to app, unknown paths included
+        LLMAuth(blueprint=api)     # or one blueprint only, which init_app then guards
+
+    The proxy's own blueprint is guarded in any case.
+
+    Settings come from ``app.config["LLMAUTH_…"]`` and the environment; see
+    :func:`llmauth.config.flask.from_flask`.
+
+    :param app: guarded at once
+    :param settings: instead of those of the application
+    :param blueprint: guard this one only
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        settings: Settings | None = None,
+        blueprint: Blueprint | None = None,
+    ) -> None:
+        self._settings = settings
+        self._blueprint = blueprint
+        self._exempt: dict[object, Any] = {}
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Guard an application.
+
+        :raises ConfigurationError: for settings that cannot be used
+        :raises RuntimeError: when the application is guarded already
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError("LLMAuth guards this application already.")
+        settings = self._settings or from_flask(app.config)
+        with hiding(settings.secrets):
+            app.extensions[EXTENSION] = State(settings)
+        if self._settings is None:
+            warn(settings)
+        app.before_request(self._guard)
+        app.after_request(self._let_pages_read)
+
+    def exempt(self, view: _ViewOrBlueprint) -> _ViewOrBlueprint:
+        """Let requests to this view, or to all views of this blueprint, in without a key.
+
+        It counts for the applications of this LLMAuth only, and never for the proxy, whatever
+        blueprint that is registered below.
+
+        :param view: a blueprint, a class of views, or a function, also one that decorators with
+            ``functools.wraps`` stand around
+        """
+        self._exempt[_identity(view)] = view
+        return view
+
+    def _guard(self) -> Response | None:
+        if not self._concerned():
+            return None
+        state, environ = current_state(), request.environ
+        info = state.guard.info(environ)
+        if not info.decided:
+            public = self._is_public(state, info)
+            state.admit(info, environ, public=public, forwards=public and _is_proxy())
+        if info.refusal is not None:
+            raise info.refusal
+        if not info.preflight:
+            return None
+        try:
+            return _answer_preflight(state, environ)
+        except RequestRefused as refusal:
+            raise refusal_headers(refusal, info) from None
+
+    def _is_public(self, state: State, info: RequestInfo) -> bool:
+        if _is_proxy():
+            path = (request.view_args or {}).get("path")
+            return path is not None and _proxy_is_public(state, info, path)
+        public = state.guard.is_public(
+            info, request.environ, pages=state.serves_pages, any_method=not state.serves_pages
+        )
+        return public or self._is_exempt()
+
+    def _let_pages_read(self, response: Response) -> Response:
+        if self._concerned():
+            response.headers.extend(current_state().cors.headers(request.environ))
+        return response
+
+    def _concerned(self) -> bool:
+        if self._blueprint is None or _is_proxy():
+            return True
+        # By what it is: nested or renamed it is registered under another name.
+        return any(blueprint is self._blueprint for blueprint in _blueprints())
+
+    def _is_exempt(self) -> bool:
+        parts = (*_layers(_view()), *_blueprints())
+        return any(_identity(part) in self._exempt for part in parts)
+
+
+def always_guarded(view: _View) -> _View:
+    """Guard this view even where LLMAuth is there for another blueprint only."""
+    setattr(view, _ALWAYS_GUARDED, True)
+    return view
+
+
+def admit_to_proxy(path: str) -> None:
+    """Make sure that this request may be forwarded, whatever view of the host has called us.
+
+    :param path: below the proxy's root, decoded
+    :raises RequestRefused: the answer for the client
+    """
+    state = current_state()
+    info = state.guard.info(request.environ)
+    if not info.admitted:
+        info.public = _proxy_is_public(state, info, path)
+        if not info.public:
+            state.key_files.look()
+            state.guard.check(info, request.environ, state.redactor.observe)
+        info.admitted = True
+
+
+def _proxy_is_public(state: State, info: RequestInfo, path: str) -> bool:
+    """True for what is forwarded without a key: to read, and from the default backend."""
+    public = state.guard.is_public(info, request.environ, pages=False)
+    return public and not state.router.names_another("/" + path)
+
+
+def _is_proxy() -> bool:
+    return getattr(_view(), _ALWAYS_GUARDED, False)
+
+
+def _identity(view: Any) -> object:
+    """Return what tells a view from all others; bound methods are made anew for each use."""
+    return (id(view.__self__), id(view.__func__)) if ismethod(view) else id(view)
+
+
+def _layers(view: Any) -> Iterator[Any]:
+    """Yield a view and what its decorators stand around, with its class if it has one."""
+    while view is not None:
+        yield view
+        yield getattr(view, "view_class", None)
+        view = getattr(view, "__wrapped__", None)
+
+
+def _view() -> Callable[..., Any] | None:
+    return current_app.view_functions.get(request.endpoint or "")
+
+
+def _blueprints() -> list[Any]:
+    return [current_app.blueprints[name] for name in request.blueprints]
+
+
+def _answer_preflight(state: State, environ: dict[str, Any]) -> Response | None:
+    """Answer a browser's question, which carries no key, without letting it in.
+
+    Unless pages are let in by our own settings, the application that we guard decides: whatever
+    adds its CORS headers to every response adds them to this empty one too. A view that a
+    decorator has taken OPTIONS from (which Flask's documentation shows with these two attributes)
+    never sees the request, and the decorator answers.
+    """
+    if state.cors.enabled or state.serves_pages:
+        return Response(status=204, headers=state.cors.preflight(environ))
+    view = _view()
+    decorated = getattr(view, "provide_automatic_options", None) is False
+    if decorated and "OPTIONS" in getattr(view, "required_methods", ()):
+        return None
+    return Response(status=204)
+
+
+def current_state() -> State:
+    """Return the state of the current application.
+
+    :raises RuntimeError: when it is not guarded
+    """
+    state: State | None = current_app.extensions.get(EXTENSION)
+    if state is None:
+        raise RuntimeError("Call LLMAuth().init_app(app) before the first request.")
+    return state

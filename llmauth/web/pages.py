@@ -1,0 +1,69 @@
+"""The public pages: health, readiness, documentation."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from ..version import __version__
+from .docs_page import docs_page
+from .extension import current_state
+
+pages_blueprint = Blueprint("llmauth_pages", __name__)
+
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_DOCS, _DOCS_POLICY = docs_page()
+_OPENAPI = json.loads(files(__package__).joinpath("documents", "openapi.json").read_bytes())
+_OPENAPI["info"]["version"] = __version__
+
+
+@pages_blueprint.after_request
+def _secure(response: Response) -> Response:
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+@pages_blueprint.get("/health")
+@pages_blueprint.get("/healthz")
+def health() -> Response:
+    """Say that the process answers."""
+    return jsonify(status="ok")
+
+
+@pages_blueprint.get("/readyz")
+def ready() -> tuple[Response, int]:
+    """Say whether to send requests here: 503 while the server is being stopped."""
+    state = current_state()
+    checks: dict[str, Any] = {}
+    if (lockout := state.guard.lockout) is not None:
+        checks["store"] = "ok" if lockout.healthy else "unreachable, counting locally"
+    if state.capture is not None:
+        checks["capture"] = state.capture.state
+    if state.lifecycle.draining:
+        return jsonify(status="stopping", checks=checks), 503
+    return jsonify(status="ready", checks=checks), 200
+
+
+@pages_blueprint.get("/openapi.json")
+def openapi() -> Response:
+    """Describe this server's own endpoints and errors."""
+    return jsonify(_OPENAPI)
+
+
+@pages_blueprint.get("/docs")
+def docs() -> Response:
+    """Tell people how to use this server."""
+    policy = {"Content-Security-Policy": _DOCS_POLICY}
+    return Response(_DOCS, mimetype="text/html", headers=policy)
