@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from servers import TIMEOUT
+from fronts import ended_early
+from programs import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-command-line-0123456789"
@@ -45,6 +46,8 @@ def started(*command: str, port: int, **environ: str):
     )
     try:
         wait_until_healthy(process, port)
+        if process.poll() is not None:
+            ended_early(list(command), process.returncode, process.communicate()[0])
         yield process
     finally:
         process.kill()
