@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import http.client
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
@@ -136,8 +138,27 @@ def example(name: str, replaced: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+    """Return a port of 127.0.0.1 and ::1 that stays free for a program to listen on.
+
+    A connection that has just ended keeps its port for a minute (RFC 9293, TIME-WAIT): whoever
+    asks the system for any port gets another one, and whoever asks for this one gets it.
+    """
+    port = _reserved("127.0.0.1", 0)
+    try:
+        return _reserved("::1", port)
+    except OSError as error:
+        return free_port() if error.errno == errno.EADDRINUSE else port  # without IPv6
+
+
+def _reserved(host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as server:
+        address = server.getsockname()[:2]
+        with socket.create_connection(address, TIMEOUT) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # the first to close is who waits
+            client.recv(1)
+    return address[1]
 
 
 # Passes on as much as it does unchanged.
@@ -235,6 +256,12 @@ def program(name: str) -> str:
     return found
 
 
+def ended_early(command: list[str], code: int, output: str) -> NoReturn:
+    """Fail for a program that did not start, on one screen: no test is to blame for it."""
+    last = "\n".join(output.splitlines()[-15:])
+    pytest.fail(f"{' '.join(command)[:200]} ended with {code}:\n{last}", pytrace=False)
+
+
 @contextlib.contextmanager
 def _running(
     command: list[str], port: int, folder: Path, **environ: str
@@ -250,7 +277,8 @@ def _running(
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.02)
-        assert process.poll() is None, said.read_text(encoding="utf-8")
+        if process.poll() is not None:
+            ended_early(command, process.returncode, said.read_text(encoding="utf-8"))
         yield process.pid
     finally:
         process.terminate()

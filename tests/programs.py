@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fronts import free_port, program
+from fronts import ended_early, free_port, program
 
 TIMEOUT = 20.0
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,8 @@ class Program:
             cwd=ROOT,
         )
         wait_for(lambda: self.is_up() or self.process.poll() is not None, self._command[0])
-        assert self.process.poll() is None, self.output()
+        if self.process.poll() is not None:
+            ended_early(self._command, self.process.returncode, self.output())
 
     def is_up(self) -> bool:
         return listens(self.port)

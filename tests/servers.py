@@ -115,6 +115,15 @@ class Upstream(Listener):
         self.closed.release()
 
 
+class Plain(Listener):
+    """Answers whatever comes first in plain HTTP, as servers do that are asked for TLS."""
+
+    def serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def _read(file, sock) -> Received | None:
     line = file.readline().decode("latin-1").rstrip("\r\n")
     if not line:

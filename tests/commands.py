@@ -1,0 +1,72 @@
+"""The program as people start it, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fronts import ended_early
+from programs import TIMEOUT
+
+ROOT = Path(__file__).parent.parent
+KEY = "key-of-the-command-line-0123456789"
+SECRET = "sk-proj-provider-key-of-the-command-line"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmauth", *arguments],
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def started(*command: str, port: int, **environ: str):
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(**environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until_healthy(process, port)
+        if process.poll() is not None:
+            ended_early(list(command), process.returncode, process.communicate()[0])
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_healthy(process: subprocess.Popen, port: int) -> None:
+    """Wait until the server answers, or has ended."""
+    until = time.monotonic() + TIMEOUT
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError):
+            get(port, "/health")
+            break
+        time.sleep(0.05)
+
+
+def get(port: int, path: str, key: str | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        response = connection.getresponse()
+        return response.status, response.read()

@@ -1,0 +1,126 @@
+"""Floods of addresses: bounded memory, attackers who stay blocked, nobody else who notices."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+from attack import WRONG, request, send, statuses
+from servers import KEY, running_proxy
+
+from llmauth.auth.client_address import Clients
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
+from llmauth.auth.stores import MAX_ADDRESSES
+
+NETWORK = int(IPv6Address("2001:db8::"))
+LIMIT = 64 * 2**20
+
+FLOODS = {
+    "a million of IPv4, once each": "1_000_000, 1, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked": "150_000, 5, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked, one key": "150_000, 5, lambda n: IPv4Address(0x0B000000 + n), 'x'",
+    "one /48, five times round": (
+        "327_680, 1, lambda n: IPv6Address(0x20010DB8 << 96 | (n & 0xFFFF) << 64 | n)"
+    ),
+}
+MEASURE = """
+import logging
+from ipaddress import IPv4Address, IPv6Address
+from llmauth.auth.client_address import Clients
+from llmauth.auth.ledger import Policy
+from llmauth.auth.lockout import Lockout
+logging.disable()
+def memory():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) * 1024
+def flood(count, times, address, key=None):
+    lockout, clients = Lockout(Policy()), Clients()
+    lockout.failed("192.0.2.1", "192.0.2.1", ["x"])
+    before, guesses = memory(), 0
+    for number in range(count):
+        name = clients.counted_as(str(address(number)))
+        for _ in range(times):
+            lockout.blocked(name)
+            guesses += 1
+            lockout.failed(name, name, [key or str(guesses)])
+    print(memory() - before)
+flood({})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods_of_addresses_take_at_most_64_mb(flood):
+    script = MEASURE.format(FLOODS[flood])
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    out = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, check=True
+    )
+    assert int(out.stdout) < LIMIT
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """A line for each of a hundred thousand blocks would take longer than the blocks."""
+    logger = logging.getLogger("llmauth.lockout")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)
+
+
+def test_every_network_of_a_48_stays_blocked():
+    """Whoever has one /48 and goes round in it meets a block wherever he comes back to."""
+    lockout, clients = Lockout(Policy(max_failed_attempts=2)), Clients()
+    networks = []
+    for number in range(2**16):
+        name = clients.counted_as(str(IPv6Address(NETWORK + (number << 64) + 1)))
+        networks.append(name)
+        assert [lockout.failed(name, name, [key]) for key in "xy"] == [None, None]
+    random.Random(1).shuffle(networks)
+    assert all(lockout.blocked(name) for name in networks)
+
+
+def test_whoever_is_still_at_it_stays_blocked_through_any_flood():
+    lockout = Lockout(Policy(max_failed_attempts=1))
+    lockout.failed("192.0.2.1", "192.0.2.1", ["x"])
+    for number in range(2 * MAX_ADDRESSES):
+        name = str(IPv4Address(0x0B000000 + number))
+        lockout.failed(name, name, ["x"])
+        if number % 10_000 == 0:
+            assert lockout.blocked("192.0.2.1")
+    assert lockout.blocked("192.0.2.1")
+
+
+def test_a_flood_over_http_locks_every_address_out_and_nobody_else(upstream):
+    """Through a trusted reverse proxy: 2,000 addresses, of which each goes on after its block."""
+    with running_proxy(upstream, trusted_proxies="127.0.0.1", max_failed_attempts=2) as proxy:
+        found: list[list[int]] = []
+
+        def attack(first: int) -> None:
+            for number in range(first, first + 500):
+                address = IPv6Address(NETWORK + (number << 64))
+                data = request(f"X-Forwarded-For: 10.0.0.1, {address}", key=WRONG, close=False)
+                last = request(f"X-Forwarded-For: {address}", key=KEY)
+                found.append(statuses(send(proxy.port, data * 3 + last)))
+
+        threads = [threading.Thread(target=attack, args=(500 * n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        legitimate = []
+        while any(thread.is_alive() for thread in threads):
+            legitimate.append(proxy.request("GET", "/v1/models").status)
+        for thread in threads:
+            thread.join()
+        assert found == [[401, 401, 429, 429]] * 2000
+        assert set(legitimate) == {200}
+        assert len(legitimate) > 100
+    assert {one.target for one in upstream.requests} == {"/v1/models"}

@@ -1,0 +1,460 @@
+"""The page at /docs in a real browser, as a person uses it, and CORS as a browser does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from browser import FOREIGN_HOST, running_browser
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from servers import KEY, Upstream, running_proxy, whole
+from waitress.server import create_server
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from llmauth import create_app
+from llmauth.config.loading import Given, load
+
+WRONG = "wrong-key-0123456789abcdefghij"
+ECHO = {
+    "LLM_BACKEND": "echo",
+    "OPENAI_API_BASE_URL": "echo:",
+    "ANTHROPIC_API_BASE_URL": "echo:",
+    "GEMINI_API_BASE_URL": "echo:",
+}
+SCREENS = [(1200, False), (1200, True), (375, False), (375, True), (320, False)]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with running_proxy(None, ECHO) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def npm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("npm")
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "axe-core@4", "openai"]
+    subprocess.run(install, cwd=folder, check=True, timeout=180)
+    return folder
+
+
+def send(browser, key: str | None = KEY, **fields: str) -> None:
+    browser.fill(**fields)
+    if key is not None:
+        browser.fill(key=key)
+    browser.find("#send").click()
+
+
+def stream(*events: str, gate: threading.Event | None = None, end: bytes = b"0\r\n\r\n"):
+    """Answer with events; wait at the gate after the first."""
+
+    def answer(request) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked"
+        request.sock.sendall(head + b"\r\n\r\n")
+        for number, event in enumerate(events):
+            if gate and number == 1:
+                gate.wait(15)
+            data = f"data: {event}\n\n".encode()
+            request.sock.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+        request.sock.sendall(end)
+        if not end:
+            request.sock.shutdown(socket.SHUT_RDWR)
+
+    return answer
+
+
+def word(text: str) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+# The page
+
+
+def test_it_opens_without_a_complaint_and_asks_nobody_else(browser, echo):
+    browser.open(f"{echo.url}/docs")
+    assert browser.driver.title.startswith("llmauth")
+    assert browser.text("#base-url") == f"{echo.url}/v1"
+    assert browser.messages() == []
+    requests = browser.requests()
+    assert [url for url in requests if not url.startswith("data:")] == [f"{echo.url}/docs"]
+
+
+def test_its_policy_forbids_what_is_not_its_own(browser, echo):
+    reply = echo.request("GET", "/docs", key=None)
+    policy = reply.header("content-security-policy")
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'")
+    for name, value in (
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cache-control", "no-store"),
+    ):
+        assert reply.header(name) == value
+    browser.open(f"{echo.url}/docs")
+    browser.run(
+        "window.ran = false; const s = document.createElement('script');"
+        "try { s.textContent = 'window.ran = true'; document.body.append(s) } catch {}"
+        "document.body.setAttribute('style', 'display: none')"
+    )
+    assert browser.run("return window.ran") is False
+    assert browser.find("h1").is_displayed()
+    assert browser.messages() != []
+
+
+def test_without_scripts_everything_stands_there_and_the_form_is_off(browser, echo):
+    browser.open(f"{echo.url}/docs", scripts=False)
+    page = browser.find("body").text
+    assert "The form below needs JavaScript" in page
+    for title in ("curl", "LangChain", "Editors"):
+        assert title in page
+    assert not browser.find("#send").is_enabled()
+    assert not browser.find("#key").is_enabled()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", FOREIGN_HOST])
+def test_buttons_copy_what_stands_there(browser, echo, host):
+    """A page over plain HTTP from another machine has no clipboard API, and copies as well."""
+    url = f"http://{host}:{echo.port}"
+    browser.open(f"{url}/docs")
+    assert browser.run("return isSecureContext") is (host == "127.0.0.1")
+    for name, code in (("base URL", "#base-url"), ("curl example", "#curl code")):
+        button = browser.find(f'button[aria-label="Copy {name}"]')
+        button.click()
+        browser.wait_for("#copied", f"Copied: {name}")
+        assert button.text == "Copied"
+        assert pasted(browser) == browser.text(code)
+    assert f"curl -N {url}/v1/chat/completions" in browser.text("#curl code")
+
+
+def pasted(browser) -> str:
+    """Paste into the field for the message, as a person would."""
+    field = browser.find("#question")
+    field.clear()
+    field.send_keys(Keys.CONTROL, "v")
+    return field.get_property("value")
+
+
+def test_behind_a_prefix_the_address_and_the_links_hold(browser):
+    inner = create_app(load(Given({}), ECHO | {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}))
+    mounted = DispatcherMiddleware(lambda environ, start: [], {"/team/llm": inner.wsgi_app})
+    server = create_server(mounted, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.effective_port}/team/llm"
+        browser.open(f"{base}/docs")
+        assert browser.text("#base-url") == f"{base}/v1"
+        assert browser.find("a[href='openapi.json']").get_property("href") == f"{base}/openapi.json"
+        described = browser.run_async(
+            "return (await fetch(document.querySelector(\"a[href='openapi.json']\").href)).json()"
+        )
+        assert described["info"]["title"] == "llmauth"
+        send(browser, question="Hello there")
+        browser.wait_for("#answer", "echo: Hello there")
+    finally:
+        server.close()
+
+
+# Trying a key
+
+
+@pytest.mark.parametrize("api", ["OpenAI", "Anthropic", "Gemini"])
+def test_the_right_key_gets_an_answer_from_every_api(browser, echo, api):
+    browser.open(f"{echo.url}/docs")
+    send(browser, api=api, question="One two three")
+    browser.wait_for("#status", "Done: ")
+    assert browser.text("#answer") == "echo: One two three"
+    assert browser.text("#problem") == ""
+    assert browser.messages() == []
+
+
+def test_the_answer_arrives_in_pieces(browser, proxy, upstream):
+    gate = threading.Event()
+    upstream.answer = stream(word("Hel"), word("lo"), "[DONE]", gate=gate)
+    browser.open(f"{proxy.url}/docs")
+    send(browser, model="my-model", question="Hi", backend="openai")
+    browser.wait_for("#answer", "Hel")
+    assert browser.text("#answer") == "Hel"
+    assert browser.find("#answer").get_attribute("aria-busy") == "true"
+    assert browser.find("#stop").is_displayed()
+    gate.set()
+    browser.wait_for("#status", "Done: 2 pieces")
+    assert browser.text("#answer") == "Hello"
+    assert browser.find("#answer").get_attribute("aria-busy") == "false"
+    (request,) = upstream.requests
+    assert request.target == "/v1/chat/completions"
+    assert json.loads(request.body) == {
+        "model": "my-model",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+
+def test_a_stopped_answer_stops_upstream_too(browser, proxy, upstream):
+    gate = threading.Event()
+    upstream.answer = stream(word("Hel"), word("lo"), gate=gate)
+    browser.open(f"{proxy.url}/docs")
+    send(browser)
+    browser.wait_for("#answer", "Hel")
+    browser.find("#stop").click()
+    browser.wait_for("#status", "Stopped.")
+    assert browser.find("#send").is_enabled()
+    assert upstream.requests[0].sock.recv(1) == b""
+    gate.set()
+
+
+def test_models_are_listed(browser, echo):
+    browser.open(f"{echo.url}/docs")
+    browser.fill(key=KEY)
+    browser.find("#list").click()
+    browser.wait_for("#status", "2 models")
+    assert browser.find("#model").get_property("value") == "echo-1"
+    assert browser.run("return document.querySelectorAll('#models option').length") == 2
+
+
+def test_the_key_stays_where_it_was_typed(browser, echo):
+    browser.open(f"{echo.url}/docs")
+    for api in ("OpenAI", "Anthropic", "Gemini"):
+        send(browser, api=api)
+        browser.wait_for("#status", "Done: ")
+    browser.find("#list").click()
+    browser.wait_for("#status", "2 models")
+    assert browser.find("#key").get_attribute("type") == "password"
+    assert KEY not in browser.driver.page_source
+    assert KEY not in browser.driver.current_url + "".join(browser.requests())
+    kept = browser.run("return [localStorage.length, sessionStorage.length, document.cookie]")
+    assert kept == [0, 0, ""]
+    browser.driver.refresh()
+    assert browser.find("#key").get_property("value") == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "title", "said"),
+    [
+        ("", "The key is missing or wrong (401)", "carries none"),
+        (WRONG, "The key is missing or wrong (401)", "not this server's"),
+        (f'"{KEY}"', "The key is missing or wrong (401)", "quotes"),
+        ("two words", "This cannot be a key", "spaces"),
+        ("clé", "This cannot be a key", "characters"),
+    ],
+    ids=["none", "wrong", "quoted", "spaces", "accent"],
+)
+def test_a_key_that_is_refused_is_explained(browser, key, title, said):
+    with running_proxy(None, ECHO) as proxy:
+        browser.open(f"{proxy.url}/docs")
+        send(browser, key)
+        assert said in browser.wait_for("#problem", title)
+    assert browser.text("#answer") == ""
+
+
+def test_a_block_is_counted_down_and_then_one_can_try_again(browser):
+    with running_proxy(None, ECHO, max_failed_attempts=1, initial_block_seconds=2) as proxy:
+        browser.open(f"{proxy.url}/docs")
+        send(browser, WRONG)
+        browser.wait_for("#problem", "(401)")
+        send(browser, KEY)
+        browser.wait_for("#problem", "Too many wrong keys came from your address")
+        assert browser.find("#countdown").text in ("Wait 2 s", "Wait 1 s")
+        assert not browser.find("#send").is_enabled()
+        browser.wait_for("#status", "You can try again now.")
+        assert not browser.find("#countdown").is_displayed()
+        browser.find("#send").click()
+        browser.wait_for("#status", "Done: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            whole(b'{"error": {"message": "slow down"}}', "429 X", ("Retry-After: 9",)),
+            ["The provider has had enough for now (429)", "slow down"],
+        ),
+        (whole(b"<h1>Oops</h1>", "500 X"), ["It did not work (500)", "Request id: req_"]),
+        (lambda request: request.sock.shutdown(socket.SHUT_RDWR), ["could not be reached (502)"]),
+        (stream(word("Hel"), end=b""), ["The answer broke off"]),
+        (stream(word("Hel"), '{"error": {"message": "gone"}}'), ["The answer broke off", "gone"]),
+    ],
+    ids=["rate limit", "page", "closed", "broken", "error event"],
+)
+def test_a_provider_that_fails_is_explained(browser, proxy, upstream, answer, said):
+    upstream.answer = answer
+    browser.open(f"{proxy.url}/docs")
+    send(browser)
+    problem = browser.wait_for("#problem", said[0])
+    assert [text for text in said if text not in problem] == []
+    assert not browser.find("#countdown").is_displayed()
+
+
+def test_a_server_that_is_gone_is_explained(browser):
+    with running_proxy(None, ECHO) as proxy:
+        browser.open(f"{proxy.url}/docs")
+    send(browser)
+    browser.wait_for("#problem", "The server could not be reached")
+
+
+def test_an_answer_in_one_piece_is_shown_too(browser, proxy, upstream):
+    upstream.answer = whole(
+        b'{"choices": [{"message": {"content": "Hello"}}]}',
+        headers=("Content-Type: application/json",),
+    )
+    browser.open(f"{proxy.url}/docs")
+    send(browser)
+    browser.wait_for("#status", "in one piece")
+    assert browser.text("#answer") == "Hello"
+
+
+# For everybody
+
+
+def test_it_works_with_the_keyboard_alone(browser, echo):
+    browser.open(f"{echo.url}/docs")
+    seen = []
+    for _ in range(40):
+        ActionChains(browser.driver).send_keys(Keys.TAB).perform()
+        now = browser.run(
+            "const e = document.activeElement, s = getComputedStyle(e);"
+            "return [e.id || e.textContent, parseFloat(s.outlineWidth) > 1, e.offsetWidth > 1]"
+        )
+        seen.append(now[0])
+        assert now[1:] == [True, True], f"the focus cannot be seen on {now[0]}"
+        if now[0] == "key":
+            ActionChains(browser.driver).send_keys(KEY, Keys.ENTER).perform()
+            browser.wait_for("#status", "Done: ")
+        if now[0] == "tab-curl":
+            keys = [Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT]
+            ActionChains(browser.driver).send_keys(*keys).perform()
+            assert browser.run("return document.activeElement.id") == "tab-python"
+            assert browser.find("#python code").is_displayed()
+            assert not browser.find("#curl").is_displayed()
+        if now[0] == "openapi.json":
+            break
+    assert seen[0] == "Skip to the content"
+    order = ["key", "api", "backend", "model", "list", "question", "send", "answer", "tab-curl"]
+    assert [name for name in seen if name in order] == order
+    assert seen[-1] == "openapi.json"
+
+
+@pytest.mark.parametrize(("width", "dark"), SCREENS)
+def test_it_is_accessible_and_fits_on_every_screen(browser, echo, npm, width, dark):
+    browser.open(f"{echo.url}/docs", width=width, dark=dark)
+    axe = (npm / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+    browser.run(axe)
+    assert violations(browser) == []
+    send(browser)
+    browser.wait_for("#status", "Done: ")
+    browser.run("document.querySelector('#tab-editors').click()")
+    assert violations(browser) == []
+    send(browser, key="two words")
+    browser.wait_for("#problem", "This cannot be a key")
+    assert violations(browser) == []
+    for tab in ("curl", "python", "anthropic", "editors"):
+        browser.run("document.querySelector(arguments[0]).click()", f"#tab-{tab}")
+        assert browser.run(
+            "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+        ) == 0, f"{tab} is wider than the screen"
+
+
+def violations(browser) -> list[str]:
+    return browser.run_async(
+        "const found = await axe.run();"
+        "return found.violations.map((v) => v.id + ' ' + v.nodes.map((n) => n.html))"
+    )
+
+
+# The examples
+
+
+@pytest.mark.parametrize(
+    "client", ["curl", "python", "javascript", "anthropic", "gemini", "langchain"]
+)
+def test_examples_run_as_they_are_copied(browser, echo, npm, client):
+    browser.open(f"{echo.url}/docs")
+    example = browser.text(f"#{client} pre code")
+    command = [sys.executable, "-c", example]
+    if client == "curl":
+        command = ["sh", "-c", example]
+    elif client == "javascript":
+        (npm / "example.mjs").write_text(example, encoding="utf-8")
+        command = ["node", "example.mjs"]
+    environ = {"PATH": os.environ["PATH"], "LLM_KEY": KEY}
+    done = subprocess.run(
+        command, cwd=npm, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if client == "curl":
+        assert done.stdout.endswith("data: [DONE]\n\n")
+    else:
+        assert done.stdout == "echo: Hello"
+
+
+# Pages of other origins
+
+ASK = """
+    const [url, key] = args;
+    const answer = await fetch(url, {
+        method: "POST",
+        headers: { Authorization: `Bearer ${key}`, "Content-Type": "application/json" },
+        body: JSON.stringify({ stream: true, messages: [{ role: "user", content: "One two" }] }),
+    });
+    const body = await answer.text();
+    const named = (name) => answer.headers.get(name);
+    return { status: answer.status, id: named("x-request-id"), after: named("retry-after"), body };
+"""
+
+
+@pytest.fixture
+def page():
+    server = Upstream()
+    server.answer = whole(b"<!doctype html><title>x</title>", headers=("Content-Type: text/html",))
+    yield f"http://localhost:{server.port}"
+    server.stop()
+
+
+def test_a_named_page_reads_answers_and_refusals(browser, page):
+    with running_proxy(None, ECHO, cors_origins=page) as proxy:
+        url = f"{proxy.url}/v1/chat/completions"
+        browser.open(page)
+        answer = browser.run_async(ASK, url, KEY)
+        assert answer["status"] == 200
+        assert answer["id"].startswith("req_")
+        assert answer["body"].endswith("data: [DONE]\n\n")
+        refused = [browser.run_async(ASK, url, WRONG) for _ in range(6)]
+        assert [one["status"] for one in refused] == [401] * 5 + [429]
+        assert int(refused[-1]["after"]) >= 1
+        assert json.loads(refused[-1]["body"])["request_id"] == refused[-1]["id"]
+
+
+@pytest.mark.parametrize("origins", [(), "https://chat.example.com"])
+def test_a_page_that_is_not_named_reads_nothing(browser, page, origins):
+    with running_proxy(None, ECHO, cors_origins=origins) as proxy:
+        browser.open(page)
+        answer = browser.run_async(ASK, f"{proxy.url}/v1/chat/completions", KEY)
+    assert answer == "TypeError: Failed to fetch"
+
+
+def test_the_page_is_in_the_wheel(tmp_path):
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "tests")
+    shutil.copytree(Path(__file__).parents[2], tmp_path / "source", ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, "./source"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        names = {name for name in opened.namelist() if name.startswith("llmauth/web/documents/")}
+    parts = {f"llmauth/web/documents/page.{kind}" for kind in ("css", "html", "js")}
+    assert names == parts | {"llmauth/web/documents/openapi.json"}
