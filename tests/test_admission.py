@@ -151,6 +151,17 @@ def test_after_a_short_body_the_connection_goes_on(proxy, upstream, size, apart)
     assert [one.body for one in upstream.requests] == [b""]
 
 
+@pytest.mark.parametrize("line", ["POST /v1/x HTTP/1.1", "POST /v1/x HTTP/1.0"], ids=["1.1", "1.0"])
+def test_a_short_body_does_not_reset_a_connection_that_ends_with_the_answer(proxy, line):
+    """As nginx speaks to its upstreams by default; reset, it would answer 502 in our place."""
+    with proxy.open(request("Content-Length: 60000", line=line, key=None)) as sock:
+        assert statuses(read_until(sock, b"}")) == [401]
+        for _ in range(3):
+            sock.sendall(bytes(20_000))
+        assert sock.recv(1) == b""
+    wait_for(lambda: not proxy.server._channels(), "the connection ends")
+
+
 @pytest.mark.parametrize("client", ["requests", "http.client"])
 def test_a_client_that_sends_all_before_it_reads_sees_the_answer(proxy, client):
     body = bytes(300_000)
