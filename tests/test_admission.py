@@ -12,7 +12,7 @@ import pytest
 import requests
 from attack import WRONG, request, statuses
 from programs import Redis, wait_for
-from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy
+from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy, whole
 from test_streams import read_until
 from waitress import wasyncore
 from werkzeug.test import Client
@@ -194,6 +194,24 @@ def test_pipelined_requests_are_answered_in_their_order(proxy, upstream):
     data = b"".join(request(key=key, close=False) for key in keys[:-1]) + request()
     assert statuses(proxy.exchange(data)) == [200, 401, 200, 401, 200, 200]
     assert len(upstream.requests) == 4
+
+
+def test_a_pipelined_request_is_not_counted_as_the_client_of_the_one_before_it(upstream):
+    """A reverse proxy says whose request it is, and may leave it out where it does not know."""
+    answers, client = threading.Event(), "X-Forwarded-For: 192.0.2.1"
+
+    def late(received):
+        answers.wait(TIMEOUT)
+        whole()(received)
+
+    upstream.answer = late
+    wrong = [request(key=WRONG, close=False) for _ in range(5)]
+    with running_proxy(upstream, {"TRUSTED_PROXIES": "127.0.0.1"}) as proxy:
+        with proxy.open(request(client, close=False) + b"".join(wrong) + request()) as sock:
+            wait_for(lambda: upstream.requests, "the first request arrives")
+            answers.set()
+            assert statuses(read_all(sock)) == [200, *[401] * 5, 429]
+        assert statuses(proxy.exchange(request(client))) == [200]
 
 
 @pytest.fixture
