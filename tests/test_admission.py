@@ -162,6 +162,15 @@ def test_a_short_body_does_not_reset_a_connection_that_ends_with_the_answer(prox
     wait_for(lambda: not proxy.server._channels(), "the connection ends")
 
 
+@pytest.mark.parametrize("options", ["close, TE", "TE, close", "Upgrade,close", "close\t, x"])
+@pytest.mark.parametrize("key", [KEY, WRONG], ids=["right", "wrong"])
+def test_a_connection_ends_for_who_asks_for_it_beside_other_things(proxy, options, key):
+    data = request(f"Connection: {options}", key=key, close=False)
+    answer = proxy.exchange(data + request())
+    assert len(statuses(answer)) == 1
+    assert b"Connection: close\r\n" in answer
+
+
 @pytest.mark.parametrize("client", ["requests", "http.client"])
 def test_a_client_that_sends_all_before_it_reads_sees_the_answer(proxy, client):
     body = bytes(300_000)
