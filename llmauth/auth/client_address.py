@@ -92,9 +92,14 @@ def received_names(environ: Mapping[str, Any]) -> set[str]:
 
 
 def _waitress_requests(environ: Mapping[str, Any]) -> list[Any]:
-    """Return the requests of a waitress connection; the first is the one that is answered."""
+    """Return the requests of a waitress connection; the first is the one that is answered.
+
+    None where waitress leaves all headers in the environ: our own server decides on a request
+    while an earlier one, of maybe another client, is being answered.
+    """
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
-    return getattr(channel, "requests", None) or []
+    takes_out = getattr(getattr(channel, "adj", None), "clear_untrusted_proxy_headers", False)
+    return getattr(channel, "requests", None) or [] if takes_out else []
 
 
 class Clients:

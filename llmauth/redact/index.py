@@ -11,6 +11,9 @@ from .shapes import MASK, Run, Span
 HEAD = 15
 """Characters of a form by which it is found."""
 
+BEGINNING = 6
+"""Characters of a form by which a text is known to break off in it; fewer are not shown either."""
+
 CROWD = 16
 """Forms with one head that are compared; of more, all that follows the head is masked, too."""
 
@@ -28,12 +31,21 @@ class FormIndex:
 
     def __init__(self) -> None:
         self._tables = tuple(_Table(gram) for gram in (8, 4, 2, 1))
+        self._begun: dict[str, dict[Form, int]] = {}
+        self._lengths: dict[int, int] = {}
 
     def add(self, form: Form) -> None:
         self._table(form).add(form)
+        _count(self._lengths, len(form.text), 1)
+        _count(self._begun.setdefault(form.text[:BEGINNING], {}), form, 1)
 
     def discard(self, form: Form) -> None:
         self._table(form).discard(form)
+        _count(self._lengths, len(form.text), -1)
+        known = self._begun[beginning := form.text[:BEGINNING]]
+        _count(known, form, -1)
+        if not known:
+            del self._begun[beginning]
 
     def _table(self, form: Form) -> _Table:
         return next(table for table in self._tables if len(form.text) >= table.least)
@@ -43,19 +55,17 @@ class FormIndex:
         rest = Run(text, _REST)
         return [span for table in self._tables if table.blocks for span in table.find(text, rest)]
 
-    def begun(self, text: str, least: int) -> int:
+    def begun(self, text: str) -> int:
         """Return where the form begins that a text breaks off in; its length if there is none.
 
-        :param least: characters of a form that must be there
+        At least `BEGINNING` characters of it must be there.
         """
-        forms = [form for table in self._tables for form in table.forms()]
-        longest = max((len(form.text) for form in forms), default=0)
-        beginnings: dict[str, list[Form]] = {}
-        for form in forms:
-            beginnings.setdefault(form.text[:least], []).append(form)
-        for start in range(max(0, len(text) - longest), len(text) - least + 1):
-            found = beginnings.get(text[start : start + least], ())
-            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in found):
+        longest = max(self._lengths, default=0)
+        for start in range(max(0, len(text) - longest), len(text) - BEGINNING + 1):
+            found = self._begun.get(text[start : start + BEGINNING])
+            if found is None:
+                continue
+            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in (*found,)):
                 return start
         return len(text)
 
@@ -74,17 +84,13 @@ class _Table:
         self._heads: dict[str, dict[Form, int]] = {}
         self._lengths: dict[int, int] = {}
 
-    def forms(self) -> list[Form]:
-        return [form for known in list(self._heads.values()) for form in list(known)]
-
     def add(self, form: Form) -> None:
         head = form.text[:HEAD]
-        known = self._heads.setdefault(head, {})
-        known[form] = known.get(form, 0) + 1
+        _count(self._heads.setdefault(head, {}), form, 1)
         _count(self._lengths, len(head), 1)
         for offset in range(self._gram):
             block = head[offset : offset + self._gram]
-            self.blocks[block] = self.blocks.get(block, 0) + 1
+            _count(self.blocks, block, 1)
 
     def discard(self, form: Form) -> None:
         head = form.text[:HEAD]

@@ -25,7 +25,6 @@ _LONGEST = 4 * WINDOW  # characters of a secret that are looked at together
 _REST = re.compile(r"""[^\s"'\\]*""")
 _LONG_NAME = 64  # characters of a header's name, longer than any that is in use
 _MAX_DEPTH = 64
-_TELLING = 6  # characters at the start of a secret that are not shown either
 
 SENSITIVE = frozenset({
     "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "apikey",
@@ -133,7 +132,7 @@ class Redactor(SecretMemory):
         found = [*known, *find_shapes(text), *over_breaks(text, known, find), *as_codes(text, find)]
         if cut:
             end = without_half_escape(text)
-            begun = min(self._index.begun(text[:end], _TELLING), broken_off(text))
+            begun = min(self._index.begun(text[:end]), broken_off(text))
             found += [(begun, len(text), MASK)] if begun < end else []
         return found
 

@@ -60,9 +60,13 @@ class _Task(WSGITask):
         return environ
 
     def build_response_header(self) -> bytes:
-        if self.request.closes or self.channel.is_at_last_request:
+        # waitress knows it as the only option, and some clients name others beside it (RFC 9112 §9.6).
+        asked = self.request.connection_close
+        if asked or self.request.closes or self.channel.is_at_last_request:
             self.request.headers["CONNECTION"] = "close"
-        self.channel.lingers = self.request.closes
+        # Of a body that is not received, bytes may still come, and would reset the connection.
+        is_unread = self.request.is_refused and self.request.body_rcv is not None
+        self.channel.lingers = self.request.closes or is_unread
         return bytes(super().build_response_header())
 
     def write(self, data: bytes) -> None:

@@ -197,11 +197,9 @@ class Parser(HTTPRequestParser):
         # Not by urlsplit, which remembers what it has split, however long.
         self.raw_path, _, self.query = _ORIGIN.sub("", self.request_uri).partition("?")
         self._path = None
-        connection = headers.get("CONNECTION", "").lower()
-        if self.version == "1.1":
-            self.connection_close = connection == "close"
-        else:
-            self.connection_close = connection != "keep-alive"
+        options = {one.strip(" \t") for one in headers.get("CONNECTION", "").lower().split(",")}
+        is_1_1 = self.version == "1.1"
+        self.connection_close = "close" in options if is_1_1 else "keep-alive" not in options
         self._expect_body()
         # waitress would wait for ever for the body of a request that has none, and take the next
         # request for more of its head.

@@ -25,7 +25,7 @@ INTERVAL = 0.1
 MAX_WAITING = 10_000
 """Lines, a few megabytes; those on top of them are dropped, and their number is logged."""
 
-MAX_PATH = 1024
+MAX_PATH = 256
 """Characters of a path that are logged; of a longer one, the beginning and a mark."""
 
 CUT = "...(cut)"

@@ -112,6 +112,17 @@ def test_a_text_costs_in_proportion_whatever_is_known(crowd: Callable[[int], str
 
 
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
+@pytest.mark.parametrize("text", ["sk-" * 341, "a" * 1024, "/v1/x?" * 170], ids=["sk", "a", "url"])
+def test_a_text_that_breaks_off_costs_the_same_whatever_is_known(
+    crowd: Callable[[int], str], text: str
+) -> None:
+    """As the path of an access log's line, which anybody may have as long as he likes."""
+    few, many = Redactor([crowd(0)]), Redactor()
+    many.observe(*map(crowd, range(OBSERVED)))
+    assert growth(lambda: few.text(text, cut=True), lambda: many.text(text, cut=True)) <= ALLOWED
+
+
+@pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
 def test_what_is_forgotten_leaves_nothing_behind(crowd: Callable[[int], str]) -> None:
     redactor = Redactor()
     redactor.observe(*map(crowd, range(OBSERVED)))
@@ -122,7 +133,9 @@ def test_what_is_forgotten_leaves_nothing_behind(crowd: Callable[[int], str]) ->
 
 
 def known(redactor: Redactor) -> list[object]:
-    return [(table.blocks, table._heads, table._lengths) for table in redactor._index._tables]
+    index = redactor._index
+    tables = [(table.blocks, table._heads, table._lengths) for table in index._tables]
+    return [index._begun, index._lengths, *tables]
 
 
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)

@@ -12,8 +12,13 @@ import pytest
 import requests
 from attack import WRONG, request, statuses
 from programs import Redis, wait_for
+<<<<<<< HEAD:tests/server/test_admission.py
 from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy
 from streams import read_until
+=======
+from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy, whole
+from test_streams import read_until
+>>>>>>> p-break1:tests/test_admission.py
 from waitress import wasyncore
 from werkzeug.test import Client
 
@@ -151,6 +156,26 @@ def test_after_a_short_body_the_connection_goes_on(proxy, upstream, size, apart)
     assert [one.body for one in upstream.requests] == [b""]
 
 
+@pytest.mark.parametrize("line", ["POST /v1/x HTTP/1.1", "POST /v1/x HTTP/1.0"], ids=["1.1", "1.0"])
+def test_a_short_body_does_not_reset_a_connection_that_ends_with_the_answer(proxy, line):
+    """As nginx speaks to its upstreams by default; reset, it would answer 502 in our place."""
+    with proxy.open(request("Content-Length: 60000", line=line, key=None)) as sock:
+        assert statuses(read_until(sock, b"}")) == [401]
+        for _ in range(3):
+            sock.sendall(bytes(20_000))
+        assert sock.recv(1) == b""
+    wait_for(lambda: not proxy.server._channels(), "the connection ends")
+
+
+@pytest.mark.parametrize("options", ["close, TE", "TE, close", "Upgrade,close", "close\t, x"])
+@pytest.mark.parametrize("key", [KEY, WRONG], ids=["right", "wrong"])
+def test_a_connection_ends_for_who_asks_for_it_beside_other_things(proxy, options, key):
+    data = request(f"Connection: {options}", key=key, close=False)
+    answer = proxy.exchange(data + request())
+    assert len(statuses(answer)) == 1
+    assert b"Connection: close\r\n" in answer
+
+
 @pytest.mark.parametrize("client", ["requests", "http.client"])
 def test_a_client_that_sends_all_before_it_reads_sees_the_answer(proxy, client):
     body = bytes(300_000)
@@ -183,6 +208,24 @@ def test_pipelined_requests_are_answered_in_their_order(proxy, upstream):
     data = b"".join(request(key=key, close=False) for key in keys[:-1]) + request()
     assert statuses(proxy.exchange(data)) == [200, 401, 200, 401, 200, 200]
     assert len(upstream.requests) == 4
+
+
+def test_a_pipelined_request_is_not_counted_as_the_client_of_the_one_before_it(upstream):
+    """A reverse proxy says whose request it is, and may leave it out where it does not know."""
+    answers, client = threading.Event(), "X-Forwarded-For: 192.0.2.1"
+
+    def late(received):
+        answers.wait(TIMEOUT)
+        whole()(received)
+
+    upstream.answer = late
+    wrong = [request(key=WRONG, close=False) for _ in range(5)]
+    with running_proxy(upstream, {"TRUSTED_PROXIES": "127.0.0.1"}) as proxy:
+        with proxy.open(request(client, close=False) + b"".join(wrong) + request()) as sock:
+            wait_for(lambda: upstream.requests, "the first request arrives")
+            answers.set()
+            assert statuses(read_all(sock)) == [200, *[401] * 5, 429]
+        assert statuses(proxy.exchange(request(client))) == [200]
 
 
 @pytest.fixture
