@@ -182,7 +182,7 @@ def _here(
     mount = raw_mount(environ) + info.path.removesuffix(asked) + (name if named else "")
     trusted = state.guard.clients.trusts(environ.get("REMOTE_ADDR"))
     origin = origin_of(header_getter(environ), environ["wsgi.url_scheme"], trusted=trusted)
-    return Here(backend, origin, mount, named)
+    return Here(backend, origin, mount, named, at_root="/" not in asked[1:])
 
 
 def _own_path(path: str) -> str:

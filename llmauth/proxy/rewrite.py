@@ -36,15 +36,37 @@ of a list (RFC 8288). Not Google's ``X-Goog-Upload-URL``, where they send a file
 
 _FOLLOWED = _WHOLE | {"location"}
 _LOCATIONS = _FOLLOWED | {"content-location"}
-_PAGE = re.compile(r"<([^<>]*)>([^<]*\b(?i:next|prev|previous|first|last)\b)")
+_STRICT_LINK = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"|"|,(?!\s*<))+')
+_LENIENT_LINK = re.compile(r"(?:[^,]|,(?!\s*<))+")
+"""One link of a ``Link``: RFC 8288 knows quoted titles, in which ``requests`` sees the next one."""
+
+_TARGET = re.compile(r"[\s'\"]*(?:<([^>]*)>|([^;]*))")
+_TO_A_PAGE = re.compile(
+    r"""(?i)\brel['"*\s]*=\s*(?:"(?:[^"\\]|\\.)*?|[^"=]*?)\b(?:next|prev|previous|first|last)\b"""
+)
 _BATCHES = PROVIDERS["anthropic"].linked_paths
 
 
 def _followed(header: str, value: str) -> list[str]:
     """Return the URLs in a header that clients ask with their key."""
     if header == "link":
-        return [page[1] for page in _PAGE.finditer(value)]
+        return [value[start:end] for start, end in _pages(value)]
     return [value] if header in _FOLLOWED else []
+
+
+def _pages(header: str) -> list[tuple[int, int]]:
+    """Return where the URLs of pages of a list stand in a ``Link``.
+
+    Read as leniently as clients read it: without brackets, with quotes in odd places, and two
+    links where a strict reader sees a title with one in it.
+    """
+    found = set()
+    for pattern in (_STRICT_LINK, _LENIENT_LINK):
+        for link in pattern.finditer(header):
+            target = _TARGET.match(header, *link.span())
+            if target and _TO_A_PAGE.search(header, target.end(), link.end()):
+                found.add(target.span(target.lastindex or 0))
+    return sorted(found)
 
 
 def _spelled(name: str) -> bytes:
@@ -81,12 +103,15 @@ class Here:
     :param origin: scheme and host as the client wrote them, None when that is not known
     :param prefix: what stands before the backend's own paths: mount point and backend's name
     :param named: the backend's name is a part of that
+    :param at_root: the request's path has no folder, so that what is relative to it could lead to
+        another backend, or to a page of this server
     """
 
     backend: Backend
     origin: str | None
     prefix: str
     named: bool = True
+    at_root: bool = False
 
     def pointed(self, incoming: Incoming, method: str, path: str) -> Incoming:
         """Return the answer with the provider's URLs pointing here.
@@ -122,13 +147,15 @@ class Here:
 
         def pointed(url: str) -> str:
             reference = Reference.parse(url)
-            if reference is None or reference.stays:
+            if reference is None or (reference.stays and not (self.at_root and reference.path)):
                 return url
             own = self.backend.own_path(reference, self.backend.target(path))
             return url if own is None else lead + self._path(own)
 
         if lower == "link":
-            return _PAGE.sub(lambda page: f"<{pointed(page[1])}>{page[2]}", value)
+            for start, end in reversed(_pages(value)):
+                value = value[:start] + pointed(value[start:end]) + value[end:]
+            return value
         return pointed(value) if lower in _LOCATIONS else value
 
     def _without_others(self, incoming: Incoming, path: str) -> Headers:

@@ -38,11 +38,13 @@ LONG = 12
 _HEX = "[0-9A-Fa-f]"
 _HIGH = rf"(?:\\u[Dd][89ABab]{_HEX}{{2}}|[\ud800-\udbff])"
 _LOW = rf"(?:\\u[Dd][C-Fc-f]{_HEX}{{2}}|[\udc00-\udfff])"
+# Of HTML, for what keys consist of.
+_NAMED = "sol|plus|equals|period|lowbar|tilde|colon|comma|semi|num|dollar|percnt|ast|excl|commat"
 _ESCAPE = re.compile(
     rf"%[0-7]{_HEX}|%[CDcd]{_HEX}%[89ABab]{_HEX}|%[Ee]{_HEX}(?:%[89ABab]{_HEX}){{2}}"
-    rf"|%[Ff]{_HEX}(?:%[89ABab]{_HEX}){{3}}"
+    rf"|%[Ff]{_HEX}(?:%[89ABab]{_HEX}){{3}}|%u00[0-7]{_HEX}|\\u\{{0{{0,4}}[0-7]{_HEX}\}}"
     rf"|{_HIGH}{_LOW}|\\u{_HEX}{{4}}|\\U{_HEX}{{8}}|\\x{_HEX}{{2}}|\\[\\\"'/]"
-    rf"|&(?:amp|lt|gt|quot|apos|#\d{{2,3}}|#[xX]{_HEX}{{2}});"
+    rf"|&(?:amp|lt|gt|quot|apos|{_NAMED}|#0{{0,5}}\d{{2,3}}|#[xX]0{{0,6}}{_HEX}{{2}});"
 )
 _PAIR = re.compile(_HIGH + _LOW)
 _UNIT = re.compile(f"{_HIGH}|{_LOW}")
@@ -53,18 +55,25 @@ _SMALL_PERCENT = {code: f"%{code:02x}" for code in range(128, 256)}
 _BASE64_CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 )
-# Line breaks, as they are and as JSON escapes them, with what indents the next line. With a NUL in
-# each character, as in UTF-16, a text is broken, too.
-_BREAK = re.compile(r"(?:(?:\r?\n|(?:\\r)?\\n)[ \t]*|\0)+")
+# Line breaks, as they are and as JSON escapes them, with what indents the next line, and with the
+# backslash or the equals sign (RFC 2045) that continues a line. With a NUL in each character, as in
+# UTF-16, a text is broken, too.
+_BREAK = re.compile(
+    r"(?:(?:\\?\r?\n|\\?\r|=\r?\n|[\v\f\x85\u2028\u2029]|(?:\\r)?\\n|\\r)[ \t]*|\0)+"
+)
+_BREAKS = ("\n", "\r", "\0", "\\n", "\\r", "\v", "\f", "\x85", "\u2028", "\u2029")
+_INDENT = r"(?:\s|\\[nrt]){0,16}"
 _CODES = re.compile(
-    r"\d{1,3}(?:,\s{0,16}\d{1,3}){7,}"
-    rf"|0[xX]{_HEX}{{1,2}}(?:,\s{{0,16}}0[xX]{_HEX}{{1,2}}){{7,}}"
-    rf"|{_HEX}{{2}}(?:[: ]{_HEX}{{2}}){{7,}}"
+    rf"\d{{1,3}}(?:,{_INDENT}\d{{1,3}}){{7,}}"
+    rf"|0[xX]{_HEX}{{1,2}}(?:,{_INDENT}0[xX]{_HEX}{{1,2}}){{7,}}"
+    rf"|{_HEX}{{2}}(?:[:-]{_HEX}{{2}}){{7,}}"
+    rf"|{_HEX}{{1,3}}(?: {_HEX}{{1,3}}){{7,}}"  # of one base or the other
 )
 # Whether it is worth looking for them; each begins with a character for which it is quick to look.
-_LISTED = re.compile(rf",\s{{0,16}}(?:0[xX])?{_HEX}{{1,3}},\s{{0,16}}(?:0[xX])?{_HEX}{{1,3}},")
+_LISTED = re.compile(rf",{_INDENT}(?:0[xX])?{_HEX}{{1,3}},{_INDENT}(?:0[xX])?{_HEX}{{1,3}},")
 _COLONS = re.compile(rf":{_HEX}{{2}}:{_HEX}{{2}}:{_HEX}{{2}}:")
-_SPACED = re.compile(rf" {_HEX}{{2}} {_HEX}{{2}} {_HEX}{{2}} ")
+_DASHES = re.compile(rf"-{_HEX}{{2}}-{_HEX}{{2}}-{_HEX}{{2}}-")
+_SPACED = re.compile(rf" {_HEX}{{2,3}} {_HEX}{{2,3}} {_HEX}{{2,3}} ")
 _CODE = re.compile(r"[0-9A-Fa-fxX]+")
 
 
@@ -267,14 +276,14 @@ def _decoded(escape: str) -> str:
         return html.unescape(escape)
     if escape[0] == "%":
         try:
-            return bytes.fromhex(escape.replace("%", "")).decode("utf-8")
+            return bytes.fromhex(re.sub("%u00|%", "", escape)).decode("utf-8")
         except UnicodeDecodeError:
             return escape
     if _PAIR.fullmatch(escape):
         high, low = (int(u[-4:], 16) if len(u) > 1 else ord(u) for u in _UNIT.findall(escape))
         return chr(0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF))
     if len(escape) > 2:
-        code = int(escape[2:], 16)
+        code = int(escape[2:].strip("{}"), 16)
         return chr(code) if code < 0x110000 else escape
     return escape[1]
 
@@ -292,7 +301,7 @@ def over_breaks(
 
     :param known: what `find` finds without that
     """
-    if not ("\n" in text or "\\n" in text or "\0" in text):
+    if not any(one in text for one in _BREAKS):
         return
     found = find(_BREAK.sub("", text))
     if not found:
@@ -314,16 +323,24 @@ def as_codes(text: str, find: Callable[[str], list[Span]]) -> Iterator[Span]:
     if not (
         (text.count(",") > 6 and _LISTED.search(text))
         or (text.count(":") > 6 and _COLONS.search(text))
+        or (text.count("-") > 6 and _DASHES.search(text))
         or _SPACED.search(text)
     ):
         return
     for listed in _CODES.finditer(text):
-        decimal = "," in listed.group() and "x" not in listed.group().lower()
-        places, characters = [], []
-        for code in _CODE.finditer(text, *listed.span()):
-            if character := int(code.group(), 10 if decimal else 16):  # UTF-16 has zeros, too
-                places.append(code.span())
-                characters.append(chr(character))
-        for start, end, shown in find("".join(characters)):
-            if end - start >= SEARCHED:
-                yield places[start][0], places[end - 1][1], shown
+        for base in _bases(listed[0]):
+            places, characters = [], []
+            for code in _CODE.finditer(text, *listed.span()):
+                if character := int(code[0], base):  # UTF-16 has zeros, too
+                    places.append(code.span())
+                    characters.append(chr(character))
+            for start, end, shown in find("".join(characters)):
+                if end - start >= SEARCHED:
+                    yield places[start][0], places[end - 1][1], shown
+
+
+def _bases(listed: str) -> tuple[int, ...]:
+    """Return the bases in which the numbers of a list may be written."""
+    if "," in listed:
+        return (16,) if "x" in listed.lower() else (10,)
+    return (10, 16) if re.fullmatch("[0-9 ]+", listed) else (16,)

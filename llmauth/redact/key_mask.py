@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from html.entities import html5
 
 SHORTEST = 4
 """Characters; what is shorter is no secret, and would be found everywhere."""
@@ -40,8 +41,11 @@ class KeyMask:
         return self._pattern.sub(_asterisks, value) if self.longest else value
 
 
-_LONGEST_SPELLING = 16
+_LONGEST_SPELLING = 64
 """Bytes for one character of a key, in the longest of its spellings below."""
+
+_BACKSLASHES = rb"(?:\\{1,8}(?!\\)|%(?:25){0,3}5c)"
+_AMPERSAND = rb"&(?:amp;|#38;|#x26;){0,3}"
 
 
 def _spellings(key: str) -> bytes:
@@ -57,10 +61,18 @@ def _spellings(key: str) -> bytes:
 
 def _spelling(code: int) -> bytes:
     plain = re.escape(bytes([code]))
-    ways = [plain, b"%%(?:25){0,3}%02x" % code, rb"\\{1,8}u00%02x" % code]
-    ways.append(rb"&#(?:0{0,3}%d|x0{0,3}%02x);" % (code, code))
-    if not plain.isalnum():
-        ways.append(rb"\\{1,8}" + plain)
+    digits = b"%02x" % code
+    in_braces = rb"u\{0{0,4}%b\}" % digits
+    escapes = [b"(?:u00|x)" + digits, in_braces, rb"u0025(?:25){0,3}" + digits]
+    if not plain.isalnum() and code != ord("\\"):
+        escapes.append(plain)
+    names = [name.encode("ascii") for name, one in html5.items() if one == chr(code)]
+    references = [b"#0{0,8}%d;" % code, b"#x0{0,8}%b;" % digits, *names]
+    ways = [plain, b"%%(?:(?:25){0,3}|u00)%b" % digits]
+    ways.append(_BACKSLASHES + b"(?:%b)" % b"|".join(escapes))
+    if code == ord("\\"):
+        ways.append(rb"\\{2,8}")
+    ways.append(_AMPERSAND + b"(?:%b)" % b"|".join(references))
     return b"(?:%b)" % b"|".join(ways)
 
 

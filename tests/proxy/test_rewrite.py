@@ -274,6 +274,12 @@ def test_a_success_stands_without_the_name_of_what_was_made_elsewhere(proxy, ups
         f"Azure-AsyncOperation: {ELSEWHERE}",
         f'Link: <{ELSEWHERE}>; rel="next"',
         f"Link: </style.css>; rel=preload, <{ELSEWHERE}>; title=more; REL=Next",
+        f"Link: {ELSEWHERE}; rel=next",
+        f'Link: <{ELSEWHERE}>; title="<"; rel="next"',
+        f'Link: <{ELSEWHERE}>; title="a, <b>"; rel="next"',
+        f'Link: </a>; title=", <{ELSEWHERE}>; rel=next"',
+        f'Link: <{ELSEWHERE}>; rel="x a=b \\" next"',
+        f"Link: <{ELSEWHERE}>; 'rel'=next",
         f"LOCATION: {ELSEWHERE}",
     ],
 )
@@ -292,6 +298,7 @@ def test_so_is_whatever_else_clients_ask_with_their_key(proxy, upstream, header)
         ("200 OK", f"Content-Location: {ELSEWHERE}"),
         ("200 OK", f"X-Goog-Upload-URL: {ELSEWHERE}"),
         ("200 OK", f'Link: <{ELSEWHERE}>; rel="preload"'),
+        ("200 OK", f'Link: <{ELSEWHERE}>; rel="sunset"; title="What comes next"'),
     ],
 )
 def test_what_nobody_asks_with_a_key_arrives_as_it_came(proxy, upstream, status, header):
@@ -407,6 +414,23 @@ def test_a_redirect_inside_the_provider_never_leads_out_of_it(
     upstream.answer = whole(b"", "308 T", headers=(f"Location: {url}",))
     reply = proxy.request("GET", path)
     assert (reply.status, reply.header("location")) == (308, expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "location", "expected"),
+    [
+        ("/openai", "anthropic/v1/x", "/openai/v1/anthropic/v1/x"),
+        ("/models", "anthropic/v1/x", "/v1/anthropic/v1/x"),
+        ("/models", "health", "/v1/health"),
+        ("/models", "?page=2", "?page=2"),
+        ("/openai/", "anthropic/v1/x", "anthropic/v1/x"),
+    ],
+)
+def test_nor_does_one_that_is_relative_to_a_path_without_a_folder(
+    proxy, upstream, path, location, expected
+):
+    upstream.answer = whole(b"", "307 T", headers=(f"Location: {location}",))
+    assert proxy.request("DELETE", path).header("location") == expected
 
 
 def test_what_clients_want_whole_is_a_whole_url_here(proxy, upstream):

@@ -22,6 +22,7 @@ from llmauth.proxy.upstream import UpstreamBroke
 from llmauth.redact.key_mask import KeyMask
 
 ODD_KEY = "sk-a/b+c=d.e~f_0123456789"
+NAMES = {"/": "&sol;", "+": "&plus;", "=": "&equals;", ".": "&period;", "_": "&lowbar;"}
 SPELLINGS = {
     "plain": lambda key: key,
     "bearer": lambda key: f"Bearer {key}",
@@ -32,12 +33,20 @@ SPELLINGS = {
     "JSON": lambda key: key.replace("/", "\\/"),
     "JSON escapes": lambda key: "".join(f"\\u00{ord(c):02X}" for c in key),
     "JSON in JSON": lambda key: json.dumps(json.dumps(key.replace("/", "\\/")))[1:-1],
+    "JSON of a percent-encoded one": lambda key: quote(key, safe="").replace("%", "\\u0025"),
+    "percent-encoded JSON": lambda key: quote("".join(f"\\u00{ord(c):02x}" for c in key)),
+    "JavaScript": lambda key: "".join(f"\\x{ord(c):02x}" for c in key),
+    "braces": lambda key: "".join(f"\\u{{{ord(c):x}}}" for c in key),
+    "old JavaScript": lambda key: "".join(f"%u00{ord(c):02X}" for c in key),
+    "HTML names": lambda key: "".join(NAMES.get(c, c) for c in key),
+    "HTML in HTML": lambda key: "".join(f"&amp;#{ord(c)};" for c in key),
+    "HTML with zeros": lambda key: "".join(f"&#{ord(c):07};" for c in key),
     "HTML": lambda key: html.escape(key).replace("/", "&#x2F;").replace("+", "&#43;"),
 }
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("key", [PROVIDER_KEY, ODD_KEY])
+@pytest.mark.parametrize("key", [PROVIDER_KEY, ODD_KEY, r"sk-a\\b\c0123456789012345"])
 def test_a_key_is_masked_at_the_same_length_however_it_is_written(key, spelling):
     written = SPELLINGS[spelling](key)
     body = f"<<{written}>>".encode()

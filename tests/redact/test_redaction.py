@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from llmauth.redact.logging import Redactor
 
 KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
 OPAQUE = "Zk3vQ9Yw7Tt5Rq"
+LONG = "Zk3vQ9/Yw7+Tt5_Rq8sJd2"
 
 
 EVERY_FORM = pytest.mark.parametrize("form", LONG_FORMS.values(), ids=LONG_FORMS)
@@ -163,6 +165,8 @@ ORDINARY = [
     "hf_hub_download(repo_id='x'); xai-api; gsk_ prefix; AIza prefix; ghp_ prefix",
     "ключ=значение, clé=valeur, 鍵=値, naïve İstanbul ﬀ 🔑",
     "2024-05-01 12:00:00 INFO access: 127.0.0.1 POST /v1/chat/completions 200 0.5s key_name=alice",
+    "12 34 56 78 90 11 22 33 44 and ab cd ef ab cd ef ab cd ef, 01-02-03-04-05-06-07-08-09",
+    "a line\\\n  that goes on\r\nand on=\n, &sol; &#0065; \\u{41} %u0041",
     "SELECT id FROM keys WHERE secret_id = 5 ORDER BY token_count DESC",
 ]
 
@@ -323,6 +327,31 @@ def test_a_list_of_the_codes_of_a_secret_is_masked_in_data(listed: type[list[int
     shown = json.dumps(redactor.mapping({"a": codes, "b": listed(range(20))}))
     assert str(ord("Z")) not in shown
     assert "17, 18, 19" in shown
+
+
+CODES = LONG.encode()
+SPELLED = {
+    "printed by Go": "[" + " ".join(map(str, CODES)) + "]",
+    "printed by .NET": CODES.hex("-").upper(),
+    "codes below 100, printed by Go": " ".join(map(str, LONG.upper().encode())),
+    "a list in a JSON string": json.dumps(json.dumps(list(CODES), indent=1)),
+    "carriage return": LONG[:9] + "\r" + LONG[9:],
+    "carriage return in JSON": LONG[:9] + "\\r" + LONG[9:],
+    "a shell's continued line": LONG[:9] + "\\\n    " + LONG[9:],
+    "quoted-printable": LONG[:9] + "=\r\n" + LONG[9:],
+    "line separator": LONG[:9] + "\u2028" + LONG[9:],
+    "form feed": LONG[:9] + "\f" + LONG[9:],
+    "HTML with zeros": "".join(f"&#{code:06};" for code in CODES),
+    "HTML names": LONG.replace("/", "&sol;").replace("+", "&plus;").replace("_", "&lowbar;"),
+    "braces": "".join(f"\\u{{{code:x}}}" for code in CODES),
+    "%u": "".join(f"%u00{code:02x}" for code in CODES),
+}
+
+
+@pytest.mark.parametrize("how", SPELLED)
+def test_a_known_secret_is_masked_as_programs_print_and_break_it(how: str) -> None:
+    shown = Redactor([LONG, LONG.upper()]).text(f"<{SPELLED[how]}>")
+    assert re.fullmatch(r"[<>\[\]\\n\" ]*\*{4}[<>\[\]\\n\" ]*", shown)
 
 
 def test_what_follows_a_secret_that_is_broken_by_a_line_break_is_left_alone() -> None:
