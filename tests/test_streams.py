@@ -28,16 +28,13 @@ from servers import (
     whole,
 )
 
+from llmauth.http.chunks import encode as chunk
 from llmauth.server import server
 from llmauth.server import stream as streams
 from llmauth.server.channel import Channel
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def read_until(sock: socket.socket, marker: bytes) -> bytes:

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..http import chunks
 from ..proxy.watch import NOT_YET, RECEIVE_SIZE
 
 STALLED = 300.0
 """Seconds for which a client may take nothing of what waits for it, before its stream is cut."""
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_LAST_CHUNK = b"0\r\n\r\n"
 # Two ints, on Windows two shorts: closing resets the connection.
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -158,8 +158,8 @@ class Stream:
         """Return the content as it goes out (RFC 9112 §7.1), with the end if it is the last."""
         if not self._chunked:
             return content
-        data = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
-        return data + _LAST_CHUNK if self._source.complete else data
+        data = chunks.encode(content)
+        return data + chunks.END if self._source.complete else data
 
     def _send(self) -> None:
         if self._unsent:
