@@ -21,7 +21,7 @@ from ..proxy.slots import server_stopping
 from .dispatcher import Dispatcher
 from .lingering import DROPPED_BODY, Lingering
 from .parser import RETRY_AFTER, Parser, Refusal
-from .task import RefusalTask, Task
+from .task import RefusalTask, Task, connection_environment
 
 logger = logging.getLogger(__name__)
 
@@ -39,28 +39,28 @@ class _Server:
     """
 
     def __init__(self, server: Any, channel: Channel) -> None:
-        self._server = server
+        self.adj = server.adj
+        self.application = server.application
+        self.active_channels = server.active_channels
+        self.dispatcher: Dispatcher = server.task_dispatcher
+        self._wake = server.pull_trigger
         # Weakly: a connection with its buffers is not to wait for the collector of cycles.
         self._channel = weakref.proxy(channel)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._server, name)
-
     def add_task(self, channel: Channel) -> None:
         """Have the connection's first request answered; called by waitress."""
-        dispatcher: Dispatcher = self._server.task_dispatcher
         request: Any = channel.requests[0]
         refused = request.is_refused or request.error is not None
         if refused and channel.reader == threading.get_ident():
-            dispatcher.add_refusal(channel)
+            self.dispatcher.add_refusal(channel)
         else:
-            dispatcher.add_task(channel)
+            self.dispatcher.add_task(channel)
 
     def pull_trigger(self) -> None:
         channel = self._channel
         unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
         if unsent or closing or channel.will_close or channel.requests:
-            self._server.pull_trigger()
+            self._wake()
 
 
 class _Admission:
@@ -75,11 +75,12 @@ class _Admission:
 
     def service(self) -> None:
         channel = self._channel
+        refused = False
         try:
-            channel.state.admit_raw(self._environ)
+            refused = channel.state.admit_raw(self._environ).refusal is not None
         except Exception:
             logger.exception(_UNDECIDED)  # the application asks again, and fails
-        is_due = channel.resume()
+        is_due = channel.resume(refused)
         channel.wake()
         if is_due:
             channel.service()
@@ -99,6 +100,7 @@ class Channel(HTTPChannel):
     requests: Any
     requests_lock: Any
     socket: Any
+    addr: Any
     _map: dict[int, Any]
     holds_head = False
     lingers = False
@@ -113,6 +115,7 @@ class Channel(HTTPChannel):
         self._head = b""
         quieter: Any = _Server(server, self)
         super().__init__(quieter, sock, *args, **kwargs)
+        self.environment = connection_environment(server, self.addr)
         # waitress copies this much for each call to send, which may take far less of it.
         self.sendbuf_len = min(self.sendbuf_len, SEND_SIZE)
 
@@ -190,14 +193,14 @@ class Channel(HTTPChannel):
             self._parse(data)
         return True
 
-    def resume(self) -> bool:
+    def resume(self, refused: bool) -> bool:
         """Go on with a request on which this thread has decided; True when it is to answer it."""
         with self.requests_lock:
             request, data = self.request, self._undecided or b""
             self._undecided = None
             if request is None or not self.connected or self.will_close or self.close_when_flushed:
                 return False
-            self._admitted(request)
+            self._apply_verdict(request, refused)
             is_due = self._queue(request)
             self._parse(data)
         return is_due
@@ -253,22 +256,25 @@ class Channel(HTTPChannel):
             logger.exception(_UNDECIDED)
             return True  # as above
         if info.decided:
-            self._admitted(request)
+            self._apply_verdict(request, info.refusal is not None)
             return True
         # No 100 before the verdict, which `service` would send after an earlier request.
         request.awaits_continue, request.expect_continue = request.expect_continue, False
-        self.server.task_dispatcher.add_task(_Admission(self, environ))
+        self.server.dispatcher.add_task(_Admission(self, environ))
         return False
 
-    def _admitted(self, request: Any) -> None:
+    def _apply_verdict(self, request: Any, refused: bool) -> None:
         request.expect_continue = request.expect_continue or request.awaits_continue
-        info: RequestInfo = self.state.guard.info(request.environ)
-        if info.refusal is not None:
-            self._refuse(request, info.refusal)
+        if refused:
+            self._give_up_body(request)
 
     def _refuse(self, request: Any, refusal: RequestRefused) -> None:
-        """Have the request answered without its body."""
+        """Refuse a request that may have been let in."""
         self.state.guard.info(request.environ).refuse(refusal)
+        self._give_up_body(request)
+
+    def _give_up_body(self, request: Any) -> None:
+        """Have a refused request answered without its body."""
         asked, request.expect_continue = request.expect_continue, False
         request.is_refused = request.completed = True
         if request.body_rcv is None:

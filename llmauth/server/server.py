@@ -172,15 +172,16 @@ class Server:
         self._stopping = self.state.lifecycle.draining = True
 
     def _loop(self) -> None:
-        next_check, more = 0.0, False
+        next_check = 0.0
         while not self._closed:
             try:
-                timeout = 0.0 if more else _LOOP_SECONDS
+                timeout = 0.0 if self.dispatcher.refused else _LOOP_SECONDS
                 wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
-                # While the server is being stopped, the refused are not the attackers.
-                is_draining = self.state.lifecycle.draining
-                seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
-                more = self.dispatcher.answer_refusals(seconds)
+                if self.dispatcher.refused:
+                    # While the server is being stopped, the refused are not the attackers.
+                    is_draining = self.state.lifecycle.draining
+                    seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
+                    self.dispatcher.answer_refusals(seconds)
                 if (now := time.monotonic()) >= next_check:
                     next_check = now + 1.0
                     self._close_stalled(time.time())

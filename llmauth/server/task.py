@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.task import ErrorTask, WSGITask
+
+_WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
+
+
+def connection_environment(server: Any, address: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what all requests of a connection have in their environment (PEP 3333).
+
+    :param server: waitress's
+    :param address: the client's
+    """
+    return {
+        "REMOTE_ADDR": address[0],
+        "REMOTE_HOST": address[0],
+        "REMOTE_PORT": str(address[1]),
+        "SERVER_PORT": str(server.effective_port),
+        "SERVER_NAME": server.server_name,
+        "SERVER_SOFTWARE": server.adj.ident,
+        "SCRIPT_NAME": "",
+        "wsgi.version": (1, 0),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": ReadOnlyFileBasedBuffer,
+        "wsgi.input_terminated": True,
+    }
 
 
 class Task(WSGITask):
@@ -24,8 +52,19 @@ class Task(WSGITask):
 
     def early_environment(self) -> dict[str, Any]:
         """Return the environment of a request whose body is not there yet."""
-        self.request.path = self.request.raw_path  # the application has it as it was sent
-        environ: dict[str, Any] = super().get_environment()
+        request, channel = self.request, self.channel
+        environ: dict[str, Any] = {
+            **channel.environment,
+            "REQUEST_METHOD": request.command,
+            "SERVER_PROTOCOL": f"HTTP/{request.version}",
+            "PATH_INFO": request.raw_path,  # the application has it as it was sent
+            "REQUEST_URI": request.request_uri,
+            "QUERY_STRING": request.query,
+            "wsgi.url_scheme": request.url_scheme,
+            "waitress.client_disconnected": channel.check_client_disconnected,
+        }
+        for name, value in request.headers.items():
+            environ[name if name in _WITHOUT_PREFIX else f"HTTP_{name}"] = value
         return environ
 
     def build_response_header(self) -> bytes:
