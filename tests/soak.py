@@ -34,6 +34,8 @@ from pathlib import Path
 
 from servers import KEY, PROVIDER_KEY, Received, Upstream, read_all, request_bytes
 
+from llmauth.http.chunks import encode as chunk
+
 WRONG = "soak-wrong-key-0123456789abcdef"
 TIMEOUT = 30.0
 STREAM = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -61,10 +63,6 @@ MALFORMED = [
     b"GET /v1/ok HTTP/2.0\r\nHost: a\r\n\r\n",
     b"GET http://[::1/ HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def answer(request: Received) -> None:

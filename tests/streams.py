@@ -7,12 +7,12 @@ import threading
 
 from servers import TIMEOUT
 
+from llmauth.http.chunks import encode as chunk
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
 
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+__all__ = ["EVENT", "HEAD", "Held", "chunk", "read_until"]
 
 
 def read_until(sock: socket.socket, marker: bytes) -> bytes:

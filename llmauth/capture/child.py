@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..server.memory import return_large_pieces
 from .messages import TAKEN, messages, unpacked
 from .writer import CaptureWriter
 
@@ -29,7 +28,6 @@ def main() -> None:
     if hasattr(os, "nice"):
         with contextlib.suppress(OSError):  # a service manager may forbid it
             os.nice(NICENESS)
-    return_large_pieces()
     arriving = messages(sys.stdin.buffer)
     arguments, patience = next(arriving)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess  # nosec B404: starts this Python with a program of ours, no shell
 import sys
 import threading
@@ -29,6 +30,9 @@ package.__path__ = [sys.argv[1]]
 from llmauth.capture.child import main
 main()
 """
+
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "4194304"}
+"""Bytes: has glibc return large pieces of memory as soon as they are free, see mallopt(3)."""
 
 _LAST_WORDS = 300  # characters
 _DYING = 1.0  # seconds
@@ -143,6 +147,7 @@ def _start() -> subprocess.Popen[bytes]:
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
     return subprocess.Popen(  # nosec B603
         command,
+        env={**_MEMORY, **os.environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,24 +12,24 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MAX_HEAD_BYTES = 64 * 1024
-MAX_HEADERS = 100
-"""As ``http.client`` has it, which many clients are built on."""
+from .chunks import Decoder
+from .grammar import (
+    FIELD_CHARS,
+    LENGTH,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    OWS,
+    TOKEN,
+    BadMessageError,
+)
 
 MAX_INTERIM_RESPONSES = 32
 """Responses with a status of 1xx before the final one; more are an attack or a defect."""
 
-MAX_LINE = 4096
-"""Bytes of a chunk's size with its extensions, or of the trailers."""
-
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_LINE_END = re.compile(rb"\r?\n")
+_LINE_END = re.compile(r"\r?\n")
 _REFUSAL = re.compile(rb"^HTTP/1\.[01] [3-5]", re.MULTILINE)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_LENGTH = re.compile(r"[0-9]{1,18}")
-_OWS = " \t"
+_STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([{FIELD_CHARS}]*))?")
 
 _ONCE = frozenset({"content-length", "content-type", "date", "etag", "last-modified", "location"})
 """Fields that a message has once; said twice alike, they are one."""
@@ -39,10 +39,14 @@ Receive = Callable[[], bytes]
 
 
 class BadResponseError(http.client.HTTPException):
-    """The upstream sent something that is not HTTP."""
+    """The upstream sent something that is not HTTP.
 
-    content = b""
-    """What was received of the body together with it, before it."""
+    :param content: what was received of the body together with it, before it
+    """
+
+    def __init__(self, message: str, content: bytes = b"") -> None:
+        super().__init__(message)
+        self.content = content
 
 
 class NoResponseError(http.client.RemoteDisconnected):
@@ -64,8 +68,8 @@ class Head:
 
     def values(self, name: str) -> list[str]:
         """Return the elements of a list-valued header, in lower case."""
-        found = [value for key, value in self.headers if key.lower() == name]
-        return [part.strip(_OWS).lower() for part in ",".join(found).split(",")] if found else []
+        lines = [value for key, value in self.headers if key.lower() == name]
+        return [part.strip(OWS).lower() for part in ",".join(lines).split(",")] if lines else []
 
 
 def is_refusal(data: bytes) -> bool:
@@ -86,7 +90,7 @@ def read_head(receive: Receive) -> Head:
             if not received:
                 raise NoResponseError("the connection was closed before the end of the headers")
             data += received
-        head = _parsed(data[: end.start()], data[end.end() :])
+        head = _parse_head(data[: end.start()], data[end.end() :])
         if not 100 <= head.status < 200:
             return head
         if head.status == 101:
@@ -95,8 +99,8 @@ def read_head(receive: Receive) -> Head:
     raise BadResponseError("too many interim responses")
 
 
-def _parsed(head: bytes, rest: bytes) -> Head:
-    status_line, *lines = _LINE_END.split(head)
+def _parse_head(head: bytes, rest: bytes) -> Head:
+    status_line, *lines = _LINE_END.split(head.decode("latin-1"))
     status = _STATUS_LINE.fullmatch(status_line)
     if not status:
         raise BadResponseError("the status line is not HTTP/1")
@@ -104,20 +108,19 @@ def _parsed(head: bytes, rest: bytes) -> Head:
         raise BadResponseError("there are too many headers")
     headers: list[tuple[str, str]] = []
     for line in lines:
-        if line[:1] in (b" ", b"\t") and headers:  # obs-fold, RFC 9112 §5.2
+        if line.startswith((" ", "\t")) and headers:  # obs-fold, RFC 9112 §5.2
             name, value = headers[-1]
-            headers[-1] = (name, f"{value} {line.decode('latin-1').strip(_OWS)}")
+            headers[-1] = (name, f"{value} {line.strip(OWS)}")
             continue
-        raw, colon, content = line.partition(b":")
-        raw = raw.rstrip(b" \t")
-        if not colon or not _NAME.fullmatch(raw):
+        name, colon, value = line.partition(":")
+        name = name.rstrip(OWS)
+        if not colon or not TOKEN.fullmatch(name):
             raise BadResponseError("a header is malformed")
-        headers.append((raw.decode("ascii"), content.decode("latin-1").strip(_OWS)))
-    reason = (status[3] or b"").decode("latin-1")
-    return Head(int(status[2]), reason, _once(headers), status[1] == b"0", rest)
+        headers.append((name, value.strip(OWS)))
+    return Head(int(status[2]), status[3] or "", _without_repeats(headers), status[1] == "0", rest)
 
 
-def _once(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _without_repeats(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the headers without the repetitions of those that a message has once."""
     kept: list[tuple[str, str]] = []
     single: set[tuple[str, str]] = set()
@@ -141,7 +144,7 @@ class Body:
     """
 
     def __init__(self, method: str, head: Head) -> None:
-        self._decoder: ChunkedDecoder | None = None
+        self._decoder: Decoder | None = None
         codings = head.values("transfer-encoding")
         self._left = _length(head, overridden=bool(codings))
         bodiless = method == "HEAD" or head.status in (204, 304)
@@ -150,7 +153,7 @@ class Body:
         elif codings:
             if codings != ["chunked"]:
                 raise BadResponseError("the transfer coding is unknown")
-            self._decoder = ChunkedDecoder()
+            self._decoder = Decoder(strict=False)
         options = head.values("connection")
         alive = "keep-alive" in options if head.is_1_0 else "close" not in options
         framed = self._decoder is not None or self._left is not None
@@ -177,9 +180,7 @@ class Body:
         :raises BadResponseError: for bad chunking, or an end before the end
         """
         if self._decoder:
-            content = self._decoder.feed(data)
-            if self._decoder.done:
-                self._finish(self._decoder.rest)
+            content = self._from_chunks(self._decoder, data)
         elif self._left is not None:
             content = data[: self._left]
             self._left -= len(content)
@@ -206,6 +207,15 @@ class Body:
             if content:
                 yield content
 
+    def _from_chunks(self, decoder: Decoder, data: bytes) -> bytes:
+        try:
+            content = decoder.feed(data)
+        except BadMessageError as exc:
+            raise BadResponseError(str(exc), exc.content) from exc
+        if decoder.done:
+            self._finish(decoder.rest)
+        return content
+
     def _finish(self, rest: bytes) -> None:
         self.complete, self._rest = True, rest
 
@@ -222,81 +232,8 @@ def _length(head: Head, *, overridden: bool) -> int | None:
     if overridden:
         head.headers[:] = others
         return None
-    if not all(map(_LENGTH.fullmatch, values)) or len(set(map(int, values))) > 1:
+    if not all(map(LENGTH.fullmatch, values)) or len(set(map(int, values))) > 1:
         raise BadResponseError("the content length is not one number")
     if len(values) > 1 or values[0] != str(int(values[0])):
         head.headers[:] = [*others, ("Content-Length", str(int(values[0])))]
     return int(values[0])
-
-
-_SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
-
-
-class ChunkedDecoder:
-    """Takes the chunks of RFC 9112 §7.1 apart; drops extensions and trailers."""
-
-    def __init__(self) -> None:
-        self._state = _SIZE_LINE
-        self._left = 0
-        self._buffer = b""
-        self._trailer_bytes = 0
-        self.done = False
-
-    @property
-    def rest(self) -> bytes:
-        """What was fed after the end."""
-        return self._buffer
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the content that has become known; sets ``done`` at the end.
-
-        :raises BadResponseError: for anything but chunks
-        """
-        content: list[bytes] = []
-        try:
-            self._take_apart(self._buffer + data if self._buffer else data, content)
-        except BadResponseError as exc:
-            exc.content = b"".join(content)
-            raise
-        return content[0] if len(content) == 1 else b"".join(content)
-
-    def _take_apart(self, buffer: bytes, content: list[bytes]) -> None:
-        at = 0
-        while not self.done:
-            if self._state == _DATA:
-                piece = buffer[at : at + self._left]
-                content.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                if self._left:
-                    break
-                self._state = _DATA_END
-            if self._state == _DATA_END:
-                end = buffer[at : at + 2]
-                if end != b"\r\n"[: len(end)]:
-                    raise BadResponseError("a chunk is longer than its size")
-                if len(end) < 2:
-                    break
-                at += 2
-                self._state = _SIZE_LINE
-            end_of_line = buffer.find(b"\n", at)
-            if (len(buffer) if end_of_line < 0 else end_of_line) - at > MAX_LINE:
-                raise BadResponseError("a line between chunks is too long")
-            if end_of_line < 0:
-                break
-            self._line(buffer[at:end_of_line].rstrip(b"\r"))
-            at = end_of_line + 1
-        self._buffer = buffer[at:]
-
-    def _line(self, line: bytes) -> None:
-        if self._state == _TRAILERS:
-            self._trailer_bytes += len(line)
-            if self._trailer_bytes > MAX_HEAD_BYTES:
-                raise BadResponseError("the trailers are too long")
-            self.done = not line
-            return
-        size = line.partition(b";")[0].strip(b" \t")
-        if not _SIZE.fullmatch(size):
-            raise BadResponseError("a chunk's size is not a number")
-        self._left = int(size, 16)
-        self._state = _DATA if self._left else _TRAILERS

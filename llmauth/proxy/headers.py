@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..auth.credentials import CARRIERS
+from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN
 from ..providers.table import PROXY_KEY_HEADER
 
 Headers = list[tuple[str, str]]
@@ -63,10 +64,7 @@ _RESPONSE_DROPPED = HOP_BY_HOP | {
     "x-reproxy-url",
     "x-sendfile",
 }
-_LENGTH = re.compile("[0-9]{1,18}")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FOLD = re.compile(r"[\r\n]+[ \t]*")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 LONGEST_KNOWN = 64
@@ -144,9 +142,9 @@ def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Hea
             continue
         if stream and lower == "x-accel-buffering":
             continue
-        if lower == "content-length" and not _LENGTH.fullmatch(value):
+        if lower == "content-length" and not LENGTH.fullmatch(value):
             continue  # of an answer that has no body; WSGI servers count with it
-        if _TOKEN.fullmatch(name):
+        if TOKEN.fullmatch(name):
             kept.append((name, value if value.isprintable() else _one_line(value)))
     if stream:
         kept.append(("X-Accel-Buffering", "no"))
@@ -157,4 +155,4 @@ def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Hea
 
 def _one_line(value: str) -> str:
     """Unfold a header (RFC 9112 §5.2) and drop what could end it early."""
-    return _CONTROL.sub("", _FOLD.sub(" ", value))
+    return NOT_IN_A_FIELD.sub("", _FOLD.sub(" ", value))

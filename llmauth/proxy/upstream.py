@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from ..exceptions import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ..http.grammar import NOT_IN_A_FIELD, TARGET
 from ..http.response import Body, Head, read_head
 from ..providers.backend import Backend
 from .connections import Connections
@@ -64,20 +64,12 @@ class Outgoing:
 
     def __post_init__(self) -> None:
         # Our own server refuses these before any key is asked for; others let some of them pass.
-        if not _TARGET.fullmatch(self.target):
+        if not TARGET.fullmatch(self.target):
             raise InvalidRequest(
                 "The request's path or query holds a character that must be percent-encoded there."
             )
-        if _NEVER_IN_A_FIELD.search("".join([*self.headers, *self.headers.values()])):
+        if NOT_IN_A_FIELD.search("".join([*self.headers, *self.headers.values()])):
             raise InvalidRequest("A header of the request holds a character that may not be there.")
-
-
-_TARGET = re.compile(r"[!\"$-~]+")
-"""All visible ASCII but for the fragment's sign: more than RFC 3986 §3 lets into a URL, because
-clients send brackets and their kin as they are."""
-
-_NEVER_IN_A_FIELD = re.compile(r"[^\t -~\x80-\xff]")
-"""RFC 9110 §5.5"""
 
 
 class Incoming(Protocol):

@@ -20,7 +20,8 @@ from typing import Any
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from ..exceptions import ClientDisconnected
-from ..http.response import MAX_HEAD_BYTES, is_refusal
+from ..http.grammar import MAX_HEAD_BYTES
+from ..http.response import is_refusal
 
 TICK = 0.25
 """Seconds. The upstream of a client that left is closed within this time."""

@@ -10,81 +10,25 @@ import contextlib
 import logging
 import socket
 import threading
-import time
 import weakref
 from typing import Any
 
-from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask, WSGITask
 
 from ..auth.guard import RequestInfo
 from ..exceptions import RequestRefused, Unavailable
 from ..proxy.slots import server_stopping
 from .dispatcher import Dispatcher
+from .lingering import DROPPED_BODY, Lingering
 from .parser import RETRY_AFTER, Parser, Refusal
+from .task import RefusalTask, Task, connection_environment
 
 logger = logging.getLogger(__name__)
 
 SEND_SIZE = 128 * 1024
 """Bytes that are sent to a client at a time."""
 
-DROPPED_BODY = 64 * 1024
-"""Bytes of a refused request's body that are read, to keep the connection or to end it well."""
-
-LINGER = 2.0
-"""Seconds from a refusal to the end of a connection on which more was being sent. Closed at once,
-it would be reset, and the client might never see the answer (RFC 9112 §9.6)."""
-
 _UNDECIDED = "unexpected error while a request was decided on"
-
-
-class _Task(WSGITask):
-    channel: Channel
-    request: Any
-
-    def get_environment(self) -> dict[str, Any]:
-        """Return the environment that was made when the head was there, with the body."""
-        request = self.request
-        environ: dict[str, Any] = request.environ
-        environ["wsgi.input"] = request.get_body_stream()
-        if request.chunked and not request.is_refused:
-            environ["CONTENT_LENGTH"] = request.headers["CONTENT_LENGTH"]
-        return environ
-
-    def early_environment(self) -> dict[str, Any]:
-        """Return the environment of a request whose body is not there yet."""
-        if self.request.raw_path is not None:
-            self.request.path = self.request.raw_path  # the application has it as it was sent
-        environ: dict[str, Any] = super().get_environment()
-        return environ
-
-    def build_response_header(self) -> bytes:
-        # waitress knows it as the only option, and some clients name others beside it (RFC 9112 §9.6).
-        asked = self.request.connection_close
-        if asked or self.request.closes or self.channel.is_at_last_request:
-            self.request.headers["CONNECTION"] = "close"
-        # Of a body that is not received, bytes may still come, and would reset the connection.
-        is_unread = self.request.is_refused and self.request.body_rcv is not None
-        self.channel.lingers = self.request.closes or is_unread
-        return bytes(super().build_response_header())
-
-    def write(self, data: bytes) -> None:
-        """Send the head together with the first bytes, if there are any; nothing else on HEAD."""
-        if is_head := self.request.command == "HEAD":
-            data = b""
-        self.channel.holds_head = bool(data) and not self.wrote_header and self.has_body
-        super().write(data)
-        if is_head:
-            self.chunked_response = False  # there is no end to mark (RFC 9112 §6.3)
-
-
-class _ErrorTask(ErrorTask):
-    channel: Channel
-
-    def build_response_header(self) -> bytes:
-        self.channel.lingers = True
-        return bytes(super().build_response_header())
 
 
 class _Server:
@@ -95,28 +39,28 @@ class _Server:
     """
 
     def __init__(self, server: Any, channel: Channel) -> None:
-        self._server = server
+        self.adj = server.adj
+        self.application = server.application
+        self.active_channels = server.active_channels
+        self.dispatcher: Dispatcher = server.task_dispatcher
+        self._wake = server.pull_trigger
         # Weakly: a connection with its buffers is not to wait for the collector of cycles.
         self._channel = weakref.proxy(channel)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._server, name)
-
     def add_task(self, channel: Channel) -> None:
         """Have the connection's first request answered; called by waitress."""
-        dispatcher: Dispatcher = self._server.task_dispatcher
         request: Any = channel.requests[0]
         refused = request.is_refused or request.error is not None
         if refused and channel.reader == threading.get_ident():
-            dispatcher.add_refusal(channel)
+            self.dispatcher.add_refusal(channel)
         else:
-            dispatcher.add_task(channel)
+            self.dispatcher.add_task(channel)
 
     def pull_trigger(self) -> None:
         channel = self._channel
         unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
         if unsent or closing or channel.will_close or channel.requests:
-            self._server.pull_trigger()
+            self._wake()
 
 
 class _Admission:
@@ -131,11 +75,12 @@ class _Admission:
 
     def service(self) -> None:
         channel = self._channel
+        refused = False
         try:
-            channel.state.admit_raw(self._environ)
+            refused = channel.state.admit_raw(self._environ).refusal is not None
         except Exception:
             logger.exception(_UNDECIDED)  # the application asks again, and fails
-        is_due = channel.go_on()
+        is_due = channel.resume(refused)
         channel.wake()
         if is_due:
             channel.service()
@@ -147,29 +92,30 @@ class _Admission:
 class Channel(HTTPChannel):
     """One connection. All but what waitress has threads call runs in the thread that reads."""
 
-    task_class = _Task
-    error_task_class = _ErrorTask
+    task_class = Task
+    error_task_class = RefusalTask
     parser_class = Parser
     server: Any
     request: Any
     requests: Any
     requests_lock: Any
     socket: Any
+    addr: Any
+    _map: dict[int, Any]
     holds_head = False
     lingers = False
-    lingering_since = 0.0
-    outbufs: list[OverflowableBuffer]
 
     def __init__(self, server: Any, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self.state = server.state
         self.wake = server.trigger.pull_trigger
         self.reader = threading.get_ident()
         self._ends = False  # what follows the last request is no further one
-        self._to_drop = self._dropped = 0
-        self._is_deciding = False
-        self._later = b""
+        self._to_drop = 0  # bytes of a refused body
+        self._undecided: bytes | None = None  # what came after a head while it is decided on
+        self._head = b""
         quieter: Any = _Server(server, self)
         super().__init__(quieter, sock, *args, **kwargs)
+        self.environment = connection_environment(server, self.addr)
         # waitress copies this much for each call to send, which may take far less of it.
         self.sendbuf_len = min(self.sendbuf_len, SEND_SIZE)
 
@@ -182,9 +128,9 @@ class Channel(HTTPChannel):
     @property
     def is_busy(self) -> bool:
         """True while there is something to wait for before the server may end."""
-        if self.lingering_since or self.close_when_flushed or self.will_close:
+        if self.close_when_flushed or self.will_close:
             return False
-        return bool(self.requests) or self.is_receiving or self._has_news()
+        return bool(self.requests) or self.is_receiving or self._has_unread()
 
     @property
     def is_at_last_request(self) -> bool:
@@ -193,61 +139,39 @@ class Channel(HTTPChannel):
         return draining and len(self.requests) == 1 and self.request is None
 
     def readable(self) -> bool:
-        if self.lingering_since:
-            return self._dropped < DROPPED_BODY
-        return not (self._is_deciding or self._ends) and bool(super().readable())
-
-    def writable(self) -> bool:
-        return not self.lingering_since and bool(super().writable())
-
-    def handle_read(self) -> None:
-        if not self.lingering_since:
-            super().handle_read()
-            return
-        try:
-            self._dropped += len(self.recv(self.adj.recv_bytes))
-        except OSError:
-            self.handle_close()
-
-    def handle_write(self) -> None:
-        if not (self.lingers and self.close_when_flushed):
-            super().handle_write()
-            return
-        self.close_when_flushed = False
-        super().handle_write()
-        if self.total_outbufs_len:
-            self.close_when_flushed = True
-        elif self.connected and not self.will_close:
-            self._linger()
+        waits = self._ends or self._undecided is not None
+        return not waits and bool(super().readable())
 
     def handle_close(self) -> None:
+        sock, lingers = self.socket, self.lingers and not self.total_outbufs_len
+        if lingers:
+            self.socket = None  # or it would be closed here
         super().handle_close()
-        if self.request is not None and not self._is_deciding:
+        if lingers and sock is not None:
+            Lingering(sock, self._map)
+        if self.request is not None and self._undecided is None:
             # Its environment leads back here, and a body is not to wait for the collector either.
             self.request.environ = None
             with contextlib.suppress(Exception):
                 self.request.close()
 
-    def look_after(self, now: float, stalled: float) -> None:
-        """Close the connection of a client that reads nothing, or does not close its side.
+    def close_if_stalled(self, now: float, stalled: float) -> None:
+        """Close the connection of a client that takes nothing of its answer.
 
         :param now: Unix time
         :param stalled: seconds without any progress
         """
         # waitress ends connections that have no request, but waits for ever for the others.
-        waits = self.requests and self.total_outbufs_len
-        is_stalled = waits and now - self.last_activity > stalled
-        is_over = self.lingering_since and not 0 <= now - self.lingering_since <= LINGER
-        if is_stalled or is_over:
+        if self.requests and self.total_outbufs_len and now - self.last_activity > stalled:
             self.handle_close()
 
-    def end_if_idle(self) -> None:
+    def close_if_idle(self) -> None:
         """Close a connection without a request, because the server is being stopped."""
         busy = self.requests or self.request is not None or self.total_outbufs_len
-        if not busy and not self.lingering_since and not self._has_news():
+        if not busy and not self._has_unread():
             self.handle_close()
 
-    def refuse_rest(self) -> None:
+    def refuse_incomplete(self) -> None:
         """Answer 503 to a request that is not there yet, because the server is being stopped."""
         with self.requests_lock:
             request = self.request
@@ -266,36 +190,30 @@ class Channel(HTTPChannel):
         with self.requests_lock:
             if not data or self.will_close or self.close_when_flushed:
                 return False
-            self._take(data)
+            self._parse(data)
         return True
 
-    def go_on(self) -> bool:
+    def resume(self, refused: bool) -> bool:
         """Go on with a request on which this thread has decided; True when it is to answer it."""
         with self.requests_lock:
-            request, data = self.request, self._later
-            self._is_deciding, self._later = False, b""
+            request, data = self.request, self._undecided or b""
+            self._undecided = None
             if request is None or not self.connected or self.will_close or self.close_when_flushed:
                 return False
-            self._admitted(request)
+            self._apply_verdict(request, refused)
             is_due = self._queue(request)
-            self._take(data)
+            self._parse(data)
         return is_due
 
     def write_soon(self, data: bytes) -> int:
-        if not self.holds_head:
-            return int(super().write_soon(data))
-        self.holds_head = False
-        with self.outbuf_lock:
-            if self.current_outbuf_count >= self.adj.outbuf_high_watermark:
-                # As waitress does: a buffer of its own for each answer.
-                self.outbufs.append(OverflowableBuffer(self.adj.outbuf_overflow))
-                self.current_outbuf_count = 0
-            self.outbufs[-1].append(data)
-            self.current_outbuf_count += len(data)
-            self.total_outbufs_len += len(data)
-        return len(data)
+        if self.holds_head:
+            self.holds_head, self._head = False, data
+            return len(data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        return int(super().write_soon(data))
 
-    def _take(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         while data:
             if self._to_drop:
                 dropped = min(self._to_drop, len(data))
@@ -308,17 +226,17 @@ class Channel(HTTPChannel):
                 self.request = self.parser_class(self.adj)
             request = self.request
             in_head = not request.headers_finished
-            data = data[self._parsed(request, data) :]
+            data = data[self._feed(request, data) :]
             if request.error:
                 self._ends = True
             is_new = in_head and request.headers_finished and not (request.error or request.empty)
             if is_new and not self._decide(request):
-                self._later = data
+                self._undecided = data
                 return
             if self._queue(request):
                 self.server.add_task(self)
 
-    def _parsed(self, request: Any, data: bytes) -> int:
+    def _feed(self, request: Any, data: bytes) -> int:
         """Have the request take the next bytes; return how many of them belong to it."""
         try:
             return int(request.received(data))
@@ -338,23 +256,25 @@ class Channel(HTTPChannel):
             logger.exception(_UNDECIDED)
             return True  # as above
         if info.decided:
-            self._admitted(request)
+            self._apply_verdict(request, info.refusal is not None)
             return True
-        self._is_deciding = True
         # No 100 before the verdict, which `service` would send after an earlier request.
         request.awaits_continue, request.expect_continue = request.expect_continue, False
-        self.server.task_dispatcher.add_task(_Admission(self, environ))
+        self.server.dispatcher.add_task(_Admission(self, environ))
         return False
 
-    def _admitted(self, request: Any) -> None:
+    def _apply_verdict(self, request: Any, refused: bool) -> None:
         request.expect_continue = request.expect_continue or request.awaits_continue
-        info: RequestInfo = self.state.guard.info(request.environ)
-        if info.refusal is not None:
-            self._refuse(request, info.refusal)
+        if refused:
+            self._give_up_body(request)
 
     def _refuse(self, request: Any, refusal: RequestRefused) -> None:
-        """Have the request answered without its body."""
+        """Refuse a request that may have been let in."""
         self.state.guard.info(request.environ).refuse(refusal)
+        self._give_up_body(request)
+
+    def _give_up_body(self, request: Any) -> None:
+        """Have a refused request answered without its body."""
         asked, request.expect_continue = request.expect_continue, False
         request.is_refused = request.completed = True
         if request.body_rcv is None:
@@ -383,16 +303,7 @@ class Channel(HTTPChannel):
         self.requests.append(request)
         return len(self.requests) == 1
 
-    def _linger(self) -> None:
-        """End this side of the connection, and let the client read the answer before the rest."""
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.handle_close()
-        else:
-            self.lingering_since = time.time()
-
-    def _has_news(self) -> bool:
+    def _has_unread(self) -> bool:
         """True when the client has sent something that has not been read yet."""
         sock: Any = self.socket
         try:

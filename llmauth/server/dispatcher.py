@@ -56,7 +56,9 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._waiting: deque[Any] = deque()
-        self._refused: deque[Any] = deque()
+        self.refused: deque[Any] = deque()
+        """Connections whose first request is to be answered by the thread that reads."""
+
         self._stopping = False
         self._workers = [_Worker(number, self._next) for number in range(threads)]
 
@@ -77,7 +79,7 @@ class Dispatcher:
 
     def add_refusal(self, channel: Any) -> None:
         """Have a connection's first request answered by the thread that reads, which calls."""
-        self._refused.append(channel)
+        self.refused.append(channel)
 
     def answer_refusals(self, seconds: float) -> bool:
         """Answer some of the refused requests, one of each connection in turn.
@@ -89,10 +91,10 @@ class Dispatcher:
         :returns: whether there are more
         """
         until = time.monotonic() + seconds
-        while self._refused:
+        while self.refused:
             if time.monotonic() > until:
                 return True
-            channel = self._refused.popleft()
+            channel = self.refused.popleft()
             try:
                 channel.service()
             except Exception:

@@ -106,7 +106,9 @@ class Listener(TcpWSGIServer):
         self._paused_until = time.monotonic() + PAUSE
 
     def _has_room(self) -> bool:
-        # Streams that the pump carries have left the map.
+        # Streams that the pump carries have left the map, at most one for each thread.
+        if len(self._map) + self.state.settings.threads < self._connections:
+            return True
         taken = len(self._map) + self.state.lifecycle.used
         if taken < self._connections:
             return True

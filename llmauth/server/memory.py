@@ -6,7 +6,7 @@ import ctypes
 import os
 from typing import Any
 
-OPTIONS = {
+_OPTIONS = {
     "MALLOC_ARENA_MAX": (-8, 2),
     "MALLOC_MMAP_THRESHOLD_": (-3, 256 * 1024),
     "MALLOC_TRIM_THRESHOLD_": (-1, 4 * 1024**2),
@@ -22,7 +22,7 @@ three times its size. Under Python's one lock two pools are as fast, and large p
 def return_large_pieces() -> None:
     """Have large pieces returned as soon as they are free; for the rest of the process's life."""
     if glibc := _glibc():
-        for variable, (option, value) in OPTIONS.items():
+        for variable, (option, value) in _OPTIONS.items():
             if variable not in os.environ:
                 glibc.mallopt(option, value)
 

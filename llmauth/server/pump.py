@@ -89,43 +89,43 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            self._carry_on()
+            self._serve()
         except Exception:
             logger.exception("streams keep their threads from now on: unexpected error")
         finally:
             with self._lock:
                 self._closing = True
-            self._adopt(time.monotonic())
+            self._add_arrived(time.monotonic())
             for stream in list(self._streams):
-                self._take(stream, stream.close)
+                self._step(stream, stream.close)
             for closable in (self._selector, self._woken, self._waker):
                 closable.close()
 
-    def _carry_on(self) -> None:
-        next_look = 0.0
+    def _serve(self) -> None:
+        next_check = 0.0
         while not self._closing:
             ready = self._selector.select(TICK if self._streams else None)
             now = time.monotonic()
             for key, events in ready:
                 stream: Stream | None = key.data
                 if stream is None:
-                    self._adopt(now)
+                    self._add_arrived(now)
                 elif not stream.closed:
-                    self._take(stream, stream.turn, key.fileobj, events, now)
-            if now >= next_look:
-                next_look, cut = now + TICK, self._cut()
+                    self._step(stream, stream.on_ready, key.fileobj, events, now)
+            if now >= next_check:
+                next_check, cut = now + TICK, self._cut()
                 for stream in list(self._streams):
-                    self._take(stream, stream.look_after, now, cut)
+                    self._step(stream, stream.check, now, cut)
 
-    def _adopt(self, now: float) -> None:
+    def _add_arrived(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(4096)
         while self._arrived:
             stream = self._arrived.popleft()
             self._streams.add(stream)
-            self._take(stream, stream.begin, self._selector, now)
+            self._step(stream, stream.begin, self._selector, now)
 
-    def _take(self, stream: Stream, step: Callable[..., None], *args: Any) -> None:
+    def _step(self, stream: Stream, step: Callable[..., None], *args: Any) -> None:
         """Take a step; what goes wrong with one stream must not end the others."""
         try:
             step(*args)

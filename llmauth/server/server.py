@@ -13,9 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from flask import Flask
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
@@ -25,6 +24,7 @@ from ..web.extension import EXTENSION, State
 from . import channel, dispatcher, listener
 from .channel import Channel
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
+from .lingering import Lingering
 from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
 from .stream import STALLED
@@ -61,6 +61,16 @@ class PortTakenError(ConfigurationError):
     """Another program listens on the port."""
 
 
+class Application(Protocol):
+    """What is served: a WSGI application, and what it has of llmauth."""
+
+    extensions: dict[str, Any]
+
+    @property
+    def wsgi_app(self) -> Callable[..., Any]:
+        """The outermost layer of the application."""
+
+
 class Server:
     """Serves an application made by :func:`llmauth.create_app` until it is stopped.
 
@@ -68,7 +78,7 @@ class Server:
     :raises ConfigurationError: when the address cannot be listened on
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Application) -> None:
         self.state: State = app.extensions[EXTENSION]
         settings = self.state.settings
         self._stopping = False
@@ -125,7 +135,7 @@ class Server:
         self._in_loop(self._close_listeners)
         left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
         late = [one for one in self._channels() if one.is_receiving]
-        self._in_loop(self._refuse_rest)
+        self._in_loop(self._refuse_incomplete)
         if left := left + len(late):
             logger.warning("cut %d requests that were still running", left)
         self._flush()
@@ -162,28 +172,31 @@ class Server:
         self._stopping = self.state.lifecycle.draining = True
 
     def _loop(self) -> None:
-        next_look, more = 0.0, False
+        next_check = 0.0
         while not self._closed:
             try:
-                timeout = 0.0 if more else _LOOP_SECONDS
+                timeout = 0.0 if self.dispatcher.refused else _LOOP_SECONDS
                 wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
-                # While the server is being stopped, the refused are not the attackers.
-                is_draining = self.state.lifecycle.draining
-                seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
-                more = self.dispatcher.answer_refusals(seconds)
-                if (now := time.monotonic()) >= next_look:
-                    next_look = now + 1.0
-                    self._look_after(time.time())
+                if self.dispatcher.refused:
+                    # While the server is being stopped, the refused are not the attackers.
+                    is_draining = self.state.lifecycle.draining
+                    seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
+                    self.dispatcher.answer_refusals(seconds)
+                if (now := time.monotonic()) >= next_check:
+                    next_check = now + 1.0
+                    self._close_stalled(time.time())
             except Exception:
                 # Without this thread nobody is served, and whoever is to notice would have to ask.
                 logger.exception("unexpected error while connections were read")
                 time.sleep(0.05)
 
-    def _look_after(self, now: float) -> None:
+    def _close_stalled(self, now: float) -> None:
         for one in self._channels():
-            one.look_after(now, STALLED)
+            one.close_if_stalled(now, STALLED)
             if now > self._idle_until:
-                one.end_if_idle()
+                one.close_if_idle()
+        for ending in self._lingering():
+            ending.close_if_over()
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         """Have the thread that owns the table of sockets do something, and wait for it."""
@@ -210,23 +223,26 @@ class Server:
     def _is_busy(self) -> bool:
         return any(one.is_busy for one in self._channels())
 
-    def _refuse_rest(self) -> None:
+    def _refuse_incomplete(self) -> None:
         for one in self._channels():
-            one.refuse_rest()
+            one.refuse_incomplete()
 
     def _flush(self) -> None:
         """Wait until what has been answered is sent, and close the connections."""
         until = time.monotonic() + _FLUSH_SECONDS
-        while self._channels() and time.monotonic() < until:
-            self._in_loop(self._end_idle)
+        while (self._channels() or self._lingering()) and time.monotonic() < until:
+            self._in_loop(self._close_idle)
             time.sleep(0.01)
 
-    def _end_idle(self) -> None:
+    def _close_idle(self) -> None:
         for one in self._channels():
-            one.end_if_idle()
+            one.close_if_idle()
 
     def _channels(self) -> list[Channel]:
         return [one for one in list(self._map.values()) if isinstance(one, Channel)]
+
+    def _lingering(self) -> list[Lingering]:
+        return [one for one in list(self._map.values()) if isinstance(one, Lingering)]
 
 
 def _signals() -> list[signal.Signals]:
@@ -237,7 +253,7 @@ def _signals() -> list[signal.Signals]:
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Return a listening socket for every address that the host name stands for."""
     try:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except socket.gaierror as exc:
@@ -246,7 +262,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         ) from exc
     sockets: list[socket.socket] = []
     try:
-        for family, *_, address in dict.fromkeys(found):
+        for family, *_, address in dict.fromkeys(addresses):
             # localhost is two addresses; a port that the system picked is for both.
             where = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
             sockets.append(_bound(family, where))

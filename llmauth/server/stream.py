@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..http import chunks
 from ..proxy.watch import NOT_YET, RECEIVE_SIZE
 
 STALLED = 300.0
 """Seconds for which a client may take nothing of what waits for it, before its stream is cut."""
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_LAST_CHUNK = b"0\r\n\r\n"
 # Two ints, on Windows two shorts: closing resets the connection.
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -96,25 +96,25 @@ class Stream:
         if self._source.received:
             self._pass_on(self._source.feed(self._source.received))
 
-    def turn(self, ready: object, events: int, now: float) -> None:
+    def on_ready(self, ready: object, events: int, now: float) -> None:
         """Do what can be done now that a socket is ready."""
         if ready is self._upstream:
             self._receive(now)
             return
         if events & _READ:
-            self._hear_client()
+            self._read_client()
         if events & _WRITE and self._unsent and not self.closed:
             self._active = now
             self._send()
 
-    def look_after(self, now: float, cut: bool) -> None:
+    def check(self, now: float, cut: bool) -> None:
         """End the stream if it is to be cut, or if one side has been silent for too long."""
         idle = now - self._active
         if cut:
             self.close()
         elif self._unsent:
             if idle > STALLED:
-                self._leave()
+                self._give_up()
         elif idle > self._source.read_timeout:
             self._pass_on(self._source.break_off(TimeoutError("the upstream took too long")))
 
@@ -158,8 +158,8 @@ class Stream:
         """Return the content as it goes out (RFC 9112 §7.1), with the end if it is the last."""
         if not self._chunked:
             return content
-        data = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
-        return data + _LAST_CHUNK if self._source.complete else data
+        data = chunks.encode(content)
+        return data + chunks.END if self._source.complete else data
 
     def _send(self) -> None:
         if self._unsent:
@@ -168,7 +168,7 @@ class Stream:
             except BlockingIOError:
                 pass
             except OSError:
-                self._leave()
+                self._give_up()
                 return
         if self._unsent:
             self._pause()
@@ -186,17 +186,17 @@ class Stream:
             self._selector.modify(self._client, _READ | _WRITE, self)
             self._selector.unregister(self._upstream)
 
-    def _hear_client(self) -> None:
-        """Notice that the client left; what else it says comes too late on this connection."""
+    def _read_client(self) -> None:
+        """Notice that the client left; what else it sends comes too late on this connection."""
         try:
-            said = self._client.recv(RECEIVE_SIZE)
+            received = self._client.recv(RECEIVE_SIZE)
         except BlockingIOError:
             return
         except OSError:
-            said = b""
-        if not said:
-            self._leave()
+            received = b""
+        if not received:
+            self._give_up()
 
-    def _leave(self) -> None:
+    def _give_up(self) -> None:
         self._source.client_left()
         self.close()

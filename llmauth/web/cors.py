@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..exceptions import OriginRefused
+from ..http.grammar import TOKEN_CHARS
 
 ANY_ORIGIN = "*"
 PREFLIGHT_SECONDS = 600
 """How long a browser may remember a preflight's answer: a change of the settings is soon seen."""
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,4096}")
+_NAMES = re.compile(rf"[{TOKEN_CHARS}, ]{{1,4096}}")
 
 Headers = list[tuple[str, str]]
 

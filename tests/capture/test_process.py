@@ -416,6 +416,15 @@ def gone(pid: int) -> bool:
 
 
 @linux
+def test_its_memory_goes_back_to_the_system_as_soon_as_it_is_free(recording: Recording) -> None:
+    recording.ask()
+    wait_for(recording.asked, "it writes")
+    environ = Path(f"/proc/{recording.pid}/environ").read_bytes().split(b"\0")
+    assert b"MALLOC_TRIM_THRESHOLD_=4194304" in environ
+    assert b"MALLOC_MMAP_THRESHOLD_=262144" in environ
+
+
+@linux
 def test_when_the_proxy_is_killed_its_process_writes_what_it_has_and_ends(tmp_path: Path) -> None:
     file = tmp_path / "capture.jsonl"
     with proxy(file, "is killed") as process:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmauth.http import chunks as http_chunks
+from llmauth.http.grammar import BadMessageError
 from llmauth.http.response import (
     BadResponseError,
     Body,
-    ChunkedDecoder,
     NoResponseError,
     is_refusal,
     read_head,
@@ -47,7 +48,7 @@ def test_chunks_come_out_as_they_went_in(chunks, sizes, extension):
 
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1), SIZES, st.data())
 def test_chunks_that_end_early_never_look_complete(chunks, sizes, data):
-    framed = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
+    framed = b"".join(map(http_chunks.encode, chunks)) + http_chunks.END
     cut = data.draw(st.integers(0, len(framed) - 1))
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     with pytest.raises(BadResponseError):
@@ -67,7 +68,7 @@ BAD_CHUNKS = {
 @pytest.mark.parametrize("bad", BAD_CHUNKS)
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1))
 def test_chunks_before_what_is_none_come_out_without_another_read(bad, chunks):
-    data = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + BAD_CHUNKS[bad]
+    data = b"".join(map(http_chunks.encode, chunks)) + BAD_CHUNKS[bad]
     head = read_head(receiver(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", []))
     pieces = iter([data])
     content = []
@@ -106,10 +107,10 @@ def test_any_bytes_are_a_response_or_a_clear_error(data, sizes):
 
 @given(st.binary())
 def test_any_bytes_are_chunks_or_a_clear_error(data):
-    decoder = ChunkedDecoder()
+    decoder = http_chunks.Decoder(strict=False)
     try:
         content = decoder.feed(data)
-    except BadResponseError:
+    except BadMessageError:
         return
     assert len(content) <= len(data)
 

@@ -12,13 +12,8 @@ import pytest
 import requests
 from attack import WRONG, request, statuses
 from programs import Redis, wait_for
-<<<<<<< HEAD:tests/server/test_admission.py
-from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy
-from streams import read_until
-=======
 from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy, whole
-from test_streams import read_until
->>>>>>> p-break1:tests/test_admission.py
+from streams import read_until
 from waitress import wasyncore
 from werkzeug.test import Client
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, TIMEOUT, Upstream, read_all, running_proxy
 from waitress.adjustments import Adjustments
-from waitress.buffers import OverflowableBuffer
 
-from llmauth.http.response import BadResponseError, ChunkedDecoder
-from llmauth.server.parser import MAX_LINE, Chunks, Parser
+from llmauth.http import chunks as http_chunks
+from llmauth.http.grammar import MAX_LINE, BadMessageError
+from llmauth.server.parser import Parser
 
 SMUGGLED = f"GET /v1/smuggled HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
 CHUNKED = "Transfer-Encoding: chunked"
@@ -305,16 +305,17 @@ def test_the_pieces_in_which_a_request_comes_do_not_matter(data, sizes):
 
 
 def decoded(data: bytes) -> tuple[bytes, bytes] | None:
-    chunks = Chunks(OverflowableBuffer(2**20))
-    taken = chunks.received(data)
-    if chunks.error or not chunks.completed:
+    decoder = http_chunks.Decoder(strict=True)
+    try:
+        content = decoder.feed(data)
+    except BadMessageError:
         return None
-    return chunks.getfile().read(), data[taken:]
+    return (content, decoder.rest) if decoder.done else None
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50)), st.binary())
 def test_chunks_come_out_as_they_went_in(chunks, rest):
-    framed = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
+    framed = b"".join(map(http_chunks.encode, chunks)) + http_chunks.END
     assert decoded(framed + rest) == (b"".join(chunks), rest)
 
 
@@ -330,18 +331,17 @@ def test_what_is_taken_for_chunks_is_taken_so_by_another_reader_too(data):
     found = decoded(data)
     if found is None:
         return
-    other = ChunkedDecoder()
+    other = http_chunks.Decoder(strict=False)
     try:
         content = other.feed(data)
-    except BadResponseError:
+    except BadMessageError:
         pytest.fail("the two readers disagree")
     assert (content, other.rest) == found
 
 
 def test_a_chunks_line_is_bounded_however_it_arrives():
-    chunks = Chunks(OverflowableBuffer(2**20))
+    decoder = http_chunks.Decoder(strict=True)
     for _ in range(MAX_LINE):
-        chunks.received(b"1")
-    assert chunks.error is None
-    chunks.received(b"1")
-    assert chunks.error is not None
+        assert decoder.feed(b"1") == b""
+    with pytest.raises(BadMessageError):
+        decoder.feed(b"1")
