@@ -68,7 +68,7 @@ class Task(WSGITask):
         return environ
 
     def build_response_header(self) -> bytes:
-        # waitress knows it as the only option, and some clients name others beside it (RFC 9112 §9.6).
+        # waitress knows it as the only option; some clients name others, too (RFC 9112 §9.6).
         asked = self.request.connection_close
         if asked or self.request.closes or self.channel.is_at_last_request:
             self.request.headers["CONNECTION"] = "close"
