@@ -51,7 +51,9 @@ def test_what_is_taken_reads_as_in_waitress(method, target, version, fields):
         return
     assert consumed == (len(data), len(data))
     assert theirs.error is None
-    for field in FIELDS:
+    # waitress knows a connection's wish only where it stands alone.
+    lists = {"connection_close"} if "," in theirs.headers.get("CONNECTION", "") else set()
+    for field in [one for one in FIELDS if one not in lists]:
         assert getattr(ours, field) == getattr(theirs, field), field
     # waitress would wait for a body here though none is to come.
     assert ours.expect_continue == (theirs.expect_continue and theirs.body_rcv is not None)
