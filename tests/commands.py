@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from fronts import ended_early
-from programs import TIMEOUT
+from programs import STARTING, TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-command-line-0123456789"
@@ -56,7 +56,7 @@ def started(*command: str, port: int, **environ: str):
 
 def wait_until_healthy(process: subprocess.Popen, port: int) -> None:
     """Wait until the server answers, or has ended."""
-    until = time.monotonic() + TIMEOUT
+    until = time.monotonic() + STARTING
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(OSError):
             get(port, "/health")
