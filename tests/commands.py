@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from fronts import ended_early
-from programs import STARTING, TIMEOUT
+from fronts import STARTING, ended_early
+from servers import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-command-line-0123456789"

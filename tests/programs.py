@@ -14,11 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fronts import ended_early, free_port, program
+from fronts import STARTING, ended_early, free_port, program
 
 TIMEOUT = 20.0
-STARTING = 60.0
-"""Seconds within which a program listens, also on a machine that does much else."""
 ROOT = Path(__file__).parent.parent
 
 
