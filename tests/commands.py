@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from fronts import ended_early
-from programs import TIMEOUT
+from fronts import STARTING, ended_early
+from servers import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-command-line-0123456789"
@@ -56,7 +56,7 @@ def started(*command: str, port: int, **environ: str):
 
 def wait_until_healthy(process: subprocess.Popen, port: int) -> None:
     """Wait until the server answers, or has ended."""
-    until = time.monotonic() + TIMEOUT
+    until = time.monotonic() + STARTING
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(OSError):
             get(port, "/health")

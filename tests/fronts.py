@@ -24,6 +24,8 @@ from servers import KEY, TIMEOUT, Reply
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HOST = "localhost"
 WRONG_KEY = "wrong-key-0123456789"
+STARTING = 60.0
+"""Seconds within which a program listens, also on a machine that does much else."""
 ATTEMPTS = 3
 """Wrong keys that lock an address out of the llmauth behind a front."""
 
@@ -272,7 +274,7 @@ def _running(
             command, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | environ
         )
     try:
-        until = time.monotonic() + TIMEOUT
+        until = time.monotonic() + STARTING
         while process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fronts import ended_early, free_port, program
+from fronts import STARTING, ended_early, free_port, program
 
 TIMEOUT = 20.0
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,9 @@ class Program:
             env=inherited | (self._environ or {}),
             cwd=ROOT,
         )
-        wait_for(lambda: self.is_up() or self.process.poll() is not None, self._command[0])
+        wait_for(
+            lambda: self.is_up() or self.process.poll() is not None, self._command[0], STARTING
+        )
         if self.process.poll() is not None:
             ended_early(self._command, self.process.returncode, self.output())
 

@@ -409,6 +409,13 @@ def proxy(file: Path, how: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def writer_of(process: subprocess.Popen[str]) -> int:
+    """Return the one process that writes for this one, when it has been started."""
+    wait_for(lambda: len(children(process.pid)) == 1, "a process that writes")
+    (pid,) = children(process.pid)
+    return pid
+
+
 def gone(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return " Z " in Path(f"/proc/{pid}/stat").read_text()
@@ -428,8 +435,8 @@ def test_its_memory_goes_back_to_the_system_as_soon_as_it_is_free(recording: Rec
 def test_when_the_proxy_is_killed_its_process_writes_what_it_has_and_ends(tmp_path: Path) -> None:
     file = tmp_path / "capture.jsonl"
     with proxy(file, "is killed") as process:
-        (pid,) = children(process.pid)
-        wait_for(lambda: file.stat().st_size, "it has begun")
+        pid = writer_of(process)
+        wait_for(lambda: file.exists() and file.stat().st_size, "it has begun")
         for ignored in (signal.SIGINT, signal.SIGTERM, 1):  # a terminal that is closed
             os.kill(pid, ignored)
         process.kill()
@@ -445,7 +452,7 @@ def test_on_a_full_disk_it_ends_with_the_proxy(tmp_path: Path) -> None:
     file = tmp_path / "capture.jsonl"
     file.symlink_to(FULL)
     with proxy(file, "is killed") as process:
-        (pid,) = children(process.pid)
+        pid = writer_of(process)
         process.kill()
         wait_for(lambda: gone(pid), "it ends")
 

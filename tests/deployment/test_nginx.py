@@ -8,6 +8,7 @@ import ssl
 
 import pytest
 from fronts import Front, free_port, nginx
+from programs import wait_for
 from servers import TIMEOUT, Upstream, request_bytes, running_proxy, whole
 from streams import HEAD, Held, chunk, read_until
 
@@ -75,7 +76,8 @@ def test_a_body_over_the_limit_is_refused_in_the_words_of_the_sdks(front):
 
 def test_its_log_has_the_path_and_the_status_without_the_query(front: Front):
     front.request("POST", "/v1beta/models/x:generateContent?alt=sse", body=b"{}")
-    assert '"POST /v1beta/models/x:generateContent" 200 ' in front.log("llmauth.log")
+    line = '"POST /v1beta/models/x:generateContent" 200 '
+    wait_for(lambda: line in front.log("llmauth.log"), "its line")
     assert "alt=sse" not in front.log("llmauth.log")
 
 

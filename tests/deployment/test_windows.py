@@ -27,16 +27,12 @@ AS_ON_WINDOWS = {
     "PYTHONWARNDEFAULTENCODING": "1",  # files are opened as UTF-8, whatever the code page
     "PYTHONWARNINGS": "error::EncodingWarning",
 }
-SUITE = [
-    "proxy/test_streams.py",
-    "server/test_pump.py",
-    "auth/test_guard.py",
-    "proxy/test_forwarding.py",
-    "capture/test_recording.py",
-    "capture/test_process.py",
-    "auth/test_key_files.py",
-    "config/test_loading.py",
-]
+SUITES = {
+    "requests": ["auth/test_guard.py", "proxy/test_forwarding.py", "config/test_loading.py"],
+    "streams": ["proxy/test_streams.py", "server/test_pump.py", "auth/test_key_files.py"],
+    "capture": ["capture/test_recording.py"],
+    "its process": ["capture/test_process.py"],
+}
 STREAMS = 280
 """More than the pump takes where there is only ``select``."""
 
@@ -148,13 +144,14 @@ def test_every_command_prints_whatever_the_code_page(tmp_path, arguments, code_p
     assert b"Traceback" not in output, output.decode("latin-1")
 
 
-def test_the_tests_of_streams_and_requests_pass():
+@pytest.mark.parametrize("modules", SUITES.values(), ids=SUITES)
+def test_the_tests_of_streams_and_requests_pass(modules):
     """In a process of their own, which has had everything taken away."""
-    plugins = ["-p", "no:anyio", "-p", "no:cacheprovider"]
+    plugins = ["-p", "no:anyio", "-p", "no:langsmith_plugin", "-p", "no:cacheprovider"]
     command = [sys.executable, ON_WINDOWS, "-m", "pytest", "-v", *plugins]
     done = subprocess.run(
         [*command, "--deselect=tests/capture/test_recording.py::test_only_the_owner_may_read_it"]
-        + [str(TESTS / name) for name in SUITE],
+        + [str(TESTS / module) for module in modules],
         cwd=TESTS.parent,
         env=os.environ | {"PYTHONIOENCODING": "cp1252"},
         capture_output=True,

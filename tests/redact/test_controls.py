@@ -29,10 +29,10 @@ SEEN = {
     "ARABIC DISPUTED END OF AYAH", "KAITHI NUMBER SIGN", "KAITHI NUMBER SIGN ABOVE",
 }  # fmt: skip
 # Unicode's Default_Ignorable_Code_Point, as far as it is not of Cf.
-IGNORABLE = [
+IGNORABLE = {
     0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2065, 0x3164,
     *range(0xFE00, 0xFE10), 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000),
-]  # fmt: skip
+}  # fmt: skip
 HOSTILE = {
     "C0": "\x00\x07\x08\r\x0e\x1b[2J\x1b]0;owned\x07\x1b]8;;http://evil\x1b\\",
     "DEL and C1": "\x7f\x9b2J\x9d0;owned\x9c\x85",

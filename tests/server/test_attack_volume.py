@@ -23,10 +23,11 @@ from llmauth.auth.stores import MAX_ADDRESSES
 NETWORK = int(IPv6Address("2001:db8::"))
 LIMIT = 64 * 2**20
 
+# Of more addresses than MAX_ADDRESSES: what is remembered has reached its bound.
 FLOODS = {
-    "a million of IPv4, once each": "1_000_000, 1, lambda n: IPv4Address(0x0B000000 + n)",
-    "IPv4, until blocked": "150_000, 5, lambda n: IPv4Address(0x0B000000 + n)",
-    "IPv4, until blocked, one key": "150_000, 5, lambda n: IPv4Address(0x0B000000 + n), 'x'",
+    "IPv4, once each": "200_000, 1, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked": "80_000, 5, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked, one key": "80_000, 5, lambda n: IPv4Address(0x0B000000 + n), 'x'",
     "one /48, five times round": (
         "327_680, 1, lambda n: IPv6Address(0x20010DB8 << 96 | (n & 0xFFFF) << 64 | n)"
     ),

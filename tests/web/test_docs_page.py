@@ -434,7 +434,7 @@ def test_a_named_page_reads_answers_and_refusals(browser, page):
         assert answer["status"] == 200
         assert answer["id"].startswith("req_")
         assert answer["body"].endswith("data: [DONE]\n\n")
-        refused = [browser.run_async(ASK, url, WRONG) for _ in range(6)]
+        refused = [browser.run_async(ASK, url, f"{WRONG}{n}") for n in range(6)]
         assert [one["status"] for one in refused] == [401] * 5 + [429]
         assert int(refused[-1]["after"]) >= 1
         assert json.loads(refused[-1]["body"])["request_id"] == refused[-1]["id"]
