@@ -33,10 +33,10 @@ class Reference(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Reference | None:
         """Return what a text refers to, None when clients might not agree about it."""
-        found = _REFERENCE.fullmatch(text)
-        if not found:
+        match = _REFERENCE.fullmatch(text)
+        if not match:
             return None
-        scheme, host, port, path, rest = found.group("scheme", "host", "port", "path", "rest")
+        scheme, host, port, path, rest = match.group("scheme", "host", "port", "path", "rest")
         return cls(
             scheme and scheme.lower(),
             host and host.lower().strip("[]"),

@@ -109,13 +109,13 @@ class Listener(TcpWSGIServer):
         # Streams that the pump carries have left the map, at most one for each thread.
         if len(self._map) + self.state.settings.threads < self._connections:
             return True
-        taken = len(self._map) + self.state.lifecycle.used
-        if taken < self._connections:
+        connections = len(self._map) + self.state.lifecycle.used
+        if connections < self._connections:
             return True
         logger.warning(
             "%d connections are open, and no more are accepted until some end: raise the limit "
             "of open files if this machine can take more",
-            taken,
+            connections,
         )
         return False
 

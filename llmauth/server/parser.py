@@ -119,13 +119,13 @@ class Parser(HTTPRequestParser):
         try:
             if not self.headers_finished:
                 return self._receive_head(data)
-            taken = int(super().received(data))
+            consumed = int(super().received(data))
             if self.error:  # waitress's only one of a body
                 raise _too_large()
         except BadMessageError as exc:
             self.fail(Refusal(str(exc), exc.status))
             return len(data)
-        return taken
+        return consumed
 
     def fail(self, refusal: Refusal) -> None:
         """Have this answered in place of the request, whatever of it has arrived."""

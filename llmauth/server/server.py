@@ -21,7 +21,6 @@ from waitress.adjustments import Adjustments
 from ..exceptions import ConfigurationError
 from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from ..web.extension import EXTENSION, State
-from . import channel, dispatcher, listener
 from .channel import Channel
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .lingering import Lingering
@@ -48,7 +47,10 @@ client may just be sending is answered rather than reset."""
 _POLL_SECONDS = 0.2
 _POLLS_BETWEEN_TRIMS = 150  # half a minute
 _LOGGERS = (
-    logger, channel.logger, dispatcher.logger, listener.logger, wasyncore.dispatcher.logger,
+    *(logging.getLogger(f"{__package__}.{module}") for module in (
+        "server", "channel", "dispatcher", "listener",
+    )),
+    wasyncore.dispatcher.logger,
 )  # fmt: skip
 """Of the warnings that clients can cause as often as they like, one a second is enough."""
 
@@ -114,8 +116,8 @@ class Server:
             for sock in self.sockets
         ]
         self._seldom = Seldom()
-        for one in _LOGGERS:
-            one.addFilter(self._seldom)
+        for emitter in _LOGGERS:
+            emitter.addFilter(self._seldom)
         self._wake: Callable[..., None] = self._listeners[0].trigger.pull_trigger
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
@@ -134,7 +136,7 @@ class Server:
         self._idle_until = time.time() + IDLE_GRACE
         self._in_loop(self._close_listeners)
         left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
-        late = [one for one in self._channels() if one.is_receiving]
+        late = [channel for channel in self._channels() if channel.is_receiving]
         self._in_loop(self._refuse_incomplete)
         if left := left + len(late):
             logger.warning("cut %d requests that were still running", left)
@@ -144,8 +146,8 @@ class Server:
         self._thread.join(_FLUSH_SECONDS)
         if self.dispatcher.shutdown(timeout=_FLUSH_SECONDS):
             wasyncore.close_all(self._map, ignore_all=True)
-        for one in _LOGGERS:
-            one.removeFilter(self._seldom)
+        for emitter in _LOGGERS:
+            emitter.removeFilter(self._seldom)
         self.state.close()
         return left
 
@@ -191,12 +193,12 @@ class Server:
                 time.sleep(0.05)
 
     def _close_stalled(self, now: float) -> None:
-        for one in self._channels():
-            one.close_if_stalled(now, STALLED)
+        for channel in self._channels():
+            channel.close_if_stalled(now, STALLED)
             if now > self._idle_until:
-                one.close_if_idle()
-        for ending in self._lingering():
-            ending.close_if_over()
+                channel.close_if_idle()
+        for connection in self._lingering():
+            connection.close_if_over()
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         """Have the thread that owns the table of sockets do something, and wait for it."""
@@ -213,19 +215,19 @@ class Server:
 
     def _close_listeners(self) -> None:
         """Close the listening sockets; who is connected already, as clients see it, is heard."""
-        for one in self._listeners:
-            one.accept_waiting()
-            one.del_channel(self._map)
-            one.accepting = False
-            one.socket.close()
+        for listener in self._listeners:
+            listener.accept_waiting()
+            listener.del_channel(self._map)
+            listener.accepting = False
+            listener.socket.close()
         self.state.lifecycle.draining = True
 
     def _is_busy(self) -> bool:
-        return any(one.is_busy for one in self._channels())
+        return any(channel.is_busy for channel in self._channels())
 
     def _refuse_incomplete(self) -> None:
-        for one in self._channels():
-            one.refuse_incomplete()
+        for channel in self._channels():
+            channel.refuse_incomplete()
 
     def _flush(self) -> None:
         """Wait until what has been answered is sent, and close the connections."""
@@ -235,8 +237,8 @@ class Server:
             time.sleep(0.01)
 
     def _close_idle(self) -> None:
-        for one in self._channels():
-            one.close_if_idle()
+        for channel in self._channels():
+            channel.close_if_idle()
 
     def _channels(self) -> list[Channel]:
         return [one for one in list(self._map.values()) if isinstance(one, Channel)]

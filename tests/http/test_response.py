@@ -115,6 +115,46 @@ def test_any_bytes_are_chunks_or_a_clear_error(data):
     assert len(content) <= len(data)
 
 
+def test_content_goes_out_as_one_chunk():
+    assert http_chunks.encode(b"0123456789abcdef") == b"10\r\n0123456789abcdef\r\n"
+    assert http_chunks.encode(b"") == b""  # a chunk of no bytes would be the end
+
+
+CHUNKS = {
+    "plain": (b"1\r\na\r\n0\r\n\r\n", True, True),
+    "an extension": (b"1;x=y\r\na\r\n0\r\n\r\n", True, True),
+    "a trailer": (b"1\r\na\r\n0\r\nX: y\r\n\r\n", True, True),
+    "lines that end in LF": (b"1\na\r\n0\n\n", False, True),
+    "trailers that end in LF": (b"1\r\na\r\n0\r\nX: y\n\r\n", False, True),
+    "spaces around a size": (b" 1 \r\na\r\n0 \r\n\r\n", False, True),
+    "a control in an extension": (b"1;\0\r\na\r\n0\r\n\r\n", False, True),
+    "CR before CR LF": (b"1\r\r\na\r\n0\r\n\r\n", False, True),
+    "a trailer that is none": (b"1\r\na\r\n0\r\nnone\r\n\r\n", False, True),
+    "a chunk that ends in LF": (b"1\r\na\n0\r\n\r\n", False, False),
+    "a longer chunk": (b"1\r\nab\r\n0\r\n\r\n", False, False),
+    "no size": (b"\r\na\r\n0\r\n\r\n", False, False),
+    "a size with 0x": (b"0x1\r\na\r\n0\r\n\r\n", False, False),
+    "a size of 16 digits": (b"0000000000000001\r\na\r\n0\r\n\r\n", False, False),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize("case", CHUNKS)
+def test_chunks_of_requests_are_read_strictly_and_those_of_responses_as_they_are_sent(case, size):
+    data, *taken = CHUNKS[case]
+    for strict, is_taken in zip((True, False), taken, strict=True):
+        decoder, content = http_chunks.Decoder(strict=strict), b""
+        try:
+            for at in range(0, len(data), size):
+                content += decoder.feed(data[at : at + size])
+        except BadMessageError:
+            assert not is_taken
+            continue
+        assert is_taken
+        assert decoder.done
+        assert (content, decoder.rest) == (b"a", b"")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
