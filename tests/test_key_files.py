@@ -28,7 +28,7 @@ def settle(path) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr("llmauth.auth.key_files.LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr("llmauth.auth.key_files.CHECK_INTERVAL", 0.05)
 
 
 @pytest.fixture

@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 from growth import ALLOWED, TIMES, growth
 
-from llmauth.auth.credentials import Malformed, find_key, query_keys, tokens_in
-from llmauth.auth.guard import MAX_CREDENTIALS, credentials_in, header_getter
+from llmauth.auth.credentials import (
+    MAX_CREDENTIALS,
+    BadCredentials,
+    credentials_in,
+    find_key,
+    query_keys,
+    tokens_in,
+)
+from llmauth.auth.request import header_getter
 from llmauth.capture.speech import stream_without_secrets
 from llmauth.redact.forms import forms
 from llmauth.redact.memory import MAX_OBSERVED, OBSERVED
@@ -240,7 +247,7 @@ def test_whatever_reads_a_value_does_so_in_proportion(read: Callable[[str], obje
 
 
 def keys_found(text: str) -> None:
-    with contextlib.suppress(Malformed):
+    with contextlib.suppress(BadCredentials):
         find_key(header_getter({}), "/gemini/v1beta/models", f"key=a&{text}&key=a")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..auth.credentials import MAX_TOKEN_BYTES
 from ..exceptions import ConfigurationError
 from ..redact.messages import hidden
 from ..redact.uris import uri_secrets
@@ -18,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
 DEFAULT_NAME = "default"
+MAX_KEY_BYTES = 4096
+"""A longer key is refused unseen: it is hostile input (CVE-2026-42208)."""
+
 MINIMUM_LENGTH = 16
 """Characters; a shorter key is accepted with a warning. ``llmauth keygen`` makes 43 of them."""
 
@@ -136,8 +138,8 @@ def checked_key(value: str, where: str) -> str:
         raise ConfigurationError(
             f"{where}: the key holds a space, a control character or one that is not ASCII."
         )
-    if len(key) > MAX_TOKEN_BYTES:
-        raise ConfigurationError(f"{where}: the key is over {MAX_TOKEN_BYTES} characters long.")
+    if len(key) > MAX_KEY_BYTES:
+        raise ConfigurationError(f"{where}: the key is over {MAX_KEY_BYTES} characters long.")
     return key
 
 

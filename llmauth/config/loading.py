@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from ..auth.client_address import parse_address
 from ..exceptions import ConfigurationError
 from ..providers.table import PROVIDERS
 from ..redact.uris import uri_secrets
+from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, BackendTable, backends_in_yaml, variable_of
 from .keys import (
     KEY_VARIABLE,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from ..auth.client_address import Network
 from ..redact.messages import hidden
 from ..redact.uris import masked_uri, uri_secrets
+from .addresses import Network
 from .keys import KeySource
 from .values import (
     list_of,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..auth.client_address import UNIX, Network, parse_network
 from ..redact.uris import is_ambiguous
+from .addresses import UNIX, Network, parse_network
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"

@@ -18,7 +18,7 @@ from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 
-from ..auth.guard import RequestInfo
+from ..auth.request import RequestInfo
 from ..exceptions import RequestRefused, Unavailable
 from ..proxy.slots import server_stopping
 from .dispatcher import Dispatcher
