@@ -167,30 +167,6 @@ def _split(key: str) -> tuple[str, str]:
     return kind, name
 
 
-class Recent:
-    """The moments that were put in most recently, by address; safe to share between threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._moments: OrderedDict[str, float] = OrderedDict()
-
-    def get(self, address: str) -> float:
-        """Return the address's moment, one that is long past for none."""
-        return self._moments.get(address, -math.inf)
-
-    def put(self, address: str, moment: float) -> None:
-        with self._lock:
-            self._moments[address] = moment
-            self._moments.move_to_end(address)
-            if len(self._moments) > self._limit:
-                self._moments.popitem(last=False)
-
-    def drop(self, address: str) -> None:
-        with self._lock:
-            self._moments.pop(address, None)
-
-
 def open_store(uri: str) -> CountingStore:
     """Open the store of a URI, and make sure that it answers.
 
