@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from ..config.addresses import REMEMBERED, UNIX, Address, Network, parse_address
 
 UNKNOWN = "unknown"
 """Stands for a peer without an address: that of a Unix socket."""
 
-UNIX = "unix"
-"""Among the trusted proxies: the peers of a Unix socket. WSGI servers name them ``localhost``
-(waitress), the empty string (gunicorn, granian), a path, or not at all (gevent)."""
-
 _UNIX_HOP = "unix:"
 """What nginx writes into ``X-Forwarded-For`` for a peer of its own Unix socket."""
-
-_CACHED_ADDRESSES = 4096
-_LONGEST = 64
-"""Characters of an address with brackets, zone and port; what is longer is none, and is not to be
-remembered as that."""
 
 _LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 """Of a site, RFC 8215; mostly a /96 of it."""
@@ -34,72 +23,6 @@ _ENDING_IN_IPV4 = (
     ip_network("::ffff:0:0:0/96"),  # translated without state, RFC 7915
     ip_network("::/96"),  # IPv4-compatible, RFC 4291 section 2.5.5.1
 )
-
-
-def parse_network(value: str) -> Network:
-    """Parse ``10.0.0.0/8``, ``2001:db8::/32`` or a single address.
-
-    :raises ValueError: for anything else
-    """
-    network = ip_network(value.strip(), strict=False)
-    mapped = network.network_address
-    if isinstance(network, IPv6Network) and isinstance(mapped, IPv6Address) and mapped.ipv4_mapped:
-        return ip_network(f"{mapped.ipv4_mapped}/{max(0, network.prefixlen - 96)}")
-    return network
-
-
-def parse_address(value: str) -> Address | None:
-    """Parse an address as it stands in ``X-Forwarded-For`` or a socket's peer name.
-
-    Accepts a port and brackets, drops a zone, turns IPv4-mapped IPv6 into IPv4. Returns None for
-    anything else.
-    """
-    return _parsed(value) if len(value) <= _LONGEST else None
-
-
-@functools.lru_cache(_CACHED_ADDRESSES)
-def _parsed(value: str) -> Address | None:
-    text = value.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def received_header(environ: Mapping[str, Any], name: str) -> str | None:
-    """Return a forwarding header as the client's request had it.
-
-    ``waitress-serve`` takes those of a proxy that it was not told to trust out of the environ,
-    unless it is started with ``--no-clear-untrusted-proxy-headers``; whom to trust is decided here.
-
-    :param name: in upper case, with underscores
-    """
-    value: str | None = environ.get("HTTP_" + name)
-    if value is None and (requests := _waitress_requests(environ)):
-        value = requests[0].headers.get(name)
-    return value
-
-
-def received_names(environ: Mapping[str, Any]) -> set[str]:
-    """Return the names of a request's headers, in upper case with underscores."""
-    names = {key[5:] for key in environ if key.startswith("HTTP_")}
-    return names.union(*(request.headers for request in _waitress_requests(environ)[:1]))
-
-
-def _waitress_requests(environ: Mapping[str, Any]) -> list[Any]:
-    """Return the requests of a waitress connection; the first is the one that is answered.
-
-    None where waitress leaves all headers in the environ: our own server decides on a request
-    while an earlier one, of maybe another client, is being answered.
-    """
-    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
-    takes_out = getattr(getattr(channel, "adj", None), "clear_untrusted_proxy_headers", False)
-    return getattr(channel, "requests", None) or [] if takes_out else []
 
 
 class Clients:
@@ -127,7 +50,7 @@ class Clients:
         self._trusts_unix = UNIX in trusted
         self._exempt = tuple(trusted_ips)
         self._prefix = ipv6_prefix
-        self.counted_as = functools.lru_cache(_CACHED_ADDRESSES)(self._counted_as)
+        self.counted_as = functools.lru_cache(REMEMBERED)(self._counted_as)
 
     def address(self, peer: str | None, forwarded_for: str | None) -> str:
         """Return the client's address.

@@ -9,23 +9,32 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from ..config.keys import MAX_KEY_BYTES
 from ..exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
+from ..redact.memory import MAX_OBSERVED
+from ..redact.redactor import is_credential
 
 _OWS = " \t"
 """What HTTP calls white space (RFC 9110 §5.6.3); ``str.strip`` takes more than that."""
 
-MAX_TOKEN_BYTES = 4096
-"""A longer token is refused unseen: a key is hostile input (CVE-2026-42208)."""
-
 MAX_QUERY_KEYS = 16
 """Different keys that are read in a query: whoever sends two has sent too many."""
 
+MAX_CREDENTIALS = 16
+"""Credentials of one request that are remembered, so that they are masked wherever they stand."""
+
+_SESSION = 12
+"""Characters from which on a cookie is taken for a session rather than a preference."""
+
+_COOKIE = re.compile(rf"(?:^|;)([^;]{{{_SESSION},}})")
 _WORD = re.compile(r"[^\s,]+")
 _QUERY_KEY = re.compile(r"(?:^|&)key=([^&]*)")
 
@@ -53,8 +62,8 @@ class Presented:
     own_credentials: bool = False
 
 
-class Malformed(Exception):
-    """Credentials that cannot be checked.
+class BadCredentials(Exception):
+    """Credentials that are none of ours, or cannot be checked.
 
     :param refusal: the answer for the client
     :param guesses: what it carried that may have been meant as a key; empty: not an attempt
@@ -72,7 +81,7 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
     :param header: returns a header's value by its lower-case name, None when it is absent
     :param path: the raw path
     :param query: the raw query
-    :raises Malformed: for credentials that cannot be checked
+    :raises BadCredentials: for credentials that cannot be checked
     """
     own = header(PROXY_KEY_HEADER)
     if own is not None:
@@ -85,7 +94,7 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
         values.append(_bearer(authorization))
     candidates = {value.strip(_OWS) for value in values} - {""}
     if len(candidates) > 1:
-        raise Malformed(
+        raise BadCredentials(
             InvalidRequest(
                 "The request carries several different keys. Send one proxy key; "
                 f"a provider key of your own needs the proxy key in {PROXY_KEY_HEADER}."
@@ -98,9 +107,9 @@ def find_key(header: Callable[[str], str | None], path: str, query: str) -> Pres
 def tokens_in(value: str) -> Iterator[str]:
     """Yield the secrets in the value of a header that carries credentials: without its scheme.
 
-    Of a longer value than `MAX_TOKEN_BYTES`, those in its beginning.
+    Of a longer value than `MAX_KEY_BYTES`, those in its beginning.
     """
-    value = value[:MAX_TOKEN_BYTES]
+    value = value[:MAX_KEY_BYTES]
     scheme, _, token = value.strip().partition(" ")
     token = token.strip()
     yield token or scheme
@@ -122,6 +131,38 @@ def query_keys(query: str) -> list[str]:
     return [unquote_to_bytes(value).decode("latin-1") for value in values]
 
 
+def credentials_in(
+    environ: Mapping[str, Any], query: str, guesses: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return what in a request is a credential, right or wrong: in headers, cookies, ``key=``.
+
+    At most `MAX_CREDENTIALS` of `MAX_OBSERVED` characters, those first that may be meant as a key.
+
+    :param query: raw
+    :param guesses: credentials that are known already
+    """
+    found: dict[str, None] = {}
+    for credential in itertools.chain(guesses, _credentials_in(environ, query)):
+        if credential:
+            found[credential[:MAX_OBSERVED]] = None
+        if len(found) == MAX_CREDENTIALS:
+            break
+    return tuple(found)
+
+
+def _credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
+    if "key=" in query:
+        yield from query_keys(query)
+    names = [key for key in environ if key.startswith("HTTP_") and is_credential(key[5:])]
+    lists = [tokens_in(environ[key]) for key in names if key != "HTTP_COOKIE"]
+    yield from (next(tokens, "") for tokens in lists)
+    yield from itertools.chain.from_iterable(lists)
+    for cookie in _COOKIE.finditer(environ.get("HTTP_COOKIE", "")):
+        value = cookie[1].partition("=")[2].strip()
+        if len(value) >= _SESSION:
+            yield value
+
+
 def _about_scheme(scheme: str, token: str) -> str:
     wanted = "This server takes the proxy key as 'Authorization: Bearer <key>'"
     if not token:
@@ -135,14 +176,14 @@ def _bearer(value: str) -> str:
     scheme, _, token = value.strip(_OWS).partition(" ")
     token = token.strip(_OWS)
     if scheme.lower() != "bearer":
-        raise Malformed(
+        raise BadCredentials(
             AuthenticationRequired(_about_scheme(scheme, token)),
             token or scheme,
         )
     if not token:
-        raise Malformed(InvalidRequest("'Authorization: Bearer' came without a key."))
+        raise BadCredentials(InvalidRequest("'Authorization: Bearer' came without a key."))
     if any(c in token for c in " \t"):
-        raise Malformed(
+        raise BadCredentials(
             InvalidRequest("'Authorization' holds more than one token; send one."), token
         )
     return token
@@ -151,9 +192,9 @@ def _bearer(value: str) -> str:
 def _checked(value: str) -> bytes:
     token = value.strip(_OWS).encode("latin-1", "replace")
     if not token:
-        raise Malformed(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
-    if len(token) > MAX_TOKEN_BYTES:
-        raise Malformed(InvalidRequest(f"The key is over {MAX_TOKEN_BYTES} bytes long."), value)
+        raise BadCredentials(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
+    if len(token) > MAX_KEY_BYTES:
+        raise BadCredentials(InvalidRequest(f"The key is over {MAX_KEY_BYTES} bytes long."), value)
     return token
 
 

@@ -1,7 +1,7 @@
 """Files of keys, read again when they change: keys come and go without a restart.
 
-Looked at while requests are answered, by one of their threads and at most once a second: there is
-no thread of its own that a fork would lose, and the other requests do not wait.
+One of the threads that answer requests checks them, at most once a second: there is no thread of
+its own that a fork would lose, and the other requests do not wait.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ..config.keys import KeySource, read_keys, read_provider_key, warn_of_weak
 from ..config.settings import Settings
 from ..exceptions import ConfigurationError
-from ..providers.backend import Backend
-from ..proxy.descriptors import is_exhausted
 from ..redact.redactor import Redactor
 from .credentials import KeyRing
 from .guard import Guard
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the files."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of the files."""
 
 SETTLED = 1.0
 """Seconds since a file was last written to, before which it may not be complete."""
@@ -41,24 +39,24 @@ Keys = tuple[tuple[str, str], ...]
 
 
 class KeyFiles:
-    """Looks after all files of keys of an application.
+    """All files of keys of an application.
 
     :param settings: as they were loaded
     :param guard: gets the new proxy keys
-    :param backends: get their new provider keys
     :param redactor: gets every new key before anything else does, and keeps those withdrawn
+    :param use_provider_key: is told a backend's name and its new key
     """
 
     def __init__(
         self,
         settings: Settings,
         guard: Guard,
-        backends: Mapping[str, Backend],
         redactor: Redactor,
+        use_provider_key: Callable[[str, str], None],
     ) -> None:
         self._guard = guard
-        self._backends = backends
         self._redactor = redactor
+        self._use_provider_key = use_provider_key
         self._groups = []
         sources = settings.key_sources
         paths = [Path(source.value) for source in sources if source.in_file]
@@ -78,17 +76,17 @@ class KeyFiles:
 
     @property
     def due(self) -> bool:
-        """True when :meth:`look` would look at the files."""
+        """True when :meth:`reload_if_changed` would ask the disk."""
         return time.monotonic() >= self._next
 
-    def look(self) -> None:
+    def reload_if_changed(self) -> None:
         """Read what has changed; for every request, nearly always without effect."""
-        if time.monotonic() < self._next or not self._lock.acquire(blocking=False):
+        if not self.due or not self._lock.acquire(blocking=False):
             return
         try:
-            self._next = time.monotonic() + LOOK_INTERVAL
+            self._next = time.monotonic() + CHECK_INTERVAL
             for group in self._groups:
-                group.look()
+                group.reload_if_changed()
         finally:
             self._lock.release()
 
@@ -100,7 +98,7 @@ class KeyFiles:
     def _use_provider_keys(self, keys: Keys) -> None:
         self._redactor.add(*(key for _, key in keys))
         for name, key in keys:
-            self._backends[name].key = key
+            self._use_provider_key(name, key)
 
 
 class _Group:
@@ -126,45 +124,51 @@ class _Group:
         self._keys = keys
         self._use = use
         # Not what the files are like now: they may have changed since they were read.
-        self._seen: list[tuple[int, ...] | None] | None = None
+        self._state: list[tuple[int, ...] | None] | None = None
         self._read_by = math.inf
+        self._error = ""
 
-    def look(self) -> None:
-        seen = [_appearance(path) for path in self._paths]
-        if seen == self._seen:
+    def reload_if_changed(self) -> None:
+        state = [_state_of(path) for path in self._paths]
+        if state == self._state:
             self._read_by = math.inf
             return
         self._read_by = min(self._read_by, time.monotonic() + AT_THE_LATEST)
-        fresh = any(found is not None and _is_fresh(found[0]) for found in seen)
+        fresh = any(one is not None and _is_fresh(one[0]) for one in state)
         if fresh and time.monotonic() < self._read_by:
             return
-        self._seen, self._read_by = seen, math.inf
+        self._state, self._read_by = state, math.inf
         try:
             keys = self._read()
         except ConfigurationError as exc:
-            if is_exhausted(exc):
-                self._seen = None  # the files are as they should be: look again
-            files = ", ".join(map(str, self._paths))
-            logger.error("the %s keys stay as they are: %s (in %s)", self._kind, exc, files)
+            self._state = None  # try again: the fault may be this process's, without descriptors
+            self._complain(str(exc))
             return
+        self._error = ""
         if keys != self._keys:
             before, self._keys = self._keys, keys
             self._use(keys)
             logger.info("%s keys were read again: %s", self._kind, _difference(before, keys))
+
+    def _complain(self, error: str) -> None:
+        if error != self._error:
+            self._error = error
+            files = ", ".join(map(str, self._paths))
+            logger.error("the %s keys stay as they are: %s (in %s)", self._kind, error, files)
 
 
 def _read_one(name: str, source: KeySource) -> Keys:
     return ((name, read_provider_key(source)),)
 
 
-def _appearance(path: Path) -> tuple[int, ...] | None:
+def _state_of(path: Path) -> tuple[int, ...] | None:
     """Return what tells one state of a file from another, symbolic links followed."""
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return None
     # The time of change notices what keeps the time of modification: a rename, a new mode.
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev
 
 
 def _is_fresh(modified: int) -> bool:
@@ -174,9 +178,9 @@ def _is_fresh(modified: int) -> bool:
 
 def _difference(before: Keys, after: Keys) -> str:
     old, new = dict(before), dict(after)
-    said = {
+    names = {
         "added": [name for name in new if name not in old],
         "withdrawn": [name for name in old if name not in new],
         "changed": [name for name in new if name in old and new[name] != old[name]],
     }
-    return "; ".join(f"{word} {', '.join(names)}" for word, names in said.items() if names)
+    return "; ".join(f"{what} {', '.join(which)}" for what, which in names.items() if which)

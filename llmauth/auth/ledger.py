@@ -77,7 +77,7 @@ class Ledger:
 
     def note_right_key(self, address: str) -> None:
         """Have the address known as good for a window from now on."""
-        self.store.acquire_entry(f"llmauth/good/{address}", _MANY, self._policy.ttl_seconds)
+        self._add("good", address, self._policy.ttl_seconds)
 
     def failed(self, address: str, guess: str, known_good: bool) -> tuple[bool, int | None]:
         """Count a wrong key.
@@ -93,10 +93,7 @@ class Ledger:
         forgivable = self._count("forgivable", address) if strikes else 0
         if known_good:
             strikes = max(strikes - forgivable, 0)
-            # Between blocks, what was guessed long ago is a repeat as well. Otherwise a client
-            # with an old key would add a strike in every window, and the strikes would never end.
-            life = 2 * (policy.max_block_seconds + window)
-            old = strikes and self.store.incr(f"llmauth/old-guess/{address}/{guess}", life) > 1
+            old = strikes > 0 and self._is_old(address, guess)
             if repeat or old:
                 return not self.store.get(f"llmauth/block/{address}"), None
         in_time, full = (True, True) if strikes else self._enter(address, known_good, repeat)
@@ -108,10 +105,10 @@ class Ledger:
             return in_time and not strikes, None
         # Windows are kept for the last given time from their latest entry on: that is to the end
         # of this block and a window more, for this and all earlier strikes.
-        self.store.acquire_entry(f"llmauth/strike/{address}", _MANY, seconds + window)
+        self._add("strike", address, seconds + window)
         others = strikes == forgivable if strikes else self._count("repeat", address, window) > 0
         if not known_good and (repeat or others):
-            self.store.acquire_entry(f"llmauth/forgivable/{address}", _MANY, seconds + window)
+            self._add("forgivable", address, seconds + window)
         return in_time, seconds
 
     def _is_repeat(self, address: str, guess: str, known_good: bool) -> bool:
@@ -121,6 +118,15 @@ class Ledger:
         if not known_good:
             return self.store.incr(stranger, self._policy.ttl_seconds) > 1
         return self.store.incr(good, self._policy.ttl_seconds) > 1 or self.store.get(stranger) > 0
+
+    def _is_old(self, address: str, guess: str) -> bool:
+        """Say whether the address has sent this wrong key between earlier blocks, and note it.
+
+        That is a repeat as well. Otherwise a client with an old key would add a strike in every
+        window, and the strikes would never end.
+        """
+        life = 2 * (self._policy.max_block_seconds + self._policy.ttl_seconds)
+        return self.store.incr(f"llmauth/old-guess/{address}/{guess}", life) > 1
 
     def _enter(self, address: str, known_good: bool, repeat: bool) -> tuple[bool, bool]:
         """Take a slot of the window: whether one was left, and whether none is left now."""
@@ -132,8 +138,12 @@ class Ledger:
             # store or the process died in between.
             return False, True
         if repeat:
-            self.store.acquire_entry(f"llmauth/repeat/{address}", _MANY, window)
+            self._add("repeat", address, window)
         return True, self._count("failure", address, window, limit) >= limit
+
+    def _add(self, kind: str, address: str, seconds: int) -> None:
+        """Put an entry into a window that only serves to remember, which is kept so long."""
+        self.store.acquire_entry(f"llmauth/{kind}/{address}", _MANY, seconds)
 
     def _count(self, kind: str, address: str, window: int = _ALWAYS, limit: int = _MANY) -> int:
         return self.store.get_moving_window(f"llmauth/{kind}/{address}", limit, window)[1]

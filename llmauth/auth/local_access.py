@@ -12,10 +12,11 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from ..config.addresses import parse_address
 from ..config.settings import Settings
 from ..exceptions import ClientRefused, OriginRefused
-from ..proxy.headers import NOT_HEADERS
-from .client_address import Clients, parse_address, received_header, received_names
+from .client_address import Clients
+from .request import received_header, received_names
 
 _FORWARDING = re.compile(
     r"\w*FORWARDED\w*|VIA|CDN_LOOP|(?:CF|X_ENVOY|X_ARR|TAILSCALE)_\w+"
@@ -123,7 +124,7 @@ def _is_forwarded(environ: Mapping[str, Any]) -> bool:
 
     That one has asked for a key itself, or has looked where its client is.
     """
-    names = {name for name in received_names(environ) if f"HTTP_{name}" not in NOT_HEADERS}
+    names = received_names(environ)
     last_hop = environ.get("HTTP_VIA", "").rpartition(",")[2].split()
     if len(last_hop) == 2 and last_hop[1].startswith("llmauth-"):
         names.discard("VIA")

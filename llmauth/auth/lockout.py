@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .ledger import Ledger, Policy
-from .stores import CONNECTIONS, Recent, in_memory, open_store, store_errors, try_out
+from .stores import CONNECTIONS, in_memory, open_store, store_errors, try_out
 
 logger = logging.getLogger("llmauth.lockout")
 
@@ -30,6 +32,7 @@ _NOTES = 20
 """Notes of right keys, while they come, that an address gets in a window."""
 
 _REMEMBERED = 20_000
+"""Addresses of which an answer of the store is remembered."""
 
 Answer = TypeVar("Answer")
 
@@ -61,11 +64,9 @@ class Lockout:
         # time that a store has to answer, and a store that is only busy would be taken for dead.
         self._connections = threading.Semaphore(CONNECTIONS)
         self._lock = threading.Lock()
-        # Monotonic moments. Blocks until they end; for a moment "not blocked"; and when it was
-        # last noted that an address showed a right key.
-        self._blocks = Recent(_REMEMBERED)
-        self._unblocked = Recent(_REMEMBERED)
-        self._good = Recent(_REMEMBERED)
+        self._blocked_until = _Moments()
+        self._unblocked_until = _Moments()
+        self._noted_right_key = _Moments()
 
     @property
     def healthy(self) -> bool:
@@ -86,22 +87,20 @@ class Lockout:
         if not self.waits:
             return self._local.blocked_for(address)
         now = time.monotonic()
-        if (end := self._blocks.get(address)) > now:
+        if (end := self._blocked_until.get(address)) > now:
             return end - now
-        if self._unblocked.get(address) > now:
+        if self._unblocked_until.get(address) > now:
             return None
         seconds = self._ask(Ledger.blocked_for, address)
         if seconds is None:
-            self._unblocked.put(address, now + NOT_BLOCKED_FOR)
+            self._unblocked_until.put(address, now + NOT_BLOCKED_FOR)
         else:
-            self._blocks.put(address, now + seconds)
+            self._blocked_until.put(address, now + seconds)
         return seconds
 
     def knows_blocked(self, address: str) -> bool:
-        """True for a block that this process has seen begin or asked for; takes no time."""
-        if self.waits:
-            return self._blocks.get(address) > time.monotonic()
-        return self.blocked(address) is not None
+        """True for a block that this process has heard of from a shared store; takes no time."""
+        return self._blocked_until.get(address) > time.monotonic()
 
     def failed(self, address: str, client: str, guesses: Iterable[str]) -> float | None:
         """Count the wrong keys of a request, each of them once.
@@ -112,8 +111,8 @@ class Lockout:
         :returns: None when this failure may be answered as such; else the address is blocked for
             so many seconds
         """
-        self._unblocked.drop(address)
-        good = time.monotonic() - self._good.get(address) < self.policy.ttl_seconds
+        self._unblocked_until.drop(address)
+        good = time.monotonic() - self._noted_right_key.get(address) < self.policy.ttl_seconds
         in_time, seconds = True, None
         for digest in {self._digest(address, guess) for guess in guesses}:
             in_time, seconds = self._ask(Ledger.failed, address, digest, good)
@@ -121,7 +120,7 @@ class Lockout:
                 break
         if seconds is not None:
             if self.waits:
-                self._blocks.put(address, time.monotonic() + seconds)
+                self._blocked_until.put(address, time.monotonic() + seconds)
             counted = "" if client == address else f" (counted as {address})"
             logger.warning(
                 "blocked %s for %d seconds: too many failed attempts%s", client, seconds, counted
@@ -133,10 +132,10 @@ class Lockout:
     def succeeded(self, address: str) -> None:
         """Note that the address sent a right key; for most of them this takes no time."""
         now = time.monotonic()
-        if now - self._good.get(address) < self.policy.ttl_seconds / _NOTES:
+        if now - self._noted_right_key.get(address) < self.policy.ttl_seconds / _NOTES:
             return
         # Before it is so: of many threads one need say it.
-        self._good.put(address, now)
+        self._noted_right_key.put(address, now)
         self._ask(Ledger.note_right_key, address)
 
     def _digest(self, address: str, guess: str) -> str:
@@ -176,3 +175,26 @@ class Lockout:
             self._ledger = self._shared
             logger.warning("the store of failed attempts answers again")
             return
+
+
+class _Moments:
+    """A monotonic moment by address, of those that were put in last; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._moments: OrderedDict[str, float] = OrderedDict()
+
+    def get(self, address: str) -> float:
+        """Return the address's moment, one that is long past for none."""
+        return self._moments.get(address, -math.inf)
+
+    def put(self, address: str, moment: float) -> None:
+        with self._lock:
+            self._moments[address] = moment
+            self._moments.move_to_end(address)
+            if len(self._moments) > _REMEMBERED:
+                self._moments.popitem(last=False)
+
+    def drop(self, address: str) -> None:
+        with self._lock:
+            self._moments.pop(address, None)

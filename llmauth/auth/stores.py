@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
+from array import array
 from bisect import bisect_left
 from collections import OrderedDict, defaultdict
 from importlib import import_module
-from struct import pack, unpack, unpack_from
 from typing import Any, Protocol
 
 import limits.errors
@@ -26,11 +26,13 @@ MAX_FORGIVEN = 10_000
 """Entries of a table that lets addresses off, as for repeats. Who is pushed out of it is treated as
 strictly as a stranger."""
 
-_LONG = 1024
-"""Entries from which on a window grows in place, and its old ones are dropped when they are half of
-it: the next entry costs the same, however many there are."""
+_STRICT = frozenset({"failure", "block", "strike"})
+"""Kinds of which `MAX_ADDRESSES` are remembered, of any other `MAX_FORGIVEN`."""
 
-Packed = bytes | bytearray
+_LONG = 1024
+"""Numbers above which an entry is not copied for each one that is added."""
+
+_Table = OrderedDict[str, "bytes | array[float]"]
 
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.1, 0.15
 """Seconds; together the quarter of a second that a hanging store may cost a request."""
@@ -57,11 +59,12 @@ class BoundedMemory(Storage, MovingWindowSupport):
     """A storage of ``limits`` in memory that is bounded, without timers and threads.
 
     The one that comes with ``limits`` keeps an entry for every key it ever saw. Here the keys of a
-    kind, which is their first part, have a table, in which the key that was heard of least recently
-    makes room: an attacker who is still at it is never it.
+    kind, which is their first part, have a table, in which the key that was heard of least
+    recently makes room: an attacker who is still at it is never it.
 
-    An entry is packed numbers, a quarter of the size of a tuple: the moment of its end, and then a
-    counter's value or the moments in a window. Moments are monotonic: clocks are set.
+    An entry is an array of numbers: the moment of its end, and then a counter's value, or the
+    moments in a window. Moments are monotonic: clocks are set. Short ones are kept as bytes, which
+    take half of the memory.
     """
 
     STORAGE_SCHEME = ["llmauth-memory"]
@@ -69,7 +72,7 @@ class BoundedMemory(Storage, MovingWindowSupport):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: Any) -> None:
         super().__init__(uri, wrap_exceptions)
         self._lock = threading.Lock()
-        self._tables: defaultdict[str, OrderedDict[str, Packed]] = defaultdict(OrderedDict)
+        self._tables: defaultdict[str, _Table] = defaultdict(OrderedDict)
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -79,52 +82,48 @@ class BoundedMemory(Storage, MovingWindowSupport):
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add to a counter, which ends ``expiry`` seconds after it began; return its value."""
         with self._lock:
-            found = self._find(key)
-            end, value = unpack("2d", found) if found else (time.monotonic() + expiry, 0)
-            self._put(key, pack("2d", end, value + amount))
-            return int(value + amount)
+            counter = self._find(key) or array("d", (time.monotonic() + expiry, 0))
+            counter[1] += amount
+            self._put(key, counter)
+            return int(counter[1])
 
     def get(self, key: str) -> int:
         """Return a counter's value, 0 for none."""
         with self._lock:
-            found = self._find(key)
-            return int(unpack("2d", found)[1]) if found else 0
+            counter = self._find(key)
+            return int(counter[1]) if counter else 0
 
     def get_expiry(self, key: str) -> float:
         """Return when a counter ends, as a Unix time."""
         with self._lock:
-            found = self._find(key)
-            return time.time() + (unpack("2d", found)[0] - time.monotonic() if found else 0)
+            counter = self._find(key)
+            return time.time() + (counter[0] - time.monotonic() if counter else 0)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Put entries into a window, unless more than ``limit`` were in it then."""
         with self._lock:
-            now, found = time.monotonic(), self._find(key) or _NONE
-            count = len(found) // 8 - 1
-            begin = max(count - limit + amount, 0)  # of those that stay; the one before must be old
-            if amount > limit or (begin and unpack_from("d", found, 8 * begin)[0] >= now - expiry):
+            now, window = time.monotonic(), self._find(key) or array("d", (0,))
+            first = bisect_left(window, now - expiry, 1)
+            if len(window) - first + amount > limit:
                 return False
-            end, new = pack("d", now + expiry), pack(f"{amount}d", *[now] * amount)
-            if count > _LONG:
-                begin = max(begin, _since(found, now - expiry))
-                if begin <= count // 2 and isinstance(found, bytearray):
-                    found[:8] = end
-                    found += new
-                    return True
-            packed = end + found[8 + 8 * begin :] + new
-            self._put(key, bytearray(packed) if len(packed) // 8 - 1 > _LONG else packed)
+            if len(window) <= _LONG:
+                del window[1 : max(1, len(window) + amount - limit)]
+            elif first > len(window) // 2:
+                del window[1:first]
+            window[0] = now + expiry
+            window.extend([now] * amount)
+            self._put(key, window)
             return True
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return when a window's first entry was made, as a Unix time, and how many there are."""
         with self._lock:
-            now, found = time.monotonic(), self._find(key)
-            if found is None:
+            now, window = time.monotonic(), self._find(key)
+            if not window:
                 return time.time(), 0
-            count = len(found) // 8 - 1
-            begin = max(_since(found, now - expiry), count - limit)
-            age = now - unpack_from("d", found, 8 + 8 * begin)[0] if begin < count else 0
-            return time.time() - age, count - begin
+            first = max(bisect_left(window, now - expiry, 1), len(window) - limit)
+            age = now - window[first] if first < len(window) else 0
+            return time.time() - age, len(window) - first
 
     def clear(self, key: str) -> None:
         """Drop a counter or a window."""
@@ -141,22 +140,23 @@ class BoundedMemory(Storage, MovingWindowSupport):
         with self._lock:
             self._tables.clear()
 
-    def _find(self, key: str) -> Packed | None:
+    def _find(self, key: str) -> array[float] | None:
         kind, name = _split(key)
         table = self._tables[kind]
-        found = table.get(name)
-        if found is None:
+        kept = table.get(name)
+        if kept is None:
             return None
-        if unpack_from("d", found)[0] <= time.monotonic():
+        entry = array("d", kept) if isinstance(kept, bytes) else kept
+        if entry[0] <= time.monotonic():
             del table[name]
             return None
         table.move_to_end(name)
-        return found
+        return entry
 
-    def _put(self, key: str, packed: Packed) -> None:
+    def _put(self, key: str, entry: array[float]) -> None:
         kind, name = _split(key)
         table = self._tables[kind]
-        table[name] = packed
+        table[name] = entry if len(entry) > _LONG else entry.tobytes()
         if len(table) > (MAX_ADDRESSES if kind in _STRICT else MAX_FORGIVEN):
             table.popitem(last=False)
 
@@ -165,39 +165,6 @@ def _split(key: str) -> tuple[str, str]:
     """Return a key's kind and the rest."""
     kind, _, name = key.removeprefix("llmauth/").partition("/")
     return kind, name
-
-
-_STRICT = frozenset({"failure", "block", "strike"})
-_NONE = pack("d", 0.0)
-
-
-def _since(window: Packed, moment: float) -> int:
-    """Return the place of the window's first entry at that moment or later."""
-    return bisect_left(memoryview(window).cast("d"), moment, 1) - 1
-
-
-class Recent:
-    """The moments that were put in most recently, by address; safe to share between threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._moments: OrderedDict[str, float] = OrderedDict()
-
-    def get(self, address: str) -> float:
-        """Return the address's moment, one that is long past for none."""
-        return self._moments.get(address, -math.inf)
-
-    def put(self, address: str, moment: float) -> None:
-        with self._lock:
-            self._moments[address] = moment
-            self._moments.move_to_end(address)
-            if len(self._moments) > self._limit:
-                self._moments.popitem(last=False)
-
-    def drop(self, address: str) -> None:
-        with self._lock:
-            self._moments.pop(address, None)
 
 
 def open_store(uri: str) -> CountingStore:

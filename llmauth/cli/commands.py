@@ -16,7 +16,7 @@ import click
 from ..capture import show as capture_view
 from ..config.keys import DEFAULT_NAME, hiding, secrets_in
 from ..config.loading import Given, load, require_keys, warn, with_changes
-from ..config.settings import TABLE, Setting, Settings
+from ..config.settings import TABLE, Setting, Settings, printed
 from ..exceptions import ConfigurationError
 from ..redact.controls import visible_prose
 from ..redact.messages import hidden
@@ -80,7 +80,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _option(setting: Setting) -> Callable[..., Any]:
-    help = f"{setting.help}  [env {setting.env}; default {_shown(setting)}]"
+    help = f"{setting.help}  [env {setting.env}; default {printed(setting.default)}]"
     if isinstance(setting.default, bool):
         names = f"{setting.flag}/{setting.switch_off}" if setting.switch_off else setting.flag
         return click.option(names, setting.attribute, is_flag=True, default=None, help=help)
@@ -91,13 +91,6 @@ def _option(setting: Setting) -> Callable[..., Any]:
     return click.option(
         setting.flag, setting.attribute, multiple=multiple, metavar=metavar, help=help
     )
-
-
-def _shown(setting: Setting) -> str:
-    value = setting.default
-    if value is None or value == ():
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

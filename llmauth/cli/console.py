@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import click
 
 from ..auth.guard import PUBLIC_PATHS
-from ..config.settings import TABLE, BackendSettings, Settings, shown_value
+from ..config.settings import TABLE, BackendSettings, Settings, printed
 from ..redact.controls import visible
 from ..redact.messages import hidden
 from ..server.server import Server
@@ -127,7 +127,7 @@ def _brute_force(settings: Settings) -> str:
 def origins(settings: Settings) -> Iterator[str]:
     """Yield a table of the effective values and where they came from, secrets masked."""
     rows = [
-        (s.name, shown_value(s, getattr(settings, s.attribute)), settings.origins[s.attribute])
+        (s.name, printed(getattr(settings, s.attribute)), settings.origins[s.attribute])
         for s in TABLE
     ]
     for name, _ in settings.keys:

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..auth.credentials import MAX_TOKEN_BYTES
 from ..exceptions import ConfigurationError
 from ..redact.messages import hidden
 from ..redact.uris import uri_secrets
+from .values import read_text
 
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
 DEFAULT_NAME = "default"
+MAX_KEY_BYTES = 4096
+"""A longer key is refused unseen: it is hostile input (CVE-2026-42208)."""
+
 MINIMUM_LENGTH = 16
 """Characters; a shorter key is accepted with a warning. ``llmauth keygen`` makes 43 of them."""
 
@@ -52,7 +55,7 @@ def proxy_key_sources(environ: Mapping[str, str]) -> tuple[KeySource, ...]:
     ``LLM_INTERACTIVE_PROXY_API_KEY`` holds the key named ``default``, a suffix ``_ALICE`` makes it
     one named ``alice``; with a further ``_FILE`` the variable names a file that holds keys.
     """
-    found: list[KeySource] = []
+    sources: list[KeySource] = []
     for variable in sorted(environ):
         if not variable.startswith(KEY_VARIABLE) or not environ[variable].strip():
             continue
@@ -61,8 +64,8 @@ def proxy_key_sources(environ: Mapping[str, str]) -> tuple[KeySource, ...]:
         name = suffix.removesuffix("_FILE").removeprefix("_").lower() or DEFAULT_NAME
         if suffix and not suffix.startswith("_"):
             continue
-        found.append(KeySource(variable, name, environ[variable].strip(), in_file))
-    return tuple(found)
+        sources.append(KeySource(variable, name, environ[variable].strip(), in_file))
+    return tuple(sources)
 
 
 def read_keys(sources: Iterable[KeySource]) -> tuple[tuple[str, str], ...]:
@@ -70,13 +73,13 @@ def read_keys(sources: Iterable[KeySource]) -> tuple[tuple[str, str], ...]:
 
     :raises ConfigurationError: for a key that no client could send, or one name for two keys
     """
-    found: list[tuple[str, str]] = []
+    keys: list[tuple[str, str]] = []
     for source in sources:
         if source.in_file:
-            found += keys_in_file(Path(source.value), source.name, source.variable)
+            keys += keys_in_file(Path(source.value), source.name, source.variable)
         else:
-            found.append((source.name, checked_key(source.value, source.variable)))
-    return distinct(found)
+            keys.append((source.name, checked_key(source.value, source.variable)))
+    return distinct(keys)
 
 
 def distinct(keys: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -97,28 +100,24 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
     :param name: for keys without a name of their own
     :param variable: named in errors
     """
-    found: list[tuple[str, str]] = []
+    keys: list[tuple[str, str]] = []
     for number, line in _lines(path, variable):
         own, colon, key = line.partition(": ")
         if not colon:
-            own, key = name if not found else f"{name}-{len(found) + 1}", line
+            own, key = name if not keys else f"{name}-{len(keys) + 1}", line
         where = f"{variable} ({path}, line {number})"
         if not _NAME.fullmatch(own):
             raise ConfigurationError(f"{where}: a key's name is made of letters, digits, . _ @ -")
         if weakness(key) and hidden(own) != own:
             raise ConfigurationError(f"{where}: the name looks like a key. A line is NAME: KEY.")
-        found.append((own, checked_key(key, where)))
-    if not found:
+        keys.append((own, checked_key(key, where)))
+    if not keys:
         raise ConfigurationError(f"{variable}: {path} holds no key.")
-    return found
+    return keys
 
 
 def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{variable}: cannot read {path}: {reason}.") from None
+    text = read_text(path, f"{variable}: cannot read {path}")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()
@@ -136,8 +135,8 @@ def checked_key(value: str, where: str) -> str:
         raise ConfigurationError(
             f"{where}: the key holds a space, a control character or one that is not ASCII."
         )
-    if len(key) > MAX_TOKEN_BYTES:
-        raise ConfigurationError(f"{where}: the key is over {MAX_TOKEN_BYTES} characters long.")
+    if len(key) > MAX_KEY_BYTES:
+        raise ConfigurationError(f"{where}: the key is over {MAX_KEY_BYTES} characters long.")
     return key
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from ..auth.client_address import parse_address
 from ..exceptions import ConfigurationError
 from ..providers.table import PROVIDERS
 from ..redact.uris import uri_secrets
+from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, BackendTable, backends_in_yaml, variable_of
 from .keys import (
     KEY_VARIABLE,
@@ -30,6 +30,7 @@ from .keys import (
     warn_of_weak,
 )
 from .settings import TABLE, Setting, Settings
+from .values import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +76,10 @@ def _loaded(given: Given, environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in TABLE:
-        found = _find(setting, given, environ, flat, file)
-        if found is None:
-            origins[setting.attribute] = "default"
-            continue
-        raw, origin = found
-        values[setting.attribute] = _parsed(setting, raw, origin)
+        raw, origin = _find(setting, given, environ, flat, file)
         origins[setting.attribute] = origin
+        if origin != "default":
+            values[setting.attribute] = _parsed(setting, raw, origin)
     table = BackendTable(environ)
     if in_file:
         table.add_file(in_file, str(file))
@@ -137,7 +135,7 @@ def _find(
     environ: Mapping[str, str],
     flat: Mapping[str, Any],
     file: str | None,
-) -> tuple[Any, str] | None:
+) -> tuple[Any, str]:
     """Return the raw value and where it came from."""
     if setting.attribute in given.values:
         kind = given.kind
@@ -147,24 +145,22 @@ def _find(
         return environ[setting.env], f"environment {setting.env}"
     if setting.name in flat:
         return flat[setting.name], f"{file}: {setting.name}"
-    return None
+    return None, "default"
 
 
 def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
     try:
         return setting.parse(raw)
     except ValueError as exc:
-        shown = "" if setting.secret or setting.list_of else f" '{raw}'"
-        raise ConfigurationError(f"{setting.name} ({origin}):{shown} {exc}.") from None
+        value = "" if setting.secret or setting.list_of else f" '{raw}'"
+        raise ConfigurationError(f"{setting.name} ({origin}):{value} {exc}.") from None
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return the settings of a config file by their dotted names, and its backends."""
+    text = read_text(path, f"Cannot read the config file {path}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # nosec B506 (a SafeLoader)
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"Cannot read the config file {path}: {reason}.") from None
+        content = yaml.load(text, _Loader)  # nosec B506 (a SafeLoader)
     except RecursionError:
         raise ConfigurationError(f"{path}: what it holds is nested too deeply.") from None
     except yaml.YAMLError as exc:
@@ -230,10 +226,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the question after the known name that was meant, or nothing."""
     by_last = {candidate.rpartition(".")[2]: candidate for candidate in known}
     everything = {candidate: candidate for candidate in by_last.values()} | by_last
-    found = difflib.get_close_matches(name, everything, 1) or difflib.get_close_matches(
-        name.rpartition(".")[2], everything, 1
-    )
-    return f" Did you mean '{everything[found[0]]}'?" if found else ""
+    for word in (name, name.rpartition(".")[2]):
+        if close := difflib.get_close_matches(word, everything, 1):
+            return f" Did you mean '{everything[close[0]]}'?"
+    return ""
 
 
 def _about_missing_backend(name: str, there: Iterable[str]) -> str:

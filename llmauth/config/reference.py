@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .settings import TABLE, Setting
+from .settings import TABLE, Setting, printed
 
 
 def markdown() -> str:
@@ -14,9 +14,8 @@ def markdown() -> str:
 
 def _row(setting: Setting) -> str:
     flags = f"`{setting.flag}`" + (f" / `{setting.switch_off}`" if setting.switch_off else "")
-    value = setting.default
-    shown = str(value).lower() if isinstance(value, bool) else str(value)
-    default = "none" if value is None or value == () else f"`{shown}`"
+    default = printed(setting.default)
+    default = default if default == "none" else f"`{default}`"
     repeatable = ", repeatable" if setting.list_of else ""
     return (
         f"| `{setting.name}` | `{setting.env}` | {flags}{repeatable} | {default} | {setting.help} |"

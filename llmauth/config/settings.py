@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from ..auth.client_address import Network
 from ..redact.messages import hidden
 from ..redact.uris import masked_uri, uri_secrets
+from .addresses import Network
 from .keys import KeySource
 from .values import (
     list_of,
@@ -216,9 +216,9 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __repr__(self) -> str:
-        shown = (f"{s.attribute}={shown_value(s, getattr(self, s.attribute))}" for s in TABLE)
+        values = (f"{s.attribute}={printed(getattr(self, s.attribute))}" for s in TABLE)
         names = ", ".join(name for name, _ in self.keys)
-        text = f"Settings({', '.join(shown)}, keys=({names}), backends={dict(self.backends)})"
+        text = f"Settings({', '.join(values)}, keys=({names}), backends={dict(self.backends)})"
         return hidden(text, self.secrets)
 
     def uses(self, backend: BackendSettings) -> bool:
@@ -246,7 +246,7 @@ TABLE: tuple[Setting, ...] = tuple(
 """All settings in the order of the documentation."""
 
 
-def shown_value(setting: Setting, value: Any) -> str:
+def printed(value: Any) -> str:
     """Return a setting's value for people to read, secrets masked."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"

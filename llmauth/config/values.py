@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..auth.client_address import UNIX, Network, parse_network
+from ..exceptions import ConfigurationError
 from ..redact.uris import is_ambiguous
+from .addresses import UNIX, Network, parse_network
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
@@ -22,6 +24,19 @@ _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
 )
 """RFC 6454 section 6.2; of extensions and desktop programs too, which have schemes of their own."""
+
+
+def read_text(path: Path, trouble: str) -> str:
+    """Return the text of a file.
+
+    :param trouble: begins the error
+    :raises ConfigurationError: when it cannot be read, or is not UTF-8
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{trouble}: {reason}.") from None
 
 
 def parse_bool(value: Any) -> bool:

@@ -11,8 +11,8 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from ..auth.credentials import CARRIERS, strip_query_keys, without_credentials
-from ..auth.guard import RequestInfo, credentials_in, header_getter, raw_mount, refusal_headers
+from ..auth.credentials import CARRIERS, credentials_in, strip_query_keys, without_credentials
+from ..auth.request import NOT_HEADERS, RequestInfo, header_getter, raw_mount, refusal_headers
 from ..capture.recording import Exchange
 from ..exceptions import (
     INCOMPLETE,
@@ -31,7 +31,7 @@ from ..providers.backend import Backend
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 from ..web.extension import State, admit_to_proxy, always_guarded, current_state
 from .disconnect import client_disconnected
-from .headers import NOT_HEADERS, request_headers, response_headers
+from .headers import request_headers, response_headers
 from .reply import PolledRelay, Relay, UpstreamReply, masked
 from .rewrite import Here, has_links, names_urls, origin_of
 from .upstream import HTTPIncoming, Outgoing

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..auth.credentials import CARRIERS
+from ..auth.request import NOT_HEADERS
 from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN
 from ..providers.table import PROXY_KEY_HEADER
 
@@ -43,10 +43,6 @@ CLIENT_NETWORK = frozenset(
     }
 )
 """Who the client is and what its browser keeps for us is none of the provider's business."""
-
-NOT_HEADERS = frozenset(key for key in os.environ if key.startswith("HTTP_"))
-"""granian puts the process's environment into each request's, where ``HTTP_PROXY``, with a password
-in its URL, would pass for a header."""
 
 _REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
 _RESPONSE_DROPPED = HOP_BY_HOP | {

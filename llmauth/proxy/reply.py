@@ -10,7 +10,7 @@ from typing import Any
 import waitress.channel
 from flask import Response
 
-from ..auth.guard import RequestInfo
+from ..auth.request import RequestInfo
 from ..capture.recording import Exchange
 from ..exceptions import ClientDisconnected, error_body
 from ..http.response import BadResponseError

@@ -35,13 +35,15 @@ _ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9
 
 class _Observed(NamedTuple):
     at: int
-    forms: tuple[Form, ...]
+    forms: tuple[Form, ...] = ()
 
 
 class SecretMemory:
     """Remembers secrets, and keeps an index of their forms.
 
-    All methods may be called from any thread.
+    What was observed is put into the index when something is searched for the next time: to make
+    the forms of a key takes five times as long as to refuse it, and the thread that refuses serves
+    all clients. All methods may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class SecretMemory:
         self._moment = 0  # counts what was told
         self._permanent: dict[str, int] = {}
         self._observed: OrderedDict[str, _Observed] = OrderedDict()
+        self._not_indexed: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -88,14 +91,31 @@ class SecretMemory:
                 return
             if not _is_telling(credential):
                 return
-            found = tuple(_forms(credential))
-            self._observed[credential] = _Observed(self._moment, found)
-            for form in found:
-                self._index.add(form)
+            self._observed[credential] = _Observed(self._moment)
+            self._not_indexed[credential] = None
             if len(self._observed) > OBSERVED:
-                for form in self._observed.popitem(last=False)[1].forms:
+                oldest, known = self._observed.popitem(last=False)
+                self._not_indexed.pop(oldest, None)
+                for form in known.forms:
                     self._index.discard(form)
             self.version += 1
+
+    def _index_observed(self) -> None:
+        """Have the index hold all that was observed until now; before every search in it."""
+        if not self._not_indexed:
+            return
+        with self._lock:
+            credentials = list(self._not_indexed)
+        for credential in credentials:  # one at a time: whoever observes another waits no longer
+            with self._lock:
+                if credential not in self._not_indexed:
+                    continue
+                found = tuple(_forms(credential))
+                for form in found:
+                    self._index.add(form)
+                self._observed[credential] = self._observed[credential]._replace(forms=found)
+                # Last: whoever finds none left may search without waiting.
+                del self._not_indexed[credential]
 
     def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
         """Return what was added and what was observed since a moment, and the present moment.

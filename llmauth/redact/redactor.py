@@ -111,6 +111,7 @@ class Redactor(SecretMemory):
 
         :param cut: the text broke off, maybe in the middle of a secret
         """
+        self._index_observed()
         if len(text) > WINDOW:
             return self._in_windows(text, cut)
         return self._at_once(text, cut)

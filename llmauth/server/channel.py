@@ -15,7 +15,7 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from ..auth.guard import RequestInfo
+from ..auth.request import RequestInfo
 from ..exceptions import RequestRefused, Unavailable
 from ..proxy.slots import server_stopping
 from .dispatcher import Dispatcher

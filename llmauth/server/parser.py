@@ -18,7 +18,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
-from ..auth.guard import new_id
+from ..auth.request import new_id
 from ..exceptions import error_body
 from ..http.chunks import Decoder
 from ..http.grammar import BadMessageError

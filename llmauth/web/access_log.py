@@ -12,7 +12,7 @@ import logging
 import time
 from typing import NamedTuple
 
-from ..auth.guard import RequestInfo
+from ..auth.request import RequestInfo
 from ..redact.controls import visible
 from ..redact.redactor import Redactor
 from .backlog import Backlog

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import WebsocketMismatch
 from werkzeug.wrappers import Response
 
-from ..auth.guard import refusal_headers
+from ..auth.request import refusal_headers
 from ..config.loading import load
 from ..config.settings import Settings
 from ..exceptions import (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http.client import responses
 from typing import Any
 
-from ..auth.guard import RequestInfo
+from ..auth.request import RequestInfo
 from ..proxy.reply import PolledRelay
 from ..server.handover import Nothing, take_connection
 from ..server.stream import Stream

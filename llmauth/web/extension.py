@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, request
 
-from ..auth.guard import Guard, RequestInfo, refusal_headers
+from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
+from ..auth.request import RequestInfo, refusal_headers
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -42,7 +43,7 @@ class State:
         self.guard = Guard(settings)
         self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
-        self.key_files = KeyFiles(settings, self.guard, self.backends, self.redactor)
+        self.key_files = KeyFiles(settings, self.guard, self.redactor, self._use_provider_key)
         unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
         self.router = Router(self.backends, settings.default_backend, unused)
         self.lifecycle = Lifecycle(settings.threads)
@@ -58,6 +59,9 @@ class State:
                 max_files=settings.capture_max_files,
             )
         self._upstreams: dict[str, Upstream] = {}
+
+    def _use_provider_key(self, backend: str, key: str) -> None:
+        self.backends[backend].key = key
 
     def upstream(self, backend: Backend) -> Upstream:
         """Return the backend's upstream, opened when it is used for the first time."""
@@ -95,7 +99,7 @@ class State:
         if not open:
             if at_once and (self.key_files.due or guard.may_wait(info)):
                 return
-            self.key_files.look()
+            self.key_files.reload_if_changed()
         guard.admit(info, environ, open=open, forwards=forwards, observe=self.redactor.observe)
 
     def admit_raw(self, environ: dict[str, Any], *, at_once: bool = False) -> RequestInfo:
@@ -237,7 +241,7 @@ def admit_to_proxy(path: str) -> None:
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
-            state.key_files.look()
+            state.key_files.reload_if_changed()
             state.guard.check(info, request.environ, state.redactor.observe)
         info.admitted = True
 

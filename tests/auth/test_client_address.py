@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.auth.client_address import Clients, parse_address, parse_network
+from llmauth.auth.client_address import Clients
+from llmauth.config.addresses import parse_address, parse_network
 
 PROXIES = [parse_network("10.0.0.0/8"), parse_network("fd00::/8")]
 

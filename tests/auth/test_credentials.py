@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmauth.auth.credentials import CARRIERS, KeyRing, Malformed, find_key, strip_query_keys
+from llmauth.auth.credentials import CARRIERS, BadCredentials, KeyRing, find_key, strip_query_keys
 
 RING = KeyRing([("a", "key-a-0123456789"), ("b", "key-b-0123456789")])
 HEADERS = st.dictionaries(
@@ -20,7 +20,7 @@ def test_any_input_is_a_key_or_none_or_malformed(headers, path, query):
     refused, found = None, None
     try:
         found = find_key(headers.get, path, query)
-    except Malformed as malformed:
+    except BadCredentials as malformed:
         refused = malformed
     if refused:
         assert refused.refusal.code in (400, 401)
@@ -99,7 +99,7 @@ def test_every_carrier_is_read(headers, path, query, token, own):
     ],
 )
 def test_malformed_credentials_are_refused_as_the_clients_error(headers, query, code):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(BadCredentials) as caught:
         find_key(headers.get, "/v1beta/models", query)
     assert caught.value.refusal.code == code
 
@@ -118,7 +118,7 @@ def test_malformed_credentials_are_refused_as_the_clients_error(headers, query, 
     ],
 )
 def test_malformed_credentials_count_when_they_carry_a_guess(headers, guesses):
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(BadCredentials) as caught:
         find_key(headers.get, "/v1/models", "")
     assert len(caught.value.guesses) == guesses
 

@@ -18,7 +18,7 @@ VARIABLE = "LLM_INTERACTIVE_PROXY_API_KEY"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr("llmauth.auth.key_files.LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr("llmauth.auth.key_files.CHECK_INTERVAL", 0.05)
 
 
 @pytest.fixture

@@ -108,7 +108,9 @@ def test_repeats_that_were_counted_are_forgotten_for_a_right_key(uri):
     assert lockout.blocked(WHO) > 8
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
 @given(sent=st.lists(st.sampled_from(["right", "a", "b", "c", "d"]), max_size=12))
 def test_any_sequence_of_keys(uri, sent):
     """Wrong keys are counted, and different ones only from the first right one on."""

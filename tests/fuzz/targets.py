@@ -15,9 +15,10 @@ from growth import ALLOWED, TIMES, growth
 from urllib3.util.wait import wait_for_read
 from waitress.adjustments import Adjustments
 
-from llmauth.auth.client_address import Clients, parse_network
-from llmauth.auth.credentials import KeyRing, Malformed, find_key, strip_query_keys
-from llmauth.auth.guard import header_getter, raw_target
+from llmauth.auth.client_address import Clients
+from llmauth.auth.credentials import BadCredentials, KeyRing, find_key, strip_query_keys
+from llmauth.auth.request import header_getter, raw_target
+from llmauth.config.addresses import parse_network
 from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import ClientDisconnected, RequestRefused
 from llmauth.http.response import BadResponseError, Body, NoResponseError, read_head
@@ -198,7 +199,7 @@ def _credentials(environ: dict[str, str], path: str, query: str) -> bool:
     """Check what the request carries; returns whether the rest of it is the provider's."""
     try:
         presented = find_key(header_getter(environ), path, query)
-    except Malformed as malformed:
+    except BadCredentials as malformed:
         assert malformed.refusal.code in (400, 401)
         assert all(malformed.guesses)
         return False

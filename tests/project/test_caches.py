@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from attack import send
 
 import llmauth.capture.child  # noqa: F401  the other process, whose modules have caches, too
-from llmauth.auth.client_address import Clients, parse_address, parse_network
+from llmauth.auth.client_address import Clients
+from llmauth.config.addresses import parse_address, parse_network
 from llmauth.proxy.headers import request_headers
 from llmauth.redact.forms import levels
 

@@ -7,15 +7,24 @@ import itertools
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from growth import ALLOWED, TIMES, growth
 
-from llmauth.auth.credentials import Malformed, find_key, query_keys, tokens_in
-from llmauth.auth.guard import MAX_CREDENTIALS, credentials_in, header_getter
+from llmauth.auth.credentials import (
+    MAX_CREDENTIALS,
+    BadCredentials,
+    credentials_in,
+    find_key,
+    query_keys,
+    tokens_in,
+)
+from llmauth.auth.request import header_getter
 from llmauth.capture.speech import stream_without_secrets
-from llmauth.redact.forms import forms
+from llmauth.redact import memory
+from llmauth.redact.forms import Form, forms
 from llmauth.redact.memory import MAX_OBSERVED, OBSERVED
 from llmauth.redact.messages import hidden
 from llmauth.redact.redactor import Redactor, is_credential, masked_entirely
@@ -94,15 +103,68 @@ def test_a_credential_costs_the_same_whatever_is_known(crowd: Callable[[int], st
     news = (tuple(crowd(n) for n in range(at, at + 100)) for at in itertools.count(0, 100))
     full = Redactor()
     for _ in range(OBSERVED // 100 + 1):
-        full.observe(*next(news))
-    ratio = growth(lambda: Redactor().observe(*next(news)), lambda: full.observe(*next(news)))
+        indexed(full, *next(news))
+    ratio = growth(lambda: indexed(Redactor(), *next(news)), lambda: indexed(full, *next(news)))
     assert ratio <= ALLOWED
+
+
+def indexed(redactor: Redactor, *credentials: str) -> Redactor:
+    """Observe credentials and search: that is when their forms are made."""
+    redactor.observe(*credentials)
+    redactor.text("")
+    return redactor
+
+
+def test_whoever_refuses_a_key_makes_no_forms_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    forms_of = memory._forms
+    monkeypatch.setattr(memory, "_forms", lambda one: made.append(one) or forms_of(one))
+    redactor = Redactor()
+    redactor.observe(*(f"guess-number-{number}" for number in range(OBSERVED + 5)))
+    assert made == []
+    assert redactor.text("guess-number-5!") == "****!"
+    assert redactor.text("guess-number-4!") == "guess-number-4!"  # the oldest are forgotten
+    assert len(made) == OBSERVED
+    redactor.observe("guess-number-5")
+    redactor.text("")
+    assert len(made) == OBSERVED
+
+
+def test_nobody_searches_before_what_was_observed_is_indexed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even while another thread is still at it."""
+    begun, go_on = threading.Event(), threading.Event()
+    texts: list[str] = []
+    forms_of = memory._forms
+
+    def slowly(credential: str) -> Iterator[Form]:
+        begun.set()
+        go_on.wait(10)
+        return forms_of(credential)
+
+    monkeypatch.setattr(memory, "_forms", slowly)
+    redactor = Redactor()
+    redactor.observe("a-guess-of-somebody")
+
+    def search() -> None:
+        texts.append(redactor.text("it was a-guess-of-somebody"))
+
+    first, second = threading.Thread(target=search), threading.Thread(target=search)
+    first.start()
+    begun.wait(10)
+    second.start()
+    second.join(0.2)
+    go_on.set()
+    first.join()
+    second.join()
+    assert texts == ["it was ****"] * 2
 
 
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
 def test_a_text_costs_in_proportion_whatever_is_known(crowd: Callable[[int], str]) -> None:
     redactor = Redactor()
-    redactor.observe(*map(crowd, range(OBSERVED)))
+    indexed(redactor, *map(crowd, range(OBSERVED)))
     for unit in (crowd(0), crowd(1), crowd(0)[:4], crowd(0)[:9], crowd(0)[:15], crowd(511)):
 
         def make(size: int, each: str = unit) -> str:
@@ -125,10 +187,9 @@ def test_a_text_that_breaks_off_costs_the_same_whatever_is_known(
 @pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
 def test_what_is_forgotten_leaves_nothing_behind(crowd: Callable[[int], str]) -> None:
     redactor = Redactor()
-    redactor.observe(*map(crowd, range(OBSERVED)))
-    redactor.observe(*(f"Other-{number:05}" for number in range(OBSERVED)))
-    other = Redactor()
-    other.observe(*(f"Other-{number:05}" for number in range(OBSERVED)))
+    indexed(redactor, *map(crowd, range(OBSERVED)))
+    indexed(redactor, *(f"Other-{number:05}" for number in range(OBSERVED)))
+    other = indexed(Redactor(), *(f"Other-{number:05}" for number in range(OBSERVED)))
     assert known(redactor) == known(other)
 
 
@@ -252,7 +313,7 @@ def test_whatever_reads_a_value_does_so_in_proportion(read: Callable[[str], obje
 
 
 def keys_found(text: str) -> None:
-    with contextlib.suppress(Malformed):
+    with contextlib.suppress(BadCredentials):
         find_key(header_getter({}), "/gemini/v1beta/models", f"key=a&{text}&key=a")
 
 

@@ -23,7 +23,7 @@ from programs import ROOT, TIMEOUT, listens, wait_for
 from servers import KEY, Proxy, read_all, request_bytes, running_proxy, whole
 from streams import HEAD, Held, chunk
 
-from llmauth.auth.guard import RequestInfo
+from llmauth.auth.request import RequestInfo
 from llmauth.cli.logs import configure
 from llmauth.config.loading import Given, load
 from llmauth.redact.logging import Redactor
