@@ -16,7 +16,7 @@ def server_stopping() -> Unavailable:
     return Unavailable("This server is being stopped. Try again.", retry_after=5)
 
 
-class Lifecycle:
+class Slots:
     """Slots for forwarded requests, and the stages of a shutdown.
 
     A thread that has no slot answers at once, so that a few threads more than slots keep health
@@ -26,7 +26,7 @@ class Lifecycle:
     """
 
     def __init__(self, slots: int) -> None:
-        self.slots = slots
+        self.number = slots
         self.draining = False
         self.cut = False
         self._used = 0
@@ -45,9 +45,9 @@ class Lifecycle:
         with self._changed:
             if self.cut:
                 raise server_stopping()
-            if self._used >= self.slots:
+            if self._used >= self.number:
                 raise Unavailable(
-                    f"All {self.slots} slots of this server are taken. Try again in a moment.",
+                    f"All {self.number} slots of this server are taken. Try again in a moment.",
                     retry_after=1,
                 )
             self._used += 1
