@@ -16,9 +16,9 @@ from .descriptors import connections_within, file_limit
 from .disconnect import client_disconnected
 from .headers import NOT_HEADERS, response_headers
 from .outgoing import outgoing_request, refuse_loop
-from .reply import Lease, Reply, ReplyBody, StreamBody, masked
+from .reply import Reply, ReplyBody, StreamBody, masked
 from .rewrite import Here, names_urls, origin_of
-from .slots import Slots
+from .slots import Lease, Slots
 from .upstream import HTTPIncoming, Incoming, Outgoing, Upstream, open_upstream
 
 CAPTURED = 1024 * 1024

@@ -7,13 +7,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..auth.guard import RequestInfo
-from ..capture.recording import Exchange
 from ..exceptions import BrokenOff, ClientDisconnected, error_body
 from ..http.response import BadResponseError
 from ..redact.key_mask import KeyMask
 from .headers import Headers
-from .slots import Slots
+from .slots import Lease
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
@@ -23,45 +21,6 @@ HELD_BACK = 1024 * 1024
 in it."""
 
 _BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-
-
-class Lease:
-    """What a forwarded request holds until its answer has ended: slot, connection, capture.
-
-    :param slots: where :meth:`begin` takes one
-    :param info: what is known of the request; says in the end what went wrong
-    :param exchange: in the wire capture
-    """
-
-    def __init__(self, slots: Slots, info: RequestInfo, exchange: Exchange | None) -> None:
-        self.info = info
-        self.exchange = exchange
-        self.incoming: Incoming | None = None
-        self._slots = slots
-        self._has_slot = False
-
-    def begin(self) -> None:
-        """Take a slot.
-
-        :raises Unavailable: when there is none
-        """
-        self._slots.enter()
-        self._has_slot = True
-
-    def end(self, error: str | None) -> None:
-        """Give everything back, however the request ended; once or more often.
-
-        :param error: what broke it off
-        """
-        has_slot, self._has_slot = self._has_slot, False
-        try:
-            if self.incoming:
-                self.incoming.close()
-            if self.exchange:
-                self.exchange.finished(error)
-        finally:
-            if has_slot:
-                self._slots.leave()
 
 
 @dataclass

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from ..exceptions import BrokenOff
 from .pump import Pump
 from .stream import Source, Stream
 
@@ -22,11 +21,14 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Handover:
-    """Offers the application ``environ["llmauth.carry"]``, which takes a stream off its thread.
+    """Offers the application what PEP 3333 has no words for.
 
-    It is called with the environ, the stream's source, what is to be called with all that is sent
-    on, and what is to be called at the end; see :class:`~llmauth.server.stream.Stream`. It returns
-    the answer that the application is to give the server, or None when the stream has to stay.
+    ``environ["llmauth.broken_off"]`` is what to raise so that an answer does not look complete.
+
+    ``environ["llmauth.carry"]`` takes a stream off its thread. It is called with the environ, the
+    stream's source, what is to be called with all that is sent on, and what is to be called at
+    the end; see :class:`~llmauth.server.stream.Stream`. It returns the answer that the application
+    is to give the server, or None when the stream has to stay.
 
     :param application: the WSGI application behind it
     :param pump: carries the streams
@@ -37,10 +39,10 @@ class Handover:
         self._pump = pump
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if "waitress.client_disconnected" not in environ:
-            return self._application(environ, start_response)
-        environ["llmauth.carry"] = self._carry
-        return _translated(self._application(environ, start_response))
+        if "waitress.client_disconnected" in environ:
+            environ["llmauth.carry"] = self._carry
+            environ["llmauth.broken_off"] = ClientDisconnected
+        return self._application(environ, start_response)
 
     def _carry(
         self,
@@ -90,15 +92,3 @@ def _connection(environ: Mapping[str, Any]) -> socket.socket | None:
             return channel.socket.dup()
         except OSError:  # no file descriptor is left
             return None
-
-
-def _translated(answer: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield an answer; where it is broken off, say so in waitress's terms."""
-    try:
-        for chunk in answer:  # noqa: UP028 - `yield from` would close the answer as well
-            yield chunk
-    except BrokenOff:
-        raise ClientDisconnected from None
-    finally:
-        if close := getattr(answer, "close", None):
-            close()

@@ -55,16 +55,15 @@ proxy_blueprint.record(_prepare)
 @always_guarded
 def forward(path: str) -> Response:
     """Forward the request to its backend and answer with what comes back."""
-    state, environ = current_state(), request.environ
-    info = state.guard.info(environ)
+    environ = request.environ
     try:
-        admit_to_proxy(state, info, path)
+        state, info = admit_to_proxy(path)
         own_path = _own_path(info.path)
         return _Forwarded(state.forwarder.forward(info, environ, own_path, request.get_data))
     except RequestRefused as refusal:
         if refusal.__cause__ is not None:
             logger.warning("%s (%s)", refusal.description, refusal.__cause__)
-        raise refusal_headers(refusal, info) from None
+        raise refusal_headers(refusal, current_state().guard.info(environ)) from None
 
 
 def _own_path(path: str) -> str:

@@ -9,7 +9,7 @@ from http.client import responses
 from typing import Any
 
 from ..auth.guard import RequestInfo
-from ..exceptions import RequestRefused
+from ..exceptions import BrokenOff, RequestRefused
 from ..proxy.reply import StreamBody
 from .access_log import Line, logger
 from .extension import ENTRY, State
@@ -32,7 +32,9 @@ class Entry:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ[ENTRY] = self._state
-        info = self._state.admit_raw(environ)
+        info = self._state.guard.info(environ)
+        if not info.decided:
+            self._state.admit_raw(environ)
         answer = _Answer(self._state, info, environ, start_response)
         if info.refusal:
             answer.refuse(info.refusal)
@@ -96,7 +98,10 @@ class _Answer:
 
     def __next__(self) -> bytes:
         assert self._iterator is not None
-        chunk = next(self._iterator)
+        try:
+            chunk = next(self._iterator)
+        except BrokenOff:
+            raise self._environ.get("llmauth.broken_off", BrokenOff) from None
         self.passed(chunk)
         return chunk
 

@@ -238,19 +238,23 @@ def always_guarded(view: _View) -> _View:
     return view
 
 
-def admit_to_proxy(state: State, info: RequestInfo, path: str) -> None:
+def admit_to_proxy(path: str) -> tuple[State, RequestInfo]:
     """Make sure that this request may be forwarded, whatever view of the host has called us.
 
     :param path: below the proxy's root, decoded
+    :returns: of the application, and what is known of the request
     :raises RequestRefused: the answer for the client
     """
+    state, environ = current_state(), request.environ
+    info = state.guard.info(environ)
     setattr(g, _REACHED_PROXY, True)
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
             state.key_files.look()
-            state.guard.check(info, request.environ, state.redactor.observe)
+            state.guard.check(info, environ, state.redactor.observe)
         info.admitted = True
+    return state, info
 
 
 def _proxy_is_public(state: State, info: RequestInfo, path: str) -> bool:
