@@ -8,18 +8,27 @@ from typing import IO, Any
 from ..auth.guard import Guard, RequestInfo, credentials_in, header_getter, raw_mount
 from ..capture.recording import Exchange, WireCapture
 from ..config.settings import Settings
-from ..exceptions import ClientClosedRequest, ClientDisconnected, NotSupported, Unavailable
+from ..exceptions import (
+    ClientClosedRequest,
+    ClientDisconnected,
+    LoopDetected,
+    NotSupported,
+    Unavailable,
+)
 from ..providers.backend import Backend
 from ..providers.router import Router
 from ..redact.redactor import Redactor
 from .descriptors import connections_within, file_limit
 from .disconnect import client_disconnected
 from .headers import NOT_HEADERS, response_headers
-from .outgoing import outgoing_request, refuse_loop
+from .outgoing import INSTANCE, outgoing_request
 from .reply import Reply, ReplyBody, StreamBody, masked
 from .rewrite import Here, names_urls, origin_of
 from .slots import Lease, Slots
 from .upstream import HTTPIncoming, Incoming, Outgoing, Upstream, open_upstream
+
+MAX_HOPS = 5
+"""Servers like this one that a request may have passed."""
 
 CAPTURED = 1024 * 1024
 """Bytes of a request body that is not in memory which go into the wire capture."""
@@ -66,9 +75,7 @@ class Forwarder:
         :param kept_body: returns a body that a host application has read before
         :raises RequestRefused: the answer for the client
         """
-        if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
-            raise NotSupported
-        refuse_loop(environ.get("HTTP_VIA"))
+        _refuse_what_cannot_be_forwarded(environ)
         backend, own_path = self._route(info, environ, path)
         self._redactor.observe(*credentials_in(environ, info.query))
         outgoing = outgoing_request(
@@ -80,9 +87,25 @@ class Forwarder:
             limit=self._settings.max_request_body,
             kept_body=kept_body,
         )
-        lease = Lease(self._slots, info, self._captured(info, environ, backend, outgoing))
-        incoming = self._send(lease, outgoing, environ, backend, path, own_path)
-        return _reply(incoming, lease, backend.name)
+        exchange = self._captured(info, environ, backend, outgoing)
+        left = client_disconnected(environ)
+        lease = Lease(self._slots, info, exchange)
+        try:
+            lease.begin()
+            lease.incoming = incoming = self._send(outgoing, backend, left)
+            if names_urls(own_path, incoming.headers):
+                here = self._here(info, environ, backend, path)
+                lease.incoming = here.pointed(incoming, outgoing.method, own_path)
+            return _reply(lease, lease.incoming, backend.name)
+        except ClientDisconnected:
+            if self._slots.cut:
+                lease.end(ClientDisconnected.__name__)
+                raise Unavailable("The request was cut off.", retry_after=5) from None
+            lease.end(ClientClosedRequest.error_code)
+            raise ClientClosedRequest from None
+        except BaseException as exc:
+            lease.end(type(exc).__name__)
+            raise
 
     def close(self) -> None:
         """Close idle connections."""
@@ -127,35 +150,14 @@ class Forwarder:
         )
         return exchange
 
-    def _send(
-        self,
-        lease: Lease,
-        outgoing: Outgoing,
-        environ: dict[str, Any],
-        backend: Backend,
-        path: str,
-        own_path: str,
-    ) -> Incoming:
-        """Return the backend's answer, fit for the client; ends the lease if there is none."""
-        slots, disconnected = self._slots, client_disconnected(environ)
-        try:
-            lease.begin()
-            upstream = self._upstream(backend)
-            incoming = upstream.send(outgoing, lambda: slots.cut or disconnected())
-            incoming = masked(incoming, backend.mask)
-            if names_urls(own_path, incoming.headers):
-                here = self._here(lease.info, environ, backend, path)
-                incoming = here.pointed(incoming, outgoing.method, own_path)
-        except BaseException as exc:
-            left = isinstance(exc, ClientDisconnected) and not slots.cut
-            lease.end(ClientClosedRequest.error_code if left else type(exc).__name__)
-            if left:
-                raise ClientClosedRequest from None
-            if isinstance(exc, ClientDisconnected):
-                raise Unavailable("The request was cut off.", retry_after=5) from None
-            raise
-        lease.incoming = incoming
-        return incoming
+    def _send(self, outgoing: Outgoing, backend: Backend, left: Callable[[], bool]) -> Incoming:
+        """Return the backend's answer, as soon as its head is there.
+
+        :param left: true once the client has left
+        """
+        slots, upstream = self._slots, self._upstream(backend)
+        incoming = upstream.send(outgoing, lambda: slots.cut or left())
+        return masked(incoming, backend.mask)
 
     def _upstream(self, backend: Backend) -> Upstream:
         """Return the backend's upstream, opened when it is used for the first time."""
@@ -180,7 +182,17 @@ class Forwarder:
         return Here(backend, origin, mount, named)
 
 
-def _reply(incoming: Incoming, lease: Lease, name: str) -> Reply:
+def _refuse_what_cannot_be_forwarded(environ: dict[str, Any]) -> None:
+    if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
+        raise NotSupported
+    via = environ.get("HTTP_VIA", "")
+    if INSTANCE in via or via.count("llmauth-") > MAX_HOPS:
+        raise LoopDetected(
+            "This request has been here before: a backend's base_url leads back to this server."
+        )
+
+
+def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
     """Return what goes back to the client.
 
     :param name: of the backend

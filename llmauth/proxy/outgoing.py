@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from ..auth.credentials import CARRIERS, KeyRing, strip_query_keys, without_credentials
 from ..auth.guard import RequestInfo, header_getter
-from ..exceptions import INCOMPLETE, BodyTooLarge, InvalidRequest, LoopDetected
+from ..exceptions import INCOMPLETE, BodyTooLarge, InvalidRequest
 from ..providers.backend import Backend
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 from .headers import request_headers
@@ -18,9 +18,8 @@ from .upstream import Outgoing
 IN_MEMORY = 64 * 1024
 """Bytes; a larger request body is sent from the server's file without being read at once."""
 
-_INSTANCE = secrets.token_hex(8)
-VIA = f"1.1 llmauth-{_INSTANCE}"
-_MAX_HOPS = 5
+INSTANCE = secrets.token_hex(8)
+VIA = f"1.1 llmauth-{INSTANCE}"
 
 _PUBLIC_HEADERS = frozenset(
     {
@@ -38,18 +37,6 @@ _PUBLIC_HEADERS = frozenset(
 """What goes on of a request without a key, beside its path and query. Any other header might hold a
 key of ours, or make the upstream serve another path or method (``X-Original-URL``,
 ``X-HTTP-Method-Override``) with the server's key."""
-
-
-def refuse_loop(via: str | None) -> None:
-    """Refuse a request that has been here before.
-
-    :param via: its ``Via`` header
-    :raises LoopDetected: a backend leads back here
-    """
-    if via and (_INSTANCE in via or via.count("llmauth-") > _MAX_HOPS):
-        raise LoopDetected(
-            "This request has been here before: a backend's base_url leads back to this server."
-        )
 
 
 def outgoing_request(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from inspect import ismethod
 from typing import Any, TypeVar
 
-from flask import Blueprint, Flask, Response, current_app, g, request
+from flask import Blueprint, Flask, Response, current_app, request
 
 from ..auth.guard import Guard, RequestInfo, refusal_headers
 from ..auth.key_files import KeyFiles
@@ -30,7 +30,7 @@ ENTRY = "llmauth.entry"
 
 _IDS = frozenset({"x-request-id", "request-id"})  # a provider's own stands
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
-_REACHED_PROXY = "_llmauth_reached_proxy"
+_REACHED_PROXY = "llmauth.reached_proxy"
 _View = TypeVar("_View", bound=Callable[..., Any])
 _ViewOrBlueprint = TypeVar("_ViewOrBlueprint", bound=Callable[..., Any] | Blueprint)
 
@@ -109,10 +109,9 @@ class State:
 
         :param names: of the headers that it has
         """
-        added = self.cors.headers(environ)
-        if not any(name.lower() in _IDS for name in names):
-            added.append(("x-request-id", info.id))
-        return added
+        has_id = any(name.lower() in _IDS for name in names)
+        added = [] if has_id else [("x-request-id", info.id)]
+        return added + self.cors.headers(environ)
 
     def close(self) -> None:
         """Close idle connections and write out the capture."""
@@ -222,8 +221,10 @@ class LLMAuth:
         return response
 
     def _concerned(self) -> bool:
-        if self._blueprint is None or _is_proxy() or _REACHED_PROXY in g:
+        if self._blueprint is None or _is_proxy():
             return True
+        if request.environ.get(_REACHED_PROXY) is current_state():
+            return True  # a view of the host has called it
         # By what it is: nested or renamed it is registered under another name.
         return any(blueprint is self._blueprint for blueprint in _blueprints())
 
@@ -247,7 +248,7 @@ def admit_to_proxy(path: str) -> tuple[State, RequestInfo]:
     """
     state, environ = current_state(), request.environ
     info = state.guard.info(environ)
-    setattr(g, _REACHED_PROXY, True)
+    environ[_REACHED_PROXY] = state
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
