@@ -21,7 +21,7 @@ from ..providers.router import Router
 from ..proxy.forwarding import Forwarder
 from ..proxy.slots import Slots, server_stopping
 from ..redact.logging import Redactor
-from .access_log import Journal
+from .access_log import AccessLog
 from .cors import Cors
 
 EXTENSION = "llmauth"
@@ -49,7 +49,7 @@ class State:
         unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
         self.router = Router(self.backends, settings.default_backend, unused)
         self.lifecycle = Slots(settings.threads)
-        self.journal = Journal(self.redactor)
+        self.journal = AccessLog(self.redactor)
         self.serves_pages = False
         self.capture: WireCapture | None = None
         if settings.capture_file:
