@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, Any
 
-from ..auth.guard import Guard, RequestInfo, credentials_in, header_getter, raw_mount
+from ..auth.guard import Guard, RequestInfo, credentials_in, raw_mount
 from ..capture.recording import Exchange, WireCapture
 from ..config.settings import Settings
 from ..exceptions import (
@@ -76,7 +76,8 @@ class Forwarder:
         :raises RequestRefused: the answer for the client
         """
         _refuse_what_cannot_be_forwarded(environ)
-        backend, own_path = self._route(info, environ, path)
+        received = _received_headers(environ)
+        backend, own_path = self._route(info, received, path)
         self._redactor.observe(*credentials_in(environ, info.query))
         outgoing = outgoing_request(
             info,
@@ -87,14 +88,14 @@ class Forwarder:
             limit=self._settings.max_request_body,
             kept_body=kept_body,
         )
-        exchange = self._captured(info, environ, backend, outgoing)
+        exchange = self._captured(info, environ, received, backend, outgoing)
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)
         try:
             lease.begin()
             lease.incoming = incoming = self._send(outgoing, backend, left)
             if names_urls(own_path, incoming.headers):
-                here = self._here(info, environ, backend, path)
+                here = self._here(info, environ, received, backend, path)
                 lease.incoming = here.pointed(incoming, outgoing.method, own_path)
             return _reply(lease, lease.incoming, backend.name)
         except ClientDisconnected:
@@ -112,19 +113,22 @@ class Forwarder:
         for upstream in self._upstreams.values():
             upstream.close()
 
-    def _route(
-        self, info: RequestInfo, environ: dict[str, Any], path: str
-    ) -> tuple[Backend, str]:
+    def _route(self, info: RequestInfo, received: dict[str, str], path: str) -> tuple[Backend, str]:
         """Return the backend, and the path as it has it."""
         if info.public:
             backend, path = self._router.find_public(path)
         else:
-            backend, path = self._router.find(path, info.query, header_getter(environ))
+            backend, path = self._router.find(path, info.query, received.get)
         info.backend = backend.name
         return backend, path
 
     def _captured(
-        self, info: RequestInfo, environ: dict[str, Any], backend: Backend, outgoing: Outgoing
+        self,
+        info: RequestInfo,
+        environ: dict[str, Any],
+        received: dict[str, str],
+        backend: Backend,
+        outgoing: Outgoing,
     ) -> Exchange | None:
         if self._capture is None:
             return None
@@ -137,17 +141,10 @@ class Forwarder:
         )
         body = outgoing.body if isinstance(outgoing.body, bytes) else _beginning(outgoing.body)
         target = f"{info.path}?{info.query}" if info.query else info.path
-        received = {
-            key[5:].replace("_", "-").lower(): value
-            for key, value in environ.items()
-            if key.startswith("HTTP_") and key not in NOT_HEADERS
-        }
-        received["content-type"] = environ.get("CONTENT_TYPE", "")
-        exchange.inbound_request(outgoing.method, target, received, body, outgoing.length)
+        headers = received | {"content-type": environ.get("CONTENT_TYPE", "")}
+        exchange.inbound_request(outgoing.method, target, headers, body, outgoing.length)
         url = backend.origin + outgoing.target
-        exchange.outbound_request(
-            outgoing.method, url, outgoing.headers, body, outgoing.length
-        )
+        exchange.outbound_request(outgoing.method, url, outgoing.headers, body, outgoing.length)
         return exchange
 
     def _send(self, outgoing: Outgoing, backend: Backend, left: Callable[[], bool]) -> Incoming:
@@ -171,15 +168,29 @@ class Forwarder:
         return upstream
 
     def _here(
-        self, info: RequestInfo, environ: dict[str, Any], backend: Backend, path: str
+        self,
+        info: RequestInfo,
+        environ: dict[str, Any],
+        received: dict[str, str],
+        backend: Backend,
+        path: str,
     ) -> Here:
         name = f"/{backend.name}"
         # Not by the backend's path, which may have lost a slash or a version on the way.
         named = f"{path}/".startswith(f"{name}/")
         mount = raw_mount(environ) + info.path.removesuffix(path) + (name if named else "")
         trusted = self._guard.clients.trusts(environ.get("REMOTE_ADDR"))
-        origin = origin_of(header_getter(environ), environ["wsgi.url_scheme"], trusted=trusted)
+        origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
         return Here(backend, origin, mount, named)
+
+
+def _received_headers(environ: dict[str, Any]) -> dict[str, str]:
+    """Return a request's headers by their lower-case names."""
+    return {
+        key[5:].replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if key.startswith("HTTP_") and key not in NOT_HEADERS
+    }
 
 
 def _refuse_what_cannot_be_forwarded(environ: dict[str, Any]) -> None:
@@ -222,4 +233,3 @@ def _beginning(body: IO[bytes] | None) -> bytes | None:
     data = body.read(CAPTURED)
     body.seek(position)
     return data
-
