@@ -3,9 +3,9 @@
 from .config.loading import load
 from .config.settings import Settings
 from .exceptions import ConfigurationError, LLMAuthError, RequestRefused
-from .proxy.forwarding import proxy_blueprint
 from .version import __version__
 from .web.app import create_app
+from .web.blueprint import proxy_blueprint
 from .web.extension import LLMAuth
 
 __all__ = [

@@ -5,6 +5,7 @@
     LLMAuthError
     ├── ConfigurationError            refused at start: exit status 2
     ├── ClientDisconnected            the client left; nobody is there to be answered
+    ├── BrokenOff                     ends an answer that must not look complete
     └── RequestRefused                an answer of our own, also a werkzeug HTTPException
         ├── InvalidRequest            400
         ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
@@ -30,6 +31,7 @@ so that every one of them raises its own exception class and shows the message.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -55,6 +57,17 @@ class ConfigurationError(LLMAuthError):
 
 class ClientDisconnected(LLMAuthError):
     """The client closed its connection while its request was being served."""
+
+
+class BrokenOff(LLMAuthError, ConnectionResetError):
+    """Ends an answer that has begun, so that it does not look complete.
+
+    Any exception makes a WSGI server close the connection. Of this one, which is what a client
+    that leaves looks like, servers log no traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "an answer was broken off")
 
 
 def error_body(
@@ -109,11 +122,11 @@ class RequestRefused(LLMAuthError, HTTPException):
         ).decode("ascii")
 
     def get_headers(self, environ: Any = None, scope: Any = None) -> list[tuple[str, str]]:
-        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        headers += self.extra_headers
-        if self.request_id:
-            headers.append(("x-request-id", self.request_id))
-        return headers
+        return [
+            ("Content-Type", "application/json"),
+            ("Cache-Control", "no-store"),
+            *self.extra_headers,
+        ]
 
     def get_response(self, *args: Any, **kwargs: Any) -> Response:
         return Response(self.get_body(), self.code, self.get_headers())

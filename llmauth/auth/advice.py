@@ -17,7 +17,7 @@ _QUOTES = ('"', "'", "`", "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUO
            "\N{DOUBLE LOW-9 QUOTATION MARK}")  # fmt: skip
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$env:\w+|%\w+%|\{\{.*\}\}|process\.env\.\w+")
 _SAMPLE = re.compile(r"<.*>|\[.*\]|(?i:your[-_ ].*)|(?:sk-)?(?:\.\.\.|\*+|\N{HORIZONTAL ELLIPSIS})")
-_BREAK = re.compile(r"(?:\\[rn]|%0[ad])+$", re.IGNORECASE)
+_BREAK = re.compile(r"(?:\\[rn]|%0[ad])\Z", re.IGNORECASE)
 
 
 def about_key(token: bytes) -> str:

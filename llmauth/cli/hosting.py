@@ -10,6 +10,8 @@ from ..config.keys import hiding
 from ..config.loading import load, warn
 from ..exceptions import ConfigurationError
 from ..redact.controls import visible
+from ..server.handover import Handover
+from ..server.pump import Pump
 from ..web.app import create_app
 from ..web.extension import EXTENSION
 from .logs import configure
@@ -24,10 +26,14 @@ def hosted_app() -> Flask:
         settings = load()
         app = create_app(settings)
         with hiding(settings.secrets):
-            configure(settings, app.extensions[EXTENSION].redactor)
+            state = app.extensions[EXTENSION]
+            configure(settings, state.redactor)
     except ConfigurationError as exc:
         print(visible(str(exc)), file=sys.stderr)
         # After any other status gunicorn starts the next worker, for ever.
         raise SystemExit(3 if "gunicorn" in sys.modules else 2) from None
     warn(settings)
+    # For waitress-serve; other servers have no way to take a stream off its thread.
+    pump = Pump(lambda: state.lifecycle.cut)
+    app.wsgi_app = Handover(app.wsgi_app, pump)  # type: ignore[method-assign]
     return app

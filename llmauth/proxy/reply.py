@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-import waitress.channel
-from flask import Response
-
-from ..auth.request import RequestInfo
-from ..capture.recording import Exchange
-from ..exceptions import ClientDisconnected, error_body
+from ..exceptions import BrokenOff, ClientDisconnected, error_body
 from ..http.response import BadResponseError
 from ..redact.key_mask import KeyMask
 from .headers import Headers
+from .slots import Lease
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
 logger = logging.getLogger(__name__)
@@ -27,67 +23,39 @@ in it."""
 _BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
-class BrokenOffError(waitress.channel.ClientDisconnected):
-    """Ends an answer so that it does not look complete.
+@dataclass
+class Reply:
+    """What goes back to the client: an upstream's answer, or what is made of it.
 
-    Any exception makes a WSGI server close the connection; of this one waitress logs no traceback.
+    :param line: status and reason
+    :param headers: all but what every answer of this server has
+    :param flush: the head is to be sent before there is any content
     """
 
-
-class UpstreamReply(Response):
-    """An upstream's answer: headers and bytes as they are, not as werkzeug would have them."""
-
-    default_mimetype = None
-
-    def __init__(self, relay: Relay, headers: Headers, *, flush: bool) -> None:
-        self._relay = relay
-        incoming = relay.incoming
-        super().__init__(relay, incoming.status, headers, direct_passthrough=True)
-        self._line = f"{incoming.status} {incoming.reason}".rstrip()
-        self._flush = flush
-
-    def __call__(self, environ: Any, start_response: Any) -> Any:
-        try:
-            write = start_response(self._line, list(self.headers))
-            if self._flush and write:
-                # A server sends the headers with the first bytes, which may be minutes away.
-                self._write_head(write)
-        except BaseException:
-            self._relay.close()  # the server closes only what it was given
-            raise
-        return self._relay
-
-    def _write_head(self, write: Callable[[bytes], object]) -> None:
-        try:
-            write(b"")
-        except Exception:
-            self._relay.client_left()
-            raise
+    status: int
+    line: str
+    headers: Headers
+    body: ReplyBody
+    flush: bool
 
 
-class Relay:
-    """The body of an upstream's answer on its way to the client.
+class ReplyBody:
+    """The content of a reply, as the server asks for it.
 
-    Owns what the exchange holds: the upstream's connection and the slot. A generator would not
-    give them back when nobody ever iterates it.
+    Ends the lease. A generator would not when nobody ever iterates it.
+
+    :param received: the upstream's headers, by their lower-case names
+    :param name: of the backend
     """
 
     def __init__(
-        self,
-        incoming: Incoming,
-        received: Mapping[str, str],
-        *,
-        name: str,
-        info: RequestInfo,
-        release: Callable[[], None],
-        exchange: Exchange | None,
+        self, incoming: Incoming, received: Mapping[str, str], *, name: str, lease: Lease
     ) -> None:
-        self.incoming = incoming
         self._chunks = incoming.chunks()
         self._name = name
-        self._info = info
-        self._release: Callable[[], None] | None = release
-        self._exchange = exchange
+        self._lease = lease
+        self._info = lease.info
+        self._exchange = lease.exchange
         self._tail = b"\n\n"
         self.broken = False
         self._is_being_sent = False
@@ -102,16 +70,16 @@ class Relay:
     def __next__(self) -> bytes:
         self._is_being_sent = False
         if self.broken:
-            raise BrokenOffError
+            raise BrokenOff
         try:
             chunk = next(self._chunks)
         except ClientDisconnected:
             self.client_left()
-            raise BrokenOffError from None
+            raise BrokenOff from None
         except UpstreamBroke as exc:
             last_words = self.break_off(exc)
             if not last_words:
-                raise BrokenOffError from None
+                raise BrokenOff from None
             return last_words
         self._is_being_sent = True
         return self._noted(chunk)
@@ -130,18 +98,11 @@ class Relay:
         return chunk
 
     def close(self) -> None:
-        """Give everything back; called by the server when the answer has ended, however it did."""
-        release, self._release = self._release, None
-        if release is None:
-            return
+        """End the request; called by the server when the answer has ended, however it did."""
         if self._is_being_sent and self._info.error is None:
             self.client_left()  # or the server would have asked for more
-        try:
-            self.incoming.close()
-            if self._exchange:
-                self._exchange.finished(self._info.error)
-        finally:
-            release()
+        self._is_being_sent = False
+        self._lease.end(self._info.error)
 
     def __del__(self) -> None:
         self.close()  # for an answer that the host application replaced by another
@@ -172,26 +133,24 @@ class Relay:
         return b"event: error\ndata: " + body + b"\n\n"
 
 
-class PolledRelay(Relay):
-    """A stream from a socket, for the pump: read by nobody, but fed."""
+class StreamBody(ReplyBody):
+    """A stream from a socket, which can also be fed by whoever reads that in our place."""
 
-    incoming: HTTPIncoming
-
-    @property
-    def sock(self) -> Any:
-        return self.incoming.sock
-
-    @property
-    def read_timeout(self) -> float:
-        return self.incoming.read_timeout
+    def __init__(
+        self, incoming: HTTPIncoming, received: Mapping[str, str], *, name: str, lease: Lease
+    ) -> None:
+        super().__init__(incoming, received, name=name, lease=lease)
+        self._body = incoming.body
+        self.sock = incoming.sock
+        self.read_timeout = incoming.read_timeout
 
     @property
     def received(self) -> bytes:
-        return self.incoming.body.received
+        return self._body.received
 
     @property
     def complete(self) -> bool:
-        return self.incoming.body.complete
+        return self._body.complete
 
     @property
     def is_whole(self) -> bool:
@@ -202,7 +161,7 @@ class PolledRelay(Relay):
         """Return the content in what was read, and what is left to say when the rest is no HTTP."""
         bad: BadResponseError | None = None
         try:
-            content = self.incoming.body.feed(data)
+            content = self._body.feed(data)
         except BadResponseError as exc:
             content, bad = exc.content, exc
         if content:

@@ -1,4 +1,4 @@
-"""How many requests are being forwarded, and whether the server is going down."""
+"""What forwarded requests hold, how many there are, and whether the server is going down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..auth.request import RequestInfo
+from ..capture.recording import Exchange
 from ..exceptions import Unavailable
+from .upstream import Incoming
 
 _TICK = 0.02  # seconds
 
@@ -16,7 +19,7 @@ def server_stopping() -> Unavailable:
     return Unavailable("This server is being stopped. Try again.", retry_after=5)
 
 
-class Lifecycle:
+class Slots:
     """Slots for forwarded requests, and the stages of a shutdown.
 
     A thread that has no slot answers at once, so that a few threads more than slots keep health
@@ -26,7 +29,7 @@ class Lifecycle:
     """
 
     def __init__(self, slots: int) -> None:
-        self.slots = slots
+        self.number = slots
         self.draining = False
         self.cut = False
         self._used = 0
@@ -45,9 +48,9 @@ class Lifecycle:
         with self._changed:
             if self.cut:
                 raise server_stopping()
-            if self._used >= self.slots:
+            if self._used >= self.number:
                 raise Unavailable(
-                    f"All {self.slots} slots of this server are taken. Try again in a moment.",
+                    f"All {self.number} slots of this server are taken. Try again in a moment.",
                     retry_after=1,
                 )
             self._used += 1
@@ -75,3 +78,42 @@ class Lifecycle:
             self.cut = True
             self._changed.wait_for(lambda: self._used == 0, 2.0)
             return left
+
+
+class Lease:
+    """What a forwarded request holds until its answer has ended: slot, connection, capture.
+
+    :param slots: where :meth:`begin` takes one
+    :param info: what is known of the request; says in the end what went wrong
+    :param exchange: in the wire capture
+    """
+
+    def __init__(self, slots: Slots, info: RequestInfo, exchange: Exchange | None) -> None:
+        self.info = info
+        self.exchange = exchange
+        self.incoming: Incoming | None = None
+        self._slots = slots
+        self._has_slot = False
+
+    def begin(self) -> None:
+        """Take a slot.
+
+        :raises Unavailable: when there is none
+        """
+        self._slots.enter()
+        self._has_slot = True
+
+    def end(self, error: str | None) -> None:
+        """Give everything back, however the request ended; once or more often.
+
+        :param error: what broke it off
+        """
+        has_slot, self._has_slot = self._has_slot, False
+        try:
+            if self.incoming:
+                self.incoming.close()
+            if self.exchange:
+                self.exchange.finished(error)
+        finally:
+            if has_slot:
+                self._slots.leave()

@@ -7,6 +7,7 @@ import io
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any, Protocol
 
 from ..echo.backend import Echo
@@ -155,9 +156,9 @@ class HTTPUpstream:
         try:
             sent = _send(watch, sock, head, outgoing)
             watch.allow(self._settings.first_byte_timeout)
-            answer = read_head(lambda: watch.receive(sock))
-            watch.allow(None)
+            answer = read_head(partial(watch.receive, sock))
             body = Body(outgoing.method, answer)
+            watch.allow(None)
         except BaseException:
             sock.close()
             raise
@@ -233,7 +234,7 @@ class HTTPIncoming:
 
     def chunks(self) -> Iterator[bytes]:
         try:
-            yield from self.body.chunks(lambda: self._watch.receive(self.sock))
+            yield from self.body.chunks(partial(self._watch.receive, self.sock))
         except (OSError, http.client.HTTPException) as exc:
             raise UpstreamBroke(str(exc)) from exc
 

@@ -23,9 +23,11 @@ from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_fi
 from ..web.extension import EXTENSION, State
 from .channel import Channel
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
+from .handover import Handover
 from .lingering import Lingering
 from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
+from .pump import Pump
 from .stream import STALLED
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Server:
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
+        self._pump = Pump(lambda: self.state.lifecycle.cut)
         wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
         adjustments = Adjustments(
             sockets=self.sockets,
@@ -105,7 +108,7 @@ class Server:
         )
         self._listeners = [
             Listener(
-                app.wsgi_app,
+                Handover(app.wsgi_app, self._pump),
                 self.state,
                 sock,
                 map=self._map,
@@ -148,6 +151,7 @@ class Server:
             wasyncore.close_all(self._map, ignore_all=True)
         for emitter in _LOGGERS:
             emitter.removeFilter(self._seldom)
+        self._pump.close()
         self.state.close()
         return left
 

@@ -69,7 +69,7 @@ class Line(NamedTuple):
         return cls(time.time(), *asked, status, sent, first, total, info.id, info.error)
 
 
-class Journal:
+class AccessLog:
     """Collects what is to be logged.
 
     :param redactor: finds what is cut off of a secret at the end of a long path

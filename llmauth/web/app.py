@@ -19,7 +19,7 @@ from ..exceptions import (
     RequestRefused,
     UnknownRoute,
 )
-from ..proxy.forwarding import proxy_blueprint
+from .blueprint import proxy_blueprint
 from .entry import Entry
 from .extension import EXTENSION, LLMAuth, State, current_state
 from .pages import pages_blueprint

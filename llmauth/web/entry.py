@@ -9,21 +9,18 @@ from http.client import responses
 from typing import Any
 
 from ..auth.request import RequestInfo
-from ..proxy.reply import PolledRelay
-from ..server.handover import Nothing, take_connection
-from ..server.stream import Stream
-from .access_log import Journal, Line, logger
-from .extension import State
-
-NOTHING = Nothing()
+from ..exceptions import BrokenOff, RequestRefused
+from ..proxy.reply import StreamBody
+from .access_log import Line, logger
+from .extension import ENTRY, State
 
 
 class Entry:
     """The outermost WSGI layer of the stand-alone application.
 
     It parses the request's path once, so that routing and guard see the same one; it answers
-    whoever is not let in before anything else is done for him; it gives every response a request
-    id and every request a line in the log.
+    whoever is not let in before anything else is done for him; it gives every response its
+    headers and every request a line in the log.
 
     :param application: the WSGI application behind it
     :param state: of the same application
@@ -32,50 +29,44 @@ class Entry:
     def __init__(self, application: Callable[..., Iterable[bytes]], state: State) -> None:
         self._application = application
         self._state = state
-        self._cors = state.cors
-        self._journal = state.journal
-        self._pump = state.pump
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        info = self._state.admit_raw(environ)
-        answer = _Answer(self._journal, info, environ, start_response)
-        if refusal := info.refusal:
-            body = refusal.get_body().encode("ascii")
-            headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
-            headers += self._cors.headers(environ)
-            answer.start(f"{refusal.code} {responses[refusal.code or 500]}", headers)
-            answer.body = [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        environ[ENTRY] = self._state
+        info = self._state.guard.info(environ)
+        if not info.decided:
+            self._state.admit_raw(environ)
+        answer = _Answer(self._state, info, environ, start_response)
+        if info.refusal:
+            answer.refuse(info.refusal)
             return answer
         try:
             answer.body = self._application(environ, answer.start)
         except BaseException:
             answer.close()
             raise
-        return NOTHING if self._handed_over(answer, environ) else answer
+        return _carried(answer, environ) or answer
 
-    def _handed_over(self, answer: _Answer, environ: dict[str, Any]) -> bool:
-        """Leave a stream to the pump, when the server is one whose connections can be taken."""
-        relay = answer.body
-        if not isinstance(relay, PolledRelay) or relay.is_whole:
-            return False
-        client = take_connection(environ)
-        if client is None:
-            return False
-        chunked = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-        stream = Stream(relay, client, chunked=chunked, passed=answer.passed, ended=answer.close)
-        taken = self._pump.carry(stream)
-        if not taken:
-            client.close()
-        return taken
+
+def _carried(answer: _Answer, environ: dict[str, Any]) -> Iterable[bytes] | None:
+    """Leave a stream to the server, where that can carry it without this thread."""
+    carry, body = environ.get("llmauth.carry"), answer.body
+    if carry is None or not isinstance(body, StreamBody) or body.is_whole:
+        return None
+    carried: Iterable[bytes] | None = carry(environ, body, answer.passed, answer.close)
+    return carried
 
 
 class _Answer:
-    """A response on its way out: counted, timed, and logged when it ends."""
+    """A response on its way out, whoever made it: all of them leave through here.
+
+    It gets the headers that every response has when it begins, is counted as it passes, and when
+    it ends, however it does, what it holds is given back and its line is left for the log.
+    """
 
     def __init__(
-        self, journal: Journal, info: RequestInfo, environ: dict[str, Any], start_response: Any
+        self, state: State, info: RequestInfo, environ: dict[str, Any], start_response: Any
     ) -> None:
-        self._journal = journal
+        self._state = state
         self.body: Iterable[bytes] = ()
         self._info = info
         self._environ = environ
@@ -89,10 +80,17 @@ class _Answer:
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         self._status = status[:3]
-        if not any(name.lower() in ("x-request-id", "request-id") for name, _ in headers):
-            headers = [*headers, ("x-request-id", self._info.id)]
-        write: Callable[[bytes], object] = self._start_response(status, headers, exc_info)
+        names = [name for name, _ in headers]
+        added = self._state.added_headers(self._info, self._environ, names)
+        write: Callable[[bytes], object] = self._start_response(status, headers + added, exc_info)
         return write
+
+    def refuse(self, refusal: RequestRefused) -> None:
+        """Answer whoever is not let in."""
+        body = refusal.get_body().encode("ascii")
+        headers = [*refusal.get_headers(), ("Content-Length", str(len(body)))]
+        self.start(f"{refusal.code} {responses[refusal.code or 500]}", headers)
+        self.body = [] if self._environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def __iter__(self) -> Iterator[bytes]:
         self._iterator = iter(self.body)
@@ -100,7 +98,10 @@ class _Answer:
 
     def __next__(self) -> bytes:
         assert self._iterator is not None
-        chunk = next(self._iterator)
+        try:
+            chunk = next(self._iterator)
+        except BrokenOff:
+            raise self._environ.get("llmauth.broken_off", BrokenOff) from None
         self.passed(chunk)
         return chunk
 
@@ -123,4 +124,4 @@ class _Answer:
         now, began = time.perf_counter(), self._info.started
         method, first = self._environ["REQUEST_METHOD"], self._first or now
         times = (first - began) * 1000, (now - began) * 1000
-        self._journal.put(Line.of(self._info, method, self._status, self._sent, *times))
+        self._state.journal.put(Line.of(self._info, method, self._status, self._sent, *times))

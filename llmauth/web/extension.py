@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from inspect import ismethod
 from typing import Any, TypeVar
 
@@ -19,16 +19,19 @@ from ..config.settings import Settings
 from ..exceptions import RequestRefused
 from ..providers.backend import Backend
 from ..providers.router import Router
-from ..proxy.descriptors import connections_within, file_limit
-from ..proxy.slots import Lifecycle, server_stopping
-from ..proxy.upstream import Upstream, open_upstream
+from ..proxy.forwarding import Forwarder
+from ..proxy.slots import Slots, server_stopping
 from ..redact.logging import Redactor
-from ..server.pump import Pump
-from .access_log import Journal
+from .access_log import AccessLog
 from .cors import Cors
 
 EXTENSION = "llmauth"
+ENTRY = "llmauth.entry"
+"""In a WSGI environ: the state of the application whose entry it came through."""
+
+_IDS = frozenset({"x-request-id", "request-id"})  # a provider's own stands
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
+_REACHED_PROXY = "llmauth.reached_proxy"
 _View = TypeVar("_View", bound=Callable[..., Any])
 _ViewOrBlueprint = TypeVar("_ViewOrBlueprint", bound=Callable[..., Any] | Blueprint)
 
@@ -46,9 +49,8 @@ class State:
         self.key_files = KeyFiles(settings, self.guard, self.redactor, self._use_provider_key)
         unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
         self.router = Router(self.backends, settings.default_backend, unused)
-        self.lifecycle = Lifecycle(settings.threads)
-        self.journal = Journal(self.redactor)
-        self.pump = Pump(lambda: self.lifecycle.cut)
+        self.lifecycle = Slots(settings.threads)
+        self.journal = AccessLog(self.redactor)
         self.serves_pages = False
         self.capture: WireCapture | None = None
         if settings.capture_file:
@@ -58,20 +60,12 @@ class State:
                 max_bytes=settings.capture_max_bytes,
                 max_files=settings.capture_max_files,
             )
-        self._upstreams: dict[str, Upstream] = {}
+        self.forwarder = Forwarder(
+            settings, self.guard, self.router, self.redactor, self.lifecycle, self.capture
+        )
 
     def _use_provider_key(self, backend: str, key: str) -> None:
         self.backends[backend].key = key
-
-    def upstream(self, backend: Backend) -> Upstream:
-        """Return the backend's upstream, opened when it is used for the first time."""
-        found = self._upstreams.get(backend.name)
-        if found is None:
-            used = sum(map(self.settings.uses, self.settings.backends.values()))
-            kept = connections_within(file_limit()) // max(1, used)
-            opened = open_upstream(backend, max(1, min(self.settings.threads, kept)))
-            found = self._upstreams.setdefault(backend.name, opened)
-        return found
 
     def admit(
         self,
@@ -112,11 +106,20 @@ class State:
             self.admit(info, environ, public=public, forwards=public, at_once=at_once)
         return info
 
+    def added_headers(
+        self, info: RequestInfo, environ: dict[str, Any], names: Iterable[str]
+    ) -> list[tuple[str, str]]:
+        """Return what every answer gets on its way out: what lets pages read it, and an id.
+
+        :param names: of the headers that it has
+        """
+        has_id = any(name.lower() in _IDS for name in names)
+        added = [] if has_id else [("x-request-id", info.id)]
+        return added + self.cors.headers(environ)
+
     def close(self) -> None:
-        """Cut streams, close idle connections and write out the capture."""
-        self.pump.close()
-        for upstream in self._upstreams.values():
-            upstream.close()
+        """Close idle connections and write out the capture."""
+        self.forwarder.close()
         if self.capture:
             self.capture.close(5.0)
         self.journal.close(2.0)
@@ -168,7 +171,7 @@ class LLMAuth:
         if self._settings is None:
             warn(settings)
         app.before_request(self._guard)
-        app.after_request(self._let_pages_read)
+        app.after_request(self._finish)
 
     def exempt(self, view: _ViewOrBlueprint) -> _ViewOrBlueprint:
         """Let requests to this view, or to all views of this blueprint, in without a key.
@@ -208,14 +211,24 @@ class LLMAuth:
         )
         return public or self._is_exempt()
 
-    def _let_pages_read(self, response: Response) -> Response:
-        if self._concerned():
-            response.headers.extend(current_state().cors.headers(request.environ))
+    def _finish(self, response: Response) -> Response:
+        """Give an answer its headers, unless it leaves through an entry of ours, which does."""
+        state, environ = current_state(), request.environ
+        if environ.get(ENTRY) is state or not self._concerned():
+            return response
+        info = state.guard.info(environ)
+        if info.backend or info.error:
+            added = state.added_headers(info, environ, response.headers.keys())
+        else:  # the host's own answer
+            added = state.cors.headers(environ)
+        response.headers.extend(added)
         return response
 
     def _concerned(self) -> bool:
         if self._blueprint is None or _is_proxy():
             return True
+        if request.environ.get(_REACHED_PROXY) is current_state():
+            return True  # a view of the host has called it
         # By what it is: nested or renamed it is registered under another name.
         return any(blueprint is self._blueprint for blueprint in _blueprints())
 
@@ -230,20 +243,23 @@ def always_guarded(view: _View) -> _View:
     return view
 
 
-def admit_to_proxy(path: str) -> None:
+def admit_to_proxy(path: str) -> tuple[State, RequestInfo]:
     """Make sure that this request may be forwarded, whatever view of the host has called us.
 
     :param path: below the proxy's root, decoded
+    :returns: of the application, and what is known of the request
     :raises RequestRefused: the answer for the client
     """
-    state = current_state()
-    info = state.guard.info(request.environ)
+    state, environ = current_state(), request.environ
+    info = state.guard.info(environ)
+    environ[_REACHED_PROXY] = state
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
             state.key_files.reload_if_changed()
-            state.guard.check(info, request.environ, state.redactor.observe)
+            state.guard.check(info, environ, state.redactor.observe)
         info.admitted = True
+    return state, info
 
 
 def _proxy_is_public(state: State, info: RequestInfo, path: str) -> bool:

@@ -97,7 +97,7 @@ def test_the_answer_is_that_of_the_hook_in_flask(upstream, case, method, origins
     headers, key, _ = REFUSED[case]
     own = ["Origin: https://chat.example", *headers, *([f"x-api-key: {key}"] if key else [])]
     with running_proxy(upstream, cors_origins=origins) as proxy:
-        before_flask = proxy.server._listeners[0].application
+        entry = proxy.server._listeners[0].application._application
         head, _, body = proxy.exchange(
             request(*own, line=f"{method} /v1/x HTTP/1.1", key=None)
         ).partition(b"\r\n\r\n")
@@ -107,7 +107,7 @@ def test_the_answer_is_that_of_the_hook_in_flask(upstream, case, method, origins
             name = "HTTP_" + name.upper().replace("-", "_")
             value = f"{environ[name]}, {value.strip()}" if name in environ else value.strip()
             environ[name] = value
-        hook = Client(before_flask._application).open("/v1/x", method=method, environ_base=environ)
+        hook = Client(entry._application).open("/v1/x", method=method, environ_base=environ)
     status, *lines = head.decode("latin-1").split("\r\n")
     assert int(status.split(" ")[1]) == hook.status_code
     changing = ("date", "x-request-id", "connection", "content-length")

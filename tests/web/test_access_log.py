@@ -292,7 +292,7 @@ def test_where_a_path_is_cut_no_half_of_a_key_is_left(logged, shown, form):
     key = form(KEY)
     path = "/" + "x" * (journal.MAX_PATH - shown - 2) + "/" + key + "/" + "y" * 100
     info = RequestInfo("req_1", path, "", "127.0.0.1")
-    lines = journal.Journal(Redactor([KEY]))
+    lines = journal.AccessLog(Redactor([KEY]))
     lines.put(journal.Line.of(info, "GET", "200", 0, 0.0, 0.0))
     lines.close(20)
     (fields,) = logged()
