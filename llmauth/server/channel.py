@@ -32,6 +32,13 @@ SEND_SIZE = 128 * 1024
 DROPPED_BODY = 64 * 1024
 """Bytes of a refused request's body that are read, to keep the connection or to end it well."""
 
+UNSENT = 64 * 1024
+"""Bytes of answers that wait for a client to read them while further requests of his that have
+arrived are looked at: a few bytes ask for a page, and hundreds of them fit into one packet."""
+
+LOOKAHEAD = 1
+"""Requests that may wait behind the one that is being answered."""
+
 LINGER = 2.0
 """Seconds from a refusal to the end of a connection on which more was being sent. Closed at once,
 it would be reset, and the client might never see the answer (RFC 9112 §9.6)."""
@@ -60,7 +67,7 @@ class _Task(WSGITask):
         return environ
 
     def build_response_header(self) -> bytes:
-        # waitress knows it as the only option, and some clients name others beside it (RFC 9112 §9.6).
+        # waitress knows it alone, and some clients name others beside it (RFC 9112 §9.6).
         asked = self.request.connection_close
         if asked or self.request.closes or self.channel.is_at_last_request:
             self.request.headers["CONNECTION"] = "close"
@@ -115,7 +122,7 @@ class _Server:
     def pull_trigger(self) -> None:
         channel = self._channel
         unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
-        if unsent or closing or channel.will_close or channel.requests:
+        if unsent or closing or channel.will_close or channel.requests or channel.has_more:
             self._server.pull_trigger()
 
 
@@ -184,21 +191,28 @@ class Channel(HTTPChannel):
         """True while there is something to wait for before the server may end."""
         if self.lingering_since or self.close_when_flushed or self.will_close:
             return False
-        return bool(self.requests) or self.is_receiving or self._has_news()
+        return bool(self.requests) or self.has_more or self.is_receiving or self._has_news()
+
+    @property
+    def has_more(self) -> bool:
+        """True while something has arrived that is not looked at yet."""
+        return bool(self._later)
 
     @property
     def is_at_last_request(self) -> bool:
         """True when there is no request behind the one that is being answered, nor will be."""
         draining: bool = self.state.lifecycle.draining
-        return draining and len(self.requests) == 1 and self.request is None
+        only = len(self.requests) == 1 and not self.has_more
+        return draining and only and self.request is None
 
     def readable(self) -> bool:
         if self.lingering_since:
             return self._dropped < DROPPED_BODY
-        return not (self._is_deciding or self._ends) and bool(super().readable())
+        waits = self._is_deciding or self._ends or self.has_more
+        return not waits and bool(super().readable())
 
     def writable(self) -> bool:
-        return not self.lingering_since and bool(super().writable())
+        return not self.lingering_since and bool(super().writable() or self._may_take_more())
 
     def handle_read(self) -> None:
         if not self.lingering_since:
@@ -212,6 +226,8 @@ class Channel(HTTPChannel):
     def handle_write(self) -> None:
         if not (self.lingers and self.close_when_flushed):
             super().handle_write()
+            if self._may_take_more():
+                self._take_more()
             return
         self.close_when_flushed = False
         super().handle_write()
@@ -222,6 +238,7 @@ class Channel(HTTPChannel):
 
     def handle_close(self) -> None:
         super().handle_close()
+        self._later = b""
         if self.request is not None and not self._is_deciding:
             # Its environment leads back here, and a body is not to wait for the collector either.
             self.request.environ = None
@@ -243,7 +260,7 @@ class Channel(HTTPChannel):
 
     def end_if_idle(self) -> None:
         """Close a connection without a request, because the server is being stopped."""
-        busy = self.requests or self.request is not None or self.total_outbufs_len
+        busy = self.requests or self.request is not None or self.total_outbufs_len or self.has_more
         if not busy and not self.lingering_since and not self._has_news():
             self.handle_close()
 
@@ -297,6 +314,9 @@ class Channel(HTTPChannel):
 
     def _take(self, data: bytes) -> None:
         while data:
+            if not self._has_room():
+                self._later = data
+                return
             if self._to_drop:
                 dropped = min(self._to_drop, len(data))
                 self._to_drop -= dropped
@@ -317,6 +337,19 @@ class Channel(HTTPChannel):
                 return
             if self._queue(request):
                 self.server.add_task(self)
+
+    def _has_room(self) -> bool:
+        return len(self.requests) <= LOOKAHEAD and self.total_outbufs_len <= UNSENT
+
+    def _may_take_more(self) -> bool:
+        return self.has_more and not self._is_deciding and self._has_room()
+
+    def _take_more(self) -> None:
+        """Go on with what arrived while there was no room for it."""
+        with self.requests_lock:
+            if self.connected and not (self.will_close or self.close_when_flushed):
+                data, self._later = self._later, b""
+                self._take(data)
 
     def _parsed(self, request: Any, data: bytes) -> int:
         """Have the request take the next bytes; return how many of them belong to it."""

@@ -23,7 +23,7 @@ from ..exceptions import ConfigurationError
 from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from ..web.extension import EXTENSION, State
 from . import channel, dispatcher, listener
-from .channel import Channel
+from .channel import LOOKAHEAD, Channel
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
@@ -85,7 +85,7 @@ class Server:
         adjustments = Adjustments(
             sockets=self.sockets,
             asyncore_use_poll=self._use_poll,
-            channel_request_lookahead=1,
+            channel_request_lookahead=LOOKAHEAD,
             clear_untrusted_proxy_headers=False,
             max_request_body_size=settings.max_request_body,
             backlog=BACKLOG,
