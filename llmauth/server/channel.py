@@ -28,6 +28,13 @@ logger = logging.getLogger(__name__)
 SEND_SIZE = 128 * 1024
 """Bytes that are sent to a client at a time."""
 
+UNSENT = 64 * 1024
+"""Bytes of answers that wait for a client to read them while further requests of his that have
+arrived are looked at: a few bytes ask for a page, and hundreds of them fit into one packet."""
+
+LOOKAHEAD = 1
+"""Requests that may wait behind the one that is being answered."""
+
 _UNDECIDED = "unexpected error while a request was decided on"
 
 
@@ -59,7 +66,7 @@ class _Server:
     def pull_trigger(self) -> None:
         channel = self._channel
         unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
-        if unsent or closing or channel.will_close or channel.requests:
+        if unsent or closing or channel.will_close or channel.requests or channel.has_more:
             self._wake()
 
 
@@ -112,6 +119,7 @@ class Channel(HTTPChannel):
         self._ends = False  # what follows the last request is no further one
         self._to_drop = 0  # bytes of a refused body
         self._undecided: bytes | None = None  # what came after a head while it is decided on
+        self._later = b""  # what came while there was no room for further requests
         self._head = b""
         quieter: Any = _Server(server, self)
         super().__init__(quieter, sock, *args, **kwargs)
@@ -130,23 +138,38 @@ class Channel(HTTPChannel):
         """True while there is something to wait for before the server may end."""
         if self.close_when_flushed or self.will_close:
             return False
-        return bool(self.requests) or self.is_receiving or self._has_unread()
+        return bool(self.requests) or self.has_more or self.is_receiving or self._has_unread()
+
+    @property
+    def has_more(self) -> bool:
+        """True while something has arrived that is not looked at yet."""
+        return bool(self._later)
 
     @property
     def is_at_last_request(self) -> bool:
         """True when there is no request behind the one that is being answered, nor will be."""
         draining: bool = self.state.lifecycle.draining
-        return draining and len(self.requests) == 1 and self.request is None
+        only = len(self.requests) == 1 and not self.has_more
+        return draining and only and self.request is None
 
     def readable(self) -> bool:
-        waits = self._ends or self._undecided is not None
+        waits = self._ends or self._undecided is not None or self.has_more
         return not waits and bool(super().readable())
+
+    def writable(self) -> bool:
+        return bool(super().writable()) or self._may_parse_more()
+
+    def handle_write(self) -> None:
+        super().handle_write()
+        if self._may_parse_more():
+            self._parse_more()
 
     def handle_close(self) -> None:
         sock, lingers = self.socket, self.lingers and not self.total_outbufs_len
         if lingers:
             self.socket = None  # or it would be closed here
         super().handle_close()
+        self._later = b""
         if lingers and sock is not None:
             Lingering(sock, self._map)
         if self.request is not None and self._undecided is None:
@@ -167,7 +190,7 @@ class Channel(HTTPChannel):
 
     def close_if_idle(self) -> None:
         """Close a connection without a request, because the server is being stopped."""
-        busy = self.requests or self.request is not None or self.total_outbufs_len
+        busy = self.requests or self.request is not None or self.total_outbufs_len or self.has_more
         if not busy and not self._has_unread():
             self.handle_close()
 
@@ -215,6 +238,9 @@ class Channel(HTTPChannel):
 
     def _parse(self, data: bytes) -> None:
         while data:
+            if not self._has_room():
+                self._later = data
+                return
             if self._to_drop:
                 dropped = min(self._to_drop, len(data))
                 self._to_drop -= dropped
@@ -235,6 +261,19 @@ class Channel(HTTPChannel):
                 return
             if self._queue(request):
                 self.server.add_task(self)
+
+    def _has_room(self) -> bool:
+        return len(self.requests) <= LOOKAHEAD and self.total_outbufs_len <= UNSENT
+
+    def _may_parse_more(self) -> bool:
+        return self.has_more and self._undecided is None and self._has_room()
+
+    def _parse_more(self) -> None:
+        """Go on with what arrived while there was no room for it."""
+        with self.requests_lock:
+            if self.connected and not (self.will_close or self.close_when_flushed):
+                data, self._later = self._later, b""
+                self._parse(data)
 
     def _feed(self, request: Any, data: bytes) -> int:
         """Have the request take the next bytes; return how many of them belong to it."""

@@ -21,7 +21,7 @@ from waitress.adjustments import Adjustments
 from ..exceptions import ConfigurationError
 from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from ..web.extension import EXTENSION, State
-from .channel import Channel
+from .channel import LOOKAHEAD, Channel
 from .dispatcher import REFUSALS_SECONDS, Dispatcher
 from .handover import Handover
 from .lingering import Lingering
@@ -100,7 +100,7 @@ class Server:
         adjustments = Adjustments(
             sockets=self.sockets,
             asyncore_use_poll=self._use_poll,
-            channel_request_lookahead=1,
+            channel_request_lookahead=LOOKAHEAD,
             clear_untrusted_proxy_headers=False,
             max_request_body_size=settings.max_request_body,
             backlog=BACKLOG,

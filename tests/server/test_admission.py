@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import threading
 import time
 
@@ -17,6 +18,7 @@ from streams import read_until
 from waitress import wasyncore
 from werkzeug.test import Client
 
+from llmauth.server.channel import LOOKAHEAD, UNSENT
 from llmauth.server.dispatcher import REFUSALS_SECONDS, Dispatcher
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -203,6 +205,34 @@ def test_pipelined_requests_are_answered_in_their_order(proxy, upstream):
     data = b"".join(request(key=key, close=False) for key in keys[:-1]) + request()
     assert statuses(proxy.exchange(data)) == [200, 401, 200, 401, 200, 200]
     assert len(upstream.requests) == 4
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/health", "/v1/x"])
+def test_who_reads_nothing_is_not_answered_further(proxy, path):
+    """200 short requests in one packet would leave six megabytes of pages for each connection."""
+    data = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(TIMEOUT)
+        sock.connect(("127.0.0.1", proxy.port))
+        wait_for(proxy.server._channels, "the connection is accepted")
+        (channel,) = proxy.server._channels()
+        channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.sendall(data * 200 + request(key=None))
+        most = [0, 0]
+
+        def is_still() -> bool:
+            before = list(most)
+            most[:] = max(most[0], channel.total_outbufs_len), max(most[1], len(channel.requests))
+            return before == most and not proxy.server.dispatcher.busy
+
+        for _ in range(20):
+            wait_for(is_still, "it goes on no more")
+        assert most[0] < UNSENT + 3 * 40_000
+        assert most[1] <= LOOKAHEAD + 1
+        answer = read_all(sock)
+    assert len(statuses(answer)) == 201
+    assert statuses(answer)[-1] == 401
 
 
 def test_a_pipelined_request_is_not_counted_as_the_client_of_the_one_before_it(upstream):
