@@ -33,7 +33,7 @@ from ..web.extension import State, admit_to_proxy, always_guarded, current_state
 from .disconnect import client_disconnected
 from .headers import NOT_HEADERS, request_headers, response_headers
 from .reply import PolledRelay, Relay, UpstreamReply, masked
-from .rewrite import Here, has_links, names_urls, origin_of
+from .rewrite import Here, has_links, names_urls, origin_of, uploads_with_key
 from .upstream import HTTPIncoming, Outgoing
 
 logger = logging.getLogger(__name__)
@@ -181,8 +181,10 @@ def _here(
     named = f"{asked}/".startswith(f"{name}/")
     mount = raw_mount(environ) + info.path.removesuffix(asked) + (name if named else "")
     trusted = state.guard.clients.trusts(environ.get("REMOTE_ADDR"))
-    origin = origin_of(header_getter(environ), environ["wsgi.url_scheme"], trusted=trusted)
-    return Here(backend, origin, mount, named, at_root="/" not in asked[1:])
+    header = header_getter(environ)
+    origin = origin_of(header, environ["wsgi.url_scheme"], trusted=trusted)
+    at_root, uploads = "/" not in asked[1:], uploads_with_key(header)
+    return Here(backend, origin, mount, named, at_root=at_root, uploads=uploads)
 
 
 def _own_path(path: str) -> str:
