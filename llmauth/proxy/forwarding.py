@@ -163,6 +163,7 @@ def _forward(state: State, info: RequestInfo, environ: dict[str, Any]) -> Respon
         info=info,
         release=lifecycle.leave,
         exchange=exchange,
+        is_cut=lambda: lifecycle.cut,
     )
     headers = response_headers(incoming.headers, stream=stream)
     if bodiless:  # a length would be that of another answer, and a server miss the bytes

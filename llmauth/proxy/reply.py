@@ -70,6 +70,8 @@ class Relay:
 
     Owns what the exchange holds: the upstream's connection and the slot. A generator would not
     give them back when nobody ever iterates it.
+
+    :param is_cut: true once the server cuts what is still running
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Relay:
         info: RequestInfo,
         release: Callable[[], None],
         exchange: Exchange | None,
+        is_cut: Callable[[], bool] = lambda: False,
     ) -> None:
         self.incoming = incoming
         self._chunks = incoming.chunks()
@@ -88,6 +91,7 @@ class Relay:
         self._info = info
         self._release: Callable[[], None] | None = release
         self._exchange = exchange
+        self._is_cut = is_cut
         self._tail = b"\n\n"
         self.broken = False
         self._is_being_sent = False
@@ -117,8 +121,8 @@ class Relay:
         return self._noted(chunk)
 
     def client_left(self) -> None:
-        """Take note that nobody reads any more."""
-        self._info.error = "client_disconnected"
+        """Take note that nobody reads any more, or is to, because the server is being stopped."""
+        self._info.error = "server_stopping" if self._is_cut() else "client_disconnected"
 
     def _noted(self, chunk: bytes) -> bytes:
         if self._events:
