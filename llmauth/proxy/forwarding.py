@@ -25,7 +25,7 @@ from .disconnect import client_disconnected
 from .headers import response_headers
 from .outgoing import INSTANCE, outgoing_request
 from .reply import Reply, ReplyBody, StreamBody, masked
-from .rewrite import Here, names_urls, origin_of
+from .rewrite import Here, names_urls, origin_of, uploads_with_key
 from .slots import Lease, Slots
 from .upstream import HTTPIncoming, Incoming, Outgoing, Upstream, open_upstream
 
@@ -183,7 +183,8 @@ class Forwarder:
         mount = raw_mount(environ) + info.path.removesuffix(path) + (name if named else "")
         trusted = self._guard.clients.trusts(environ.get("REMOTE_ADDR"))
         origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
-        return Here(backend, origin, mount, named, at_root="/" not in path[1:])
+        at_root, uploads = "/" not in path[1:], uploads_with_key(received.get)
+        return Here(backend, origin, mount, named, at_root=at_root, uploads=uploads)
 
 
 def _received_headers(environ: dict[str, Any]) -> dict[str, str]:

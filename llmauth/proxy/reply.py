@@ -20,6 +20,11 @@ HELD_BACK = 1024 * 1024
 """Bytes of one line of an error body that are held back at most while the backend's key is masked
 in it."""
 
+_COMPRESSED = frozenset(
+    {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
+)
+"""IANA's registry of content codings, where texts stay no texts."""
+
 _BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -85,8 +90,8 @@ class ReplyBody:
         return self._noted(chunk)
 
     def client_left(self) -> None:
-        """Take note that nobody reads any more."""
-        self._info.error = "client_disconnected"
+        """Take note that nobody reads any more, or is to, because the server is being stopped."""
+        self._info.error = "server_stopping" if self._lease.is_cut else "client_disconnected"
 
     def _noted(self, chunk: bytes) -> bytes:
         if self._events:
@@ -183,14 +188,15 @@ def masked(incoming: Incoming, mask: KeyMask) -> Incoming:
             (mask.text(name), value if name.lower() == "content-length" else mask.text(value))
             for name, value in incoming.headers
         ]
-    if incoming.status < 400 or _is_encoded(incoming.headers):
+    if incoming.status < 400 or _is_compressed(incoming.headers):
         return incoming
     return _MaskedError(incoming, mask)
 
 
-def _is_encoded(headers: Headers) -> bool:
+def _is_compressed(headers: Headers) -> bool:
+    """True where a coding is named that hides what is said; the others name none that does."""
     values = [value for name, value in headers if name.lower() == "content-encoding"]
-    return any(value.strip().lower() not in ("", "identity") for value in values)
+    return any(coding.strip().lower() in _COMPRESSED for coding in ",".join(values).split(","))
 
 
 class _MaskedError:

@@ -32,8 +32,13 @@ LONGEST_URL = 8 * 1024
 
 _WHOLE = frozenset({"azure-asyncoperation", "link", "operation-location"})
 """Headers whose URL clients ask with their key, and want whole: Azure's of an operation, and pages
-of a list (RFC 8288). Not Google's ``X-Goog-Upload-URL``, where they send a file without any key."""
+of a list (RFC 8288)."""
 
+_UPLOAD = "x-goog-upload-url"
+"""Where Google's clients send a file: those for Python without any key, so that it stays as it is;
+those for JavaScript with theirs."""
+
+_UPLOADS_WITH_KEY = re.compile(r"\bgl-(?:node|web)\b")
 _FOLLOWED = _WHOLE | {"location"}
 _LOCATIONS = _FOLLOWED | {"content-location"}
 _STRICT_LINK = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"|"|,(?!\s*<))+')
@@ -93,7 +98,15 @@ def names_urls(path: str, headers: Headers) -> bool:
 
     :param path: of the request, as the backend has it
     """
-    return has_links(path) or any(name.lower() in _LOCATIONS for name, _ in headers)
+    return has_links(path) or any(
+        name.lower() == _UPLOAD or name.lower() in _LOCATIONS for name, _ in headers
+    )
+
+
+def uploads_with_key(header: Callable[[str], str | None]) -> bool:
+    """True for a client that sends a file with its key to the URL that it is given for that."""
+    said = f"{header('x-goog-api-client')} {header('user-agent')}"
+    return _UPLOADS_WITH_KEY.search(said) is not None
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,7 @@ class Here:
     :param named: the backend's name is a part of that
     :param at_root: the request's path has no folder, so that what is relative to it could lead to
         another backend, or to a page of this server
+    :param uploads: the client sends files with its key, see :func:`uploads_with_key`
     """
 
     backend: Backend
@@ -112,6 +126,7 @@ class Here:
     prefix: str
     named: bool = True
     at_root: bool = False
+    uploads: bool = False
 
     def pointed(self, incoming: Incoming, method: str, path: str) -> Incoming:
         """Return the answer with the provider's URLs pointing here.
@@ -143,7 +158,8 @@ class Here:
         :param path: of the request, as the backend has it
         """
         lower = name.lower()
-        lead = self.origin if lower in _WHOLE and self.origin else ""
+        is_upload = lower == _UPLOAD and self.uploads and self.origin is not None
+        lead = self.origin if (lower in _WHOLE or is_upload) and self.origin else ""
 
         def pointed(url: str) -> str:
             reference = Reference.parse(url)
@@ -156,7 +172,7 @@ class Here:
             for start, end in reversed(_pages(value)):
                 value = value[:start] + pointed(value[start:end]) + value[end:]
             return value
-        return pointed(value) if lower in _LOCATIONS else value
+        return pointed(value) if is_upload or lower in _LOCATIONS else value
 
     def _without_others(self, incoming: Incoming, path: str) -> Headers:
         """Return the headers of an answer, refused when its client would ask another host.
@@ -168,7 +184,8 @@ class Here:
             return incoming.headers
         kept = list(incoming.headers)
         for header, value in incoming.headers:
-            for url in _followed(header.lower(), value):
+            is_upload = self.uploads and header.lower() == _UPLOAD
+            for url in [value] if is_upload else _followed(header.lower(), value):
                 reference = Reference.parse(url)
                 own = reference and self.backend.own_path(reference, base)
                 if own is None and header.lower() == "location" and status < 300 and status != 202:

@@ -95,6 +95,11 @@ class Lease:
         self._slots = slots
         self._has_slot = False
 
+    @property
+    def is_cut(self) -> bool:
+        """True once the server cuts what is still running."""
+        return self._slots.cut
+
     def begin(self) -> None:
         """Take a slot.
 

@@ -5,6 +5,7 @@ An equally long row of asterisks takes its place, so that no length and no frami
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from html.entities import html5
@@ -59,6 +60,7 @@ def _spellings(key: str) -> bytes:
     return pattern
 
 
+@functools.cache
 def _spelling(code: int) -> bytes:
     plain = re.escape(bytes([code]))
     digits = b"%02x" % code

@@ -54,7 +54,7 @@ class Source(Protocol):
         """End it too early; return what is left to say to the client."""
 
     def client_left(self) -> None:
-        """Take note that nobody reads any more."""
+        """Take note that nobody reads any more, or is to."""
 
 
 class Stream:
@@ -111,7 +111,7 @@ class Stream:
         """End the stream if it is to be cut, or if one side has been silent for too long."""
         idle = now - self._active
         if cut:
-            self.close()
+            self._leave()
         elif self._unsent:
             if idle > STALLED:
                 self._give_up()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from inspect import ismethod
+from itertools import accumulate
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from flask import Blueprint, Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
@@ -233,7 +237,14 @@ class LLMAuth:
         return any(blueprint is self._blueprint for blueprint in _blueprints())
 
     def _is_exempt(self) -> bool:
-        parts = (*_layers(_view()), *_blueprints())
+        if redirected := _redirected_to():  # no view runs: Flask adds a slash, or leaves one out
+            view = current_app.view_functions[redirected]
+            if getattr(view, _ALWAYS_GUARDED, False):
+                return False
+            names = accumulate(redirected.split(".")[:-1], "{}.{}".format)
+            parts = (*_layers(view), *_registered(names))
+        else:
+            parts = (*_layers(_view()), *_blueprints())
         return any(_identity(part) in self._exempt for part in parts)
 
 
@@ -289,8 +300,26 @@ def _view() -> Callable[..., Any] | None:
     return current_app.view_functions.get(request.endpoint or "")
 
 
+def _redirected_to() -> str | None:
+    """Return the endpoint to which Flask redirects the request by itself, None if it does not."""
+    redirect, adapter = request.routing_exception, current_app.create_url_adapter(request)
+    if not isinstance(redirect, RequestRedirect) or adapter is None:
+        return None
+    path = urlsplit(redirect.new_url).path.removeprefix(request.script_root)
+    try:
+        endpoint, _ = adapter.match(unquote(path))
+    except HTTPException:
+        return None
+    return str(endpoint)
+
+
 def _blueprints() -> list[Any]:
-    return [current_app.blueprints[name] for name in request.blueprints]
+    return _registered(request.blueprints)
+
+
+def _registered(names: Iterable[str]) -> list[Any]:
+    # An endpoint of the application itself may have a dot as well, before which is no blueprint.
+    return [current_app.blueprints[name] for name in names if name in current_app.blueprints]
 
 
 def _answer_preflight(state: State, environ: dict[str, Any]) -> Response | None:

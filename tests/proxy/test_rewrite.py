@@ -308,6 +308,20 @@ def test_what_nobody_asks_with_a_key_arrives_as_it_came(proxy, upstream, status,
     assert (str(reply.status), reply.header(name)) == (status[:3], value)
 
 
+@pytest.mark.parametrize("header", ["x-goog-api-client", "user-agent"])
+def test_a_client_that_sends_a_file_with_its_key_sends_it_here(proxy, upstream, header):
+    """Google's for JavaScript, up to 1.x: the others send it without a key, or here anyway."""
+    sdk = {header: "google-genai-sdk/1.9.0 gl-node/v22.1.0"}
+    upload = "/upload/v1beta/files?upload_id=1"
+    upstream.answer = whole(b"", headers=(f"X-Goog-Upload-URL: {upstream.url}{upload}",))
+    reply = proxy.request("POST", "/upload/v1beta/files", sdk | {"x-goog-api-key": KEY}, b"{}")
+    assert reply.header("x-goog-upload-url") == f"{proxy.url}/gemini{upload}"
+    reply = proxy.request("POST", f"/gemini{upload}", {"x-goog-api-key": KEY}, b"file", key=None)
+    assert (reply.status, upstream.requests[-1].target) == (200, upload)
+    upstream.answer = whole(b"", headers=(f"X-Goog-Upload-URL: {ELSEWHERE}",))
+    assert proxy.request("POST", "/gemini/upload/v1beta/files", sdk, b"{}").status == 502
+
+
 FOREIGN = {
     "scheme-relative": "//evil.example/x",
     "three slashes": "///evil.example/x",

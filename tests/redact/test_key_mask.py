@@ -156,11 +156,20 @@ def test_a_user_and_password_of_the_base_url_are_no_less_a_key(upstream):
         ("200 OK", ("Content-Type: text/event-stream",), BODY),
         ("200 OK", (), BODY),
         ("401 No", ("Content-Encoding: gzip",), gzip.compress(BODY)),
+        ("401 No", ("Content-Encoding: identity", "Content-Encoding: x-gzip"), gzip.compress(BODY)),
     ],
 )
 def test_answers_and_compressed_errors_arrive_as_they_came(proxy, upstream, status, headers, body):
     upstream.answer = whole(body, status, headers)
     assert proxy.request("POST", "/v1/x", {"Accept-Encoding": "gzip"}, b"{}").body == body
+
+
+@pytest.mark.parametrize("coding", ["identity", "identity, IDENTITY", "none", "utf-8", "", ","])
+def test_a_coding_that_hides_nothing_keeps_no_key_from_being_masked(proxy, upstream, coding):
+    upstream.answer = whole(BODY, "401 No", (f"Content-Encoding: {coding}",))
+    reply = proxy.request("POST", "/v1/x", body=b"{}")
+    assert PROVIDER_KEY.encode() not in reply.body
+    assert len(reply.body) == len(BODY)
 
 
 def test_a_clients_own_provider_key_is_the_clients(proxy, upstream):

@@ -193,6 +193,21 @@ def test_connections_that_were_not_accepted_yet_are_told(upstream):
     assert is_told(answers[0]) or statuses(answers[0]) == [200]
 
 
+@pytest.mark.parametrize("framing", ["stream", "with a length"])
+def test_an_answer_that_is_cut_is_not_logged_as_complete_nor_as_left(upstream, framing, caplog):
+    head = HEAD if framing == "stream" else b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
+    upstream.answer = Held(head + (chunk(b"one") if framing == "stream" else b"one"), b"")
+    caplog.set_level("INFO", "llmauth.access")
+    with (
+        running_proxy(upstream, shutdown_timeout=0.0) as proxy,
+        proxy.open(request_bytes("/v1/x")) as sock,
+    ):
+        read_until(sock, b"one")
+        assert proxy.server.stop() == 1
+        assert b"0\r\n\r\n" not in read_all(sock)
+    assert "error=server_stopping" in caplog.text
+
+
 def test_sigterm_during_an_upload_and_a_clean_end(upstream):
     program = llmauth(
         LLM_INTERACTIVE_PROXY_API_KEY=KEY,

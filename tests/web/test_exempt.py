@@ -71,6 +71,29 @@ def test_the_order_does_not_count(when, what):
     assert statuses(app, "/p/x", "/own", "/p/nothing") == [200, 401, 401]
 
 
+@pytest.mark.parametrize("what", ["view", "blueprint", "parent"])
+def test_where_flask_redirects_to_an_exempt_view_it_does_so_without_a_key(what):
+    app, api, parent = application(), Blueprint("a", "a"), Blueprint("p", "p")
+    auth = LLMAuth(app)
+    api.add_url_rule("/x/", "x", page)
+    api.add_url_rule("/y/", "y", lambda: "y")
+    parent.register_blueprint(api)
+    parent.register_blueprint(proxy_blueprint, url_prefix="/llm")
+    auth.exempt({"view": page, "blueprint": api, "parent": parent}[what])
+    app.register_blueprint(parent, url_prefix="/p")
+    app.add_url_rule("/own/slash/", "own_slash", lambda: "own")
+    assert statuses(app, "/p/x", "/p/x/?a=b", "/own/slash", "/p/llm") == [308, 200, 401, 401]
+    assert statuses(app, "/p/y") == [401 if what == "view" else 308]
+
+
+def test_an_endpoint_with_a_dot_needs_no_blueprint():
+    app = application()
+    auth = LLMAuth(app)
+    app.add_url_rule("/z", "v1.z", auth.exempt(page))
+    app.add_url_rule("/y", "v1.y", lambda: "y")
+    assert statuses(app, "/z", "/y") == [200, 401]
+
+
 def decorated(view):
     @functools.wraps(view)
     def wrapper(*args, **kwargs):
