@@ -139,7 +139,9 @@ class Parser(HTTPRequestParser):
         received = self.header_plus + data
         if received.startswith(_TLS_HANDSHAKE):
             _tell_of_tls()
-            raise BadMessageError("This server speaks plain HTTP: use http:// in place of https://.")
+            raise BadMessageError(
+                "This server speaks plain HTTP: use http:// in place of https://."
+            )
         end = find_head_end(received, known)
         if end < 0:
             self.header_plus = received
