@@ -111,7 +111,7 @@ class Stream:
         """End the stream if it is to be cut, or if one side has been silent for too long."""
         idle = now - self._active
         if cut:
-            self._leave()
+            self._give_up()
         elif self._unsent:
             if idle > STALLED:
                 self._give_up()

@@ -148,6 +148,8 @@ def test_a_stream_that_breaks_upstream_never_looks_complete(hosted, upstream, en
     assert b'"error": {' in received
     # An application cannot make granian break a response off.
     assert received.endswith(b"0\r\n\r\n") == (hosted.name == "granian")
+    # It logs whatever is raised, too; others take this for a client that left.
+    assert ("Traceback" in hosted.program.output()) == (hosted.name == "granian")
 
 
 @pytest.mark.parametrize("phase", ["no headers yet", "no body yet", "silent in mid-stream"])
