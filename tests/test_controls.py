@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_cli import KEY, run
 
-from llmauth.capture.rendering import dumps
+from llmauth.capture.safe_json import dumps
 from llmauth.capture.show import har, show
 from llmauth.cli import console
 from llmauth.cli.logs import JSONFormatter, _TerminalFormatter, _TextFormatter

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from leaks import FORMS, LONG_FORMS, Form, json_text, percent_all
 
-from llmauth.capture.speech import stream_without_secrets
+from llmauth.capture.streams import stream_without_secrets
 from llmauth.redact import redactor as redactor_module
 from llmauth.redact.logging import Redactor
 

@@ -15,7 +15,7 @@ from growth import ALLOWED, TIMES, growth
 
 from llmauth.auth.credentials import Malformed, find_key, query_keys, tokens_in
 from llmauth.auth.guard import MAX_CREDENTIALS, credentials_in, header_getter
-from llmauth.capture.speech import stream_without_secrets
+from llmauth.capture.streams import stream_without_secrets
 from llmauth.redact.forms import forms
 from llmauth.redact.memory import MAX_OBSERVED, OBSERVED
 from llmauth.redact.messages import hidden

@@ -6,7 +6,7 @@ import marshal
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-TAKEN = b"taken\n"
+WRITTEN = b"written\n"
 """What the process that writes says after each message, once all of it is written."""
 
 _LENGTH = 8  # bytes before a message, which tell its length
