@@ -287,10 +287,9 @@ def test_a_full_queue_drops_and_counts_and_says_so_but_fails_no_request(
 
 
 @full_disk
-def test_a_chunk_of_a_stream_never_waits_for_room(
-    on_full_disk: Recording, monkeypatch: pytest.MonkeyPatch
+def test_what_finds_no_room_is_dropped_from_the_middle_of_a_stream(
+    on_full_disk: Recording,
 ) -> None:
-    monkeypatch.setattr(queue, "FULL_QUEUE_WAIT", 3600)  # to wait would be for good
     recording = on_full_disk
     recording.capture = recording.open(queue_size=5000)
     exchange = recording.exchange()
@@ -514,7 +513,7 @@ def test_a_capture_that_is_always_behind_lags_though_it_goes_on(monkeypatch):
     events = queue.EventQueue(10**6)
     for at in (0.0, 0.5):
         clock[0] = at
-        assert events.put(b"event", always=False, patient=False)
+        assert events.put(b"event", always=False)
         assert events.gather()
     assert events.next()
     assert events.seconds_behind() == 0

@@ -11,10 +11,6 @@ from typing import NamedTuple
 OVERHEAD = 128
 """Bytes that a queued event takes beside its own."""
 
-FULL_QUEUE_WAIT = 0.1
-"""Seconds that the start of an exchange waits for room in a full queue; after that, until there is
-room, none does. A chunk never waits: one thread may be carrying all streams."""
-
 GATHERING = 0.03
 """Seconds in which events gather that are sent together: the thread that sends them takes Python's
 lock from the requests each time it wakes."""
@@ -45,8 +41,8 @@ class Message(NamedTuple):
 class EventQueue:
     """Events, from when they happen until they are written.
 
-    `put` adds one, `gather` makes messages of them, and the messages stay until `confirm` says
-    that the first one is written. All methods may be called from any thread.
+    `put` adds one, which never waits; `gather` makes messages of them, and the messages stay until
+    `confirm` says that the first one is written. All methods may be called from any thread.
 
     :param size: bytes that may wait
     """
@@ -75,25 +71,23 @@ class EventQueue:
         self._resting = self._woken = self._closed = self._lagging = self._sending = False
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
 
-    def put(self, event: bytes, *, always: bool, patient: bool) -> bool:
+    def put(self, event: bytes, *, always: bool) -> bool:
         """Add an event; False when there is no room for it, or no more are taken.
 
         :param always: it has no need of room
-        :param patient: wait a moment for room
         """
         with self._lock:
             before = self.dropping
-            added = self._put(event, always=always, patient=patient)
+            added = self._put(event, always=always)
             news = ["cannot keep up: events are being dropped"] * (self.dropping and not before)
             news += self._lag_news()
         _tell(news)
         return added
 
-    def _put(self, event: bytes, *, always: bool, patient: bool) -> bool:
+    def _put(self, event: bytes, *, always: bool) -> bool:
         size = len(event) + OVERHEAD
-        if not always and (self._closed or not self._make_room(size, patient)):
+        if not always and (self._closed or not self._has_room(size)):
             return False
         self._held += size
         self._unsent += size
@@ -105,12 +99,7 @@ class EventQueue:
 
     def _has_room(self, size: int) -> bool:
         # What is larger than the whole queue passes alone.
-        return self._held + size <= self._size or not self._held
-
-    def _make_room(self, size: int, patient: bool) -> bool:
-        if patient and not self.dropping:
-            self._room.wait_for(lambda: self._has_room(size), FULL_QUEUE_WAIT)
-        self.dropping = not self._has_room(size)
+        self.dropping = self._held > 0 and self._held + size > self._size
         self.dropped += self.dropping
         return not self.dropping
 
@@ -119,7 +108,6 @@ class EventQueue:
         with self._lock:
             self._closed = True
             self._arrived.notify_all()
-            self._room.notify_all()
 
     def wake(self) -> None:
         """Have a message gathered, though there may be nothing to send."""
@@ -187,7 +175,6 @@ class EventQueue:
         self.sent -= 1
         self._held -= message.size
         self.dropping = self.dropping and self._held > self._size // 2
-        self._room.notify_all()
         return message
 
     @property

@@ -1,4 +1,4 @@
-"""What a request leaves for the wire capture: it takes the time, and queues what it has."""
+"""What the proxy records of a request and its response: each event with its time, queued."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Exchange:
 
     def stream_chunk(self, data: bytes) -> None:
         """Record a piece of the response's body, whether it is a stream of events or not."""
-        self._put("stream_chunk", (data,), patient=False)
+        self._put("stream_chunk", (data,))
 
     def finished(self, error: str | None = None) -> None:
         """Record the end, once.
@@ -88,14 +88,11 @@ class Exchange:
         length = len(body) if length is None else length
         self._put(direction, (method, url, _pairs(headers), body, length))
 
-    def _put(
-        self, direction: str, rest: tuple[Any, ...], *, patient: bool = True, belongs: bool = False
-    ) -> None:
+    def _put(self, direction: str, rest: tuple[Any, ...], *, belongs: bool = False) -> None:
         """Queue an event.
 
         An exchange whose first event found no room is left out as a whole.
 
-        :param patient: wait a moment for room
         :param belongs: it is small, and those before it are not complete without it
         """
         if self._skipped:
@@ -103,7 +100,7 @@ class Exchange:
         about = self._about
         event: Event = (self._number, about, direction, time.time(), rest)
         always = belongs and about is None
-        if self._enqueue(event, always=always, patient=patient):
+        if self._enqueue(event, always=always):
             self._about = None
         else:
             self._skipped = about is not None

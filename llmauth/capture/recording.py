@@ -87,11 +87,10 @@ class WireCapture:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
         self._delivery.close(timeout)
 
-    def _put(self, event: Event, *, always: bool, patient: bool) -> bool:
+    def _put(self, event: Event, *, always: bool) -> bool:
         """Queue an event; False when there is no room for it.
 
         :param always: needed to complete an exchange that is in the capture already
-        :param patient: wait a moment for room
         """
         # As bytes: thousands of tuples that live for a moment keep the garbage collector busy,
         # which costs a tenth of the requests.
@@ -100,7 +99,7 @@ class WireCapture:
         except ValueError:  # a server gave us something else than it should have
             self._delivery.count_failure()
             return False
-        return self._delivery.start() and self._queue.put(data, always=always, patient=patient)
+        return self._delivery.start() and self._queue.put(data, always=always)
 
 
 def _try(file: RotatingFile) -> None:
