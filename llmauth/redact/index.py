@@ -54,8 +54,8 @@ class FormIndex:
         for form in forms:
             beginnings.setdefault(form.text[:least], []).append(form)
         for start in range(max(0, len(text) - longest), len(text) - least + 1):
-            found = beginnings.get(text[start : start + least], ())
-            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in found):
+            known = beginnings.get(text[start : start + least], ())
+            if len(known) > CROWD or any(form.text.startswith(text[start:]) for form in known):
                 return start
         return len(text)
 
@@ -101,9 +101,9 @@ class _Table:
         spans: list[Span] = []
         for begin in range(0, len(text), _SLICE):
             places = range(begin, min(begin + _SLICE, len(text)), gram)
-            found = [text[at : at + gram] for at in places]
-            if not blocks.keys().isdisjoint(found):
-                for at, block in zip(places, found, strict=True):
+            present = [text[at : at + gram] for at in places]
+            if not blocks.keys().isdisjoint(present):
+                for at, block in zip(places, present, strict=True):
                     if block in blocks:
                         self._compare(text, at, rest, spans)
         return spans
@@ -136,8 +136,8 @@ def _longest(
 
 def _append(spans: list[Span], span: Span) -> None:
     if spans and span[0] < spans[-1][1]:
-        start, end, shown = spans[-1]
-        spans[-1] = min(start, span[0]), max(end, span[1]), shown
+        start, end, replacement = spans[-1]
+        spans[-1] = min(start, span[0]), max(end, span[1]), replacement
     else:
         spans.append(span)
 
