@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 WRITTEN = b"written\n"
-"""What the process that writes says after each message, once all of it is written."""
+"""The answer to each message, once all of it is in the file."""
 
 _LENGTH = 8  # bytes before a message, which tell its length
 

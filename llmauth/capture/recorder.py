@@ -45,7 +45,7 @@ class Exchange:
 
         :param length: of the body, of which only the beginning may be given
         """
-        self._request("inbound_request", method, target, headers, body, length)
+        self._put("inbound_request", _request(method, target, headers, body, length))
 
     def outbound_request(
         self,
@@ -56,7 +56,7 @@ class Exchange:
         length: int | None = None,
     ) -> None:
         """Record what is sent to the backend."""
-        self._request("outbound_request", method, url, headers, body, length)
+        self._put("outbound_request", _request(method, url, headers, body, length))
 
     def inbound_response(self, status: int, headers: AnyHeaders) -> None:
         """Record the head of the backend's response; its body follows in chunks."""
@@ -75,19 +75,6 @@ class Exchange:
             self._finished = True
             self._put("outbound_response", (error,), belongs=True)
 
-    def _request(
-        self,
-        direction: str,
-        method: str,
-        url: str,
-        headers: AnyHeaders,
-        body: bytes | None,
-        length: int | None,
-    ) -> None:
-        body = body or b""
-        length = len(body) if length is None else length
-        self._put(direction, (method, url, _pairs(headers), body, length))
-
     def _put(self, direction: str, rest: tuple[Any, ...], *, belongs: bool = False) -> None:
         """Queue an event.
 
@@ -104,6 +91,13 @@ class Exchange:
             self._about = None
         else:
             self._skipped = about is not None
+
+
+def _request(
+    method: str, url: str, headers: AnyHeaders, body: bytes | None, length: int | None
+) -> tuple[Any, ...]:
+    body = body or b""
+    return method, url, _pairs(headers), body, len(body) if length is None else length
 
 
 def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:

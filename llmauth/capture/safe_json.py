@@ -1,4 +1,4 @@
-"""JSON without secrets, for one thread."""
+"""JSON without secrets, written with what is known already of names and values that come often."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class SafeJSON:
         masking break it (a secret that begins within an escape), that is done after all.
         """
         line = dumps(value)
-        shown = self.redactor.text(line)
-        if shown != line:
+        masked = self.redactor.text(line)
+        if masked != line:
             try:
-                json.loads(shown)
+                json.loads(masked)
             except (ValueError, RecursionError):
                 return dumps(self.redactor.mapping(value))
-        return shown
+        return masked
 
     def fields(self, values: Mapping[str, Any]) -> str:
         """Serialise what stands between the braces of an object of texts and numbers."""
@@ -54,12 +54,12 @@ class SafeJSON:
         except KeyError:
             pass
         new = {name: value for name, value in values.items() if (name, value) not in pairs}
-        shown = self._clean(new) or [self.value({n: v})[1:-1] for n, v in new.items()]
-        found = dict(zip(new, shown, strict=True))
+        lines = self._clean(new) or [self.value({n: v})[1:-1] for n, v in new.items()]
+        line_of = dict(zip(new, lines, strict=True))
         for name, value in new.items():
             if not isinstance(value, str) or len(value) <= LONGEST:
-                pairs[name, value] = found[name]
-        return ",".join([found.get(n) or pairs[n, v] for n, v in values.items()])
+                pairs[name, value] = line_of[name]
+        return ",".join([line_of.get(n) or pairs[n, v] for n, v in values.items()])
 
     def _clean(self, values: Mapping[str, Any]) -> list[str] | None:
         """Serialise all of the pairs when there is no secret in any; looked at together."""

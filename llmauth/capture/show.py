@@ -13,7 +13,7 @@ from .reading import Transcript, exchanges, messages, metadata, streamed_text, t
 
 WIDTH = 80
 POLL_INTERVAL = 0.25
-"""Seconds between looks at a file that is followed."""
+"""Seconds between two checks of a file that is followed."""
 
 _BOLD, _DIM, _RED, _GREEN, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
@@ -40,7 +40,7 @@ def follow(path: str) -> Iterator[str]:
             begun = b""
             replaced = False
             while not replaced:
-                # Asked before reading: what was written until then is read before turning away.
+                # Checked before reading, so that the end of a file that was replaced is read, too.
                 replaced = _replaced(path, file)
                 for piece in file:
                     begun += piece
