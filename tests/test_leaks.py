@@ -381,39 +381,39 @@ def test_no_secret_is_written_anywhere(
 
 PACKAGE = Path(llmauth.__file__).parent
 SERVER_MUTATIONS = {
-    "the log is not redacted": ("logs.py", "install(redactor)", "(lambda: None)", "log"),
+    "the log is not redacted": ("cli/logs.py", "install(redactor)", "(lambda: None)", "log"),
     "the capture is not redacted": (
-        "capture_json.py", "self.redactor.text(line)", "line", "whole capture"),
+        "capture/safe_json.py", "self.redactor.text(line)", "line", "whole capture"),
     "credentials of requests are not observed": (
-        "guard.py", "is_credential(key[5:])", "False", "whole capture"),
+        "auth/guard.py", "is_credential(key[5:])", "False", "whole capture"),
     "what is said in pieces is not joined": (
-        "capture_speech.py", "    if said:\n", "    if False:\n", "show"),
+        "capture/streams.py", "    if changed:\n", "    if False:\n", "show"),
 }  # fmt: skip
 FORM_MUTATIONS = {
-    "plain": ("secret_forms.py", "    yield from texts\n", "    yield from texts[1:]\n"),
-    "quoted": ("secret_forms.py", "%[0-7]{_HEX}|", ""),
-    "json \\\\u": ("secret_forms.py", r"|\\u{_HEX}{{4}}", ""),
-    "repr \\\\x": ("secret_forms.py", r"|\\x{_HEX}{{2}}", ""),
-    "backslashes": ("secret_forms.py", r"""|\\[\\\"'/]""", ""),
-    "html": ("secret_forms.py", "&(?:amp|lt|gt|quot|apos|", "&(?:"),
-    "encodings in encodings": ("secret_forms.py", "MAX_DEPTH = 4", "MAX_DEPTH = 1"),
-    "spaces as plus": ("secret_forms.py", 'secret.replace(" ", "+")', "secret"),
-    "latin-1 of utf-8": ("secret_forms.py", "if text.isascii():", "if True:"),
-    "base64": ("secret_forms.py", "yield Form(text, MASK, base64=True", "Form(text, MASK"),
-    "base64 after a user": ("secret_forms.py", "((0, 0), (1, 2), (2, 3))", "((0, 0), (1, 2))"),
+    "plain": ("redact/forms.py", "    yield from texts\n", "    yield from texts[1:]\n"),
+    "quoted": ("redact/forms.py", "%[0-7]{_HEX}|", ""),
+    "json \\\\u": ("redact/forms.py", r"|\\u{_HEX}{{4}}", ""),
+    "repr \\\\x": ("redact/forms.py", r"|\\x{_HEX}{{2}}", ""),
+    "backslashes": ("redact/forms.py", r"""|\\[\\\"'/]""", ""),
+    "html": ("redact/forms.py", "&(?:amp|lt|gt|quot|apos|", "&(?:"),
+    "encodings in encodings": ("redact/forms.py", "MAX_DEPTH = 4", "MAX_DEPTH = 1"),
+    "spaces as plus": ("redact/forms.py", 'secret.replace(" ", "+")', "secret"),
+    "latin-1 of utf-8": ("redact/forms.py", "if text.isascii():", "if True:"),
+    "base64": ("redact/forms.py", "yield Form(text, MASK, base64=True", "Form(text, MASK"),
+    "base64 after a user": ("redact/forms.py", "((0, 0), (1, 2), (2, 3))", "((0, 0), (1, 2))"),
     "base64 for urls": (
-        "secret_forms.py", 'yield middle.replace("+", "-").replace("/", "_")', "pass"),
-    "lower case": ("secret_forms.py", "text.lower(), text.upper(), ", "text.upper(), "),
-    "upper case": ("secret_forms.py", "text.lower(), text.upper(), ", "text.lower(), "),
-    "title case": ("secret_forms.py", ", text.title()", ""),
-    "environ": ("secret_forms.py", 'text.upper().replace("-", "_"), ', ""),
-    "the rest of long ones": ("secret_forms.py", "if self.longer else end", "if False else end"),
-    "observed ones": ("secret_memory.py", "for credential in credentials", "for credential in ()"),
-    "hex": ("secret_forms.py", "yield Form(digits, MASK", "Form(digits, MASK"),
-    "hex in capitals": ("secret_forms.py", "yield Form(digits.upper()", "Form(digits.upper()"),
-    "base64 of utf-16": ("secret_forms.py", 'secret.encode("utf-16-le", "surrogatepass")', "b''"),
-    "over line breaks": ("redactor.py", "*over_breaks(text, known, find), ", ""),
-    "lists of codes": ("redactor.py", ", *as_codes(text, find)", ""),
+        "redact/forms.py", 'yield middle.replace("+", "-").replace("/", "_")', "pass"),
+    "lower case": ("redact/forms.py", "text.lower(), text.upper(), ", "text.upper(), "),
+    "upper case": ("redact/forms.py", "text.lower(), text.upper(), ", "text.lower(), "),
+    "title case": ("redact/forms.py", ", text.title()", ""),
+    "environ": ("redact/forms.py", 'text.upper().replace("-", "_"), ', ""),
+    "the rest of long ones": ("redact/forms.py", "if self.longer else end", "if False else end"),
+    "observed ones": ("redact/memory.py", "for credential in credentials", "for credential in ()"),
+    "hex": ("redact/forms.py", "yield Form(digits, MASK", "Form(digits, MASK"),
+    "hex in capitals": ("redact/forms.py", "yield Form(digits.upper()", "Form(digits.upper()"),
+    "base64 of utf-16": ("redact/forms.py", 'secret.encode("utf-16-le", "surrogatepass")', "b''"),
+    "over line breaks": ("redact/redactor.py", "*over_breaks(text, known, find), ", ""),
+    "lists of codes": ("redact/redactor.py", ", *as_codes(text, find)", ""),
 }  # fmt: skip
 
 
@@ -461,7 +461,7 @@ def test_the_hunt_finds_each_form_that_a_redactor_does_not_know(
     copy = mutated(tmp_path, *mutation)
     (copy / "__init__.py").write_text("")
     with imported(copy, "llmauth_mutant") as name:
-        mutant = importlib.import_module(f"{name}.redactor")
+        mutant = importlib.import_module(f"{name}.redact.redactor")
         assert survivors(mutant.Redactor)
 
 

@@ -20,7 +20,7 @@ NICENESS = 5
 
 
 def main() -> None:
-    """Write what comes on standard input until its end; what there is to tell goes to the output.
+    """Write what comes on standard input until its end; reports go to the output.
 
     The first message is the arguments of `CaptureWriter`, and the seconds that any other message
     may take; each further one those of its methods `learn` and `write`.

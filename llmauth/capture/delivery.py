@@ -29,7 +29,7 @@ class Delivery:
     """A thread of its own sends the messages of a queue, from `start` on.
 
     :param arguments: of `CaptureWriter`
-    :param redactor: whose secrets the process is told
+    :param redactor: its secrets are sent to the process
     """
 
     def __init__(self, queue: EventQueue, arguments: dict[str, Any], redactor: Redactor) -> None:

@@ -73,7 +73,7 @@ class EventQueue:
         self._arrived = threading.Condition(self._lock)
 
     def put(self, event: bytes, *, always: bool) -> bool:
-        """Add an event; False when there is no room for it, or no more are taken.
+        """Add an event; False when there is no room for it, or the end has come.
 
         :param always: it has no need of room
         """
@@ -104,7 +104,7 @@ class EventQueue:
         return not self.dropping
 
     def close(self) -> None:
-        """Take no more events, and have the rest gathered at once."""
+        """Add no more events, and have the rest gathered at once."""
         with self._lock:
             self._closed = True
             self._arrived.notify_all()

@@ -62,7 +62,7 @@ class SafeJSON:
         return ",".join([line_of.get(n) or pairs[n, v] for n, v in values.items()])
 
     def _clean(self, values: Mapping[str, Any]) -> list[str] | None:
-        """Serialise all of the pairs when there is no secret in any; looked at together."""
+        """Serialise all of the pairs if there is no secret in any; they are searched together."""
         lines = [dumps({name: value})[1:-1] for name, value in values.items()]
         together = ",".join(lines)
         return lines if self.redactor.text(together) == together else None

@@ -16,7 +16,7 @@ from typing import Any
 from ..redact.redactor import Redactor, masked_pieces
 
 MAX_EVENT = 4 * 1024**2
-"""Characters of an event; a longer one is taken for plain text."""
+"""Characters of an event; a longer one is treated as plain text."""
 
 _MAX_TEXTS = 64
 _LINE = re.compile(r"\r\n|\n|\r")

@@ -212,7 +212,7 @@ class Level(NamedTuple):
 
 
 def has_escapes(text: str) -> bool:
-    """Tell whether undoing escapes could change the text."""
+    """True for a text that undoing escapes could change."""
     return "%" in text or "\\" in text or "&" in text
 
 

@@ -100,7 +100,7 @@ class SecretMemory:
     def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
         """Return what was added and what was observed since a moment, and the present moment.
 
-        Whoever is told all of it, in order and time and again, knows the same secrets.
+        A memory to which all of it is added, again and again and in order, holds the same secrets.
 
         :param moment: as returned before; 0 for the beginning
         """

@@ -1,4 +1,4 @@
-"""Masking secrets in text, bytes and nested data."""
+"""Masking secrets in text, bytes and nested data: what all that is written goes through."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .memory import SecretMemory
 from .shapes import MASK, Span, broken_off, find_shapes, mask
 
 WINDOW = 256 * 1024
-"""Characters of a long text that are looked at together: that takes many times their memory."""
+"""Characters of a long text that are searched at a time, which takes many times their memory."""
 
 MARGIN = 16 * 1024
-"""Characters after a window that are looked at with it: more than a secret takes, however encoded,
+"""Characters after a window that are searched with it: more than a secret has, however encoded,
 that is recognised by its end."""
 
 CONTEXT = 1024
-"""Characters before a window that are looked at with it: they tell what a secret is."""
+"""Characters before a window that are searched with it: a name there says what a value is."""
 
-_LONGEST = 4 * WINDOW  # characters of a secret that are looked at together
+_LONGEST = 4 * WINDOW  # characters of a secret for which a window grows
 _REST = re.compile(r"""[^\s"'\\]*""")
 _LONG_NAME = 64  # characters of a header's name, longer than any that is in use
 _MAX_DEPTH = 64
@@ -168,7 +168,7 @@ class Redactor(SecretMemory):
 
 
 def is_credential(header: str) -> bool:
-    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+    """True for a header that holds a credential, by its name; unknown names are judged, too."""
     # Clients choose the names: what is remembered of them is bounded in bytes.
     return (_is_credential if len(header) <= _LONG_NAME else _is_credential.__wrapped__)(header)
 
@@ -199,7 +199,7 @@ def _merged(spans: list[Span]) -> list[Span]:
 
 
 def _context(text: str, at: int) -> int:
-    """Return where to begin to look at a text from a position on."""
+    """Return where the search of a text begins that is about what follows a position."""
     begin = max(0, at - CONTEXT)
     while begin < at and text[begin] == "\\":
         begin += 1  # half of an escaped backslash would change what follows
