@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -171,7 +172,7 @@ class Bench:
 
 
 def echoing(url: str) -> Answer:
-    """Answer as the echo does, over a real connection, and take Google's resumable uploads."""
+    """Answer as the echo does, over a real connection, and take files, which it does not."""
     echo = Echo(token_delay=0)
 
     def answer(request: Received) -> None:
@@ -179,10 +180,24 @@ def echoing(url: str) -> Answer:
         if path.startswith("/upload/"):
             _google_upload(request, url)
             return
+        if path == "/v1/files":
+            _send(request, 200, {"Content-Type": "application/json"}, _uploaded(request.body))
+            return
         reply = echo.respond(request.method, path, query, request.header, request.body)
         _send(request, reply.status, dict(reply.headers), b"".join(reply.chunks))
 
     return answer
+
+
+def _uploaded(form: bytes) -> bytes:
+    """Return what OpenAI and Anthropic say to a file."""
+    name = re.search(rb'filename="([^"]*)"', form)
+    assert name
+    file = {
+        "id": "file-1", "object": "file", "type": "file", "filename": name[1].decode(),
+        "bytes": len(form), "size_bytes": len(form), "created_at": 0, "purpose": "user_data",
+    }  # fmt: skip
+    return json.dumps(file).encode()
 
 
 def _google_upload(request: Received, url: str) -> None:
@@ -225,7 +240,7 @@ def orders(bench: Bench) -> dict[str, tuple[str, str, str | None, dict[str, str]
     made: dict[str, tuple[str, str, str | None, dict[str, str]]] = {
         name: (name, f"{url}/echo", KEY, {}) for name in FEATURES
     }
-    # Google's client sends a file to an address that the provider gives it; the echo has none.
+    # The echo takes no files; Google's client sends one to an address that the provider gives it.
     made["file"] = ("file", url, KEY, {})
     for name in ("limited", "failing", "down"):
         made[name] = ("chat", f"{url}/{name}", KEY, {})

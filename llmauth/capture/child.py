@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .messages import TAKEN, messages, unpacked
+from .pipe import WRITTEN, messages, unpacked
 from .writer import CaptureWriter
 
 NICENESS = 5
@@ -19,10 +19,10 @@ NICENESS = 5
 
 
 def main() -> None:
-    """Write what comes on standard input until its end; what there is to tell goes to the output.
+    """Write what comes on standard input until its end; reports go to the output.
 
     The first message is the arguments of `CaptureWriter`, and the seconds that any other message
-    may take; each further one those of its methods `learn` and `take`.
+    may take; each further one those of its methods `learn` and `write`.
     """
     _ignore_signals()
     if hasattr(os, "nice"):
@@ -33,17 +33,17 @@ def main() -> None:
 
     def report(**said: Any) -> bool:
         _end_after(patience)  # a disk that fails is no event that takes for ever
-        return tell(**said)
+        return send_report(**said)
 
     try:
         writer = CaptureWriter(**arguments, report=report)
-        tell()
+        send_report()
         for added, observed, events, dropped in arriving:
             with _limited(patience):
                 writer.learn(added, observed)
-                writer.take(map(unpacked, events), dropped)
+                writer.write(map(unpacked, events), dropped)
             with contextlib.suppress(OSError):  # the proxy has ended
-                os.write(1, TAKEN)
+                os.write(1, WRITTEN)
         with _limited(patience):
             writer.end()
     except ConnectionError:
@@ -65,7 +65,9 @@ def _end_after(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
-def tell(*, failures: int = 0, writes: bool = True, warning: str = "", error: str = "") -> bool:
+def send_report(
+    *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
+) -> bool:
     """Send the proxy a line; False when it has ended."""
     said = {"failures": failures, "writes": writes, "warning": warning, "error": error}
     try:

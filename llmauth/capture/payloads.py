@@ -25,13 +25,13 @@ HELD = 64 * 1024**2
 _SLICE = 64
 """Bytes given at once to decompressors that cannot be told how much to return."""
 
-_NEAR = 4096  # characters at the beginning of a body that is not complete
+_BEGINNING = 4096  # characters of a body that is not complete
 _MODEL = re.compile(r'"model"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
 _GEMINI_MODEL = re.compile(r"/models/([^/:?]+)")
 
 
-class Room:
-    """What is left for bodies that wait for their end; all exchanges share it."""
+class Budget:
+    """Bytes that are left for bodies that wait for their end; all exchanges share it."""
 
     def __init__(self) -> None:
         self.left = HELD
@@ -187,6 +187,6 @@ def model_of(payload: Any, target: str) -> str | None:
     if isinstance(payload, dict) and isinstance(payload.get("model"), str):
         return str(payload["model"])
     json_cut = isinstance(payload, str) and payload.lstrip().startswith("{")
-    found = _MODEL.search(payload[:_NEAR]) if json_cut else None
-    found = found or _GEMINI_MODEL.search(target)
-    return found.group(1) if found else None
+    match = _MODEL.search(payload[:_BEGINNING]) if json_cut else None
+    match = match or _GEMINI_MODEL.search(target)
+    return match[1] if match else None

@@ -1,4 +1,4 @@
-"""The process that writes the wire capture, as the proxy sees it.
+"""The process that writes the wire capture, as the proxy sees it: `child` is what runs in it.
 
 Redacting and writing in the proxy's own process would take Python's one lock from the requests for
 a third of the time. `subprocess` starts it rather than `multiprocessing`, which would run the
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..redact.redactor import Redactor
-from .messages import TAKEN, framed
+from .pipe import WRITTEN, framed
 
 # The package's own __init__ would import Flask and all, which takes ten times as long.
 _PROGRAM = """\
@@ -40,13 +40,13 @@ _STUCK = b"Timeout ("  # says faulthandler, before it ends the process
 
 
 class WriterProcess:
-    """Starts it, sends it events and the secrets to mask, and hears what it has to say.
+    """Starts it, sends it events and the secrets to mask, and reads its reports.
 
     :param arguments: of `CaptureWriter`
     :param patience: seconds after which it ends itself when it is stuck with one message
-    :param heard: called by another thread with what the process tells, see `child.tell`
-    :param taken: called by that thread when the oldest message that was sent has been written
-    :param missing: called by that thread with the reason when it has ended
+    :param on_report: called by another thread with the arguments of `child.send_report`
+    :param on_written: called by that thread when the oldest message that was sent is written
+    :param on_end: called by that thread with the reason when the process has ended
     :raises OSError: it cannot be started
     """
 
@@ -56,20 +56,21 @@ class WriterProcess:
         redactor: Redactor,
         *,
         patience: float,
-        heard: Callable[..., None],
-        taken: Callable[[], None],
-        missing: Callable[[str], None],
+        on_report: Callable[..., None],
+        on_written: Callable[[], None],
+        on_end: Callable[[str], None],
     ) -> None:
         self.ended = False
         self._first_message = arguments, patience
         self._redactor = redactor
-        self._heard = heard
-        self._taken = taken
-        self._missing = missing
+        self._on_report = on_report
+        self._on_written = on_written
+        self._on_end = on_end
         self._known = 0
         self._begun = threading.Event()
         self._process = _start()
-        self._thread = threading.Thread(target=self._listen, name="capture-reports", daemon=True)
+        reading = self._read_reports
+        self._thread = threading.Thread(target=reading, name="capture-reports", daemon=True)
         self._thread.start()
 
     @property
@@ -110,15 +111,15 @@ class WriterProcess:
         while rest:
             rest = rest[pipe.raw.write(rest) :]
 
-    def _listen(self) -> None:
-        """Hear it until it has ended."""
+    def _read_reports(self) -> None:
+        """Read what it writes until it has ended."""
         last_words = ""
         with self._process.stdout as stdout:  # type: ignore[union-attr]
             for line in stdout:
-                if line.endswith(TAKEN):
-                    self._taken()
+                if line.endswith(WRITTEN):
+                    self._on_written()
                 elif line.startswith(b'{"failures"'):
-                    self._heard(**json.loads(line))
+                    self._on_report(**json.loads(line))
                     self._begun.set()
                 elif line.startswith(_STUCK):
                     last_words = "it was stuck with an event"
@@ -129,7 +130,7 @@ class WriterProcess:
         self.ended = True
         how = f"signal {-status}" if status < 0 else f"status {status}"
         how += f": {self._redactor.text(last_words)}" if last_words else ""
-        self._missing(f"has ended ({how})")
+        self._on_end(f"has ended ({how})")
         self._begun.set()
 
 

@@ -1,4 +1,4 @@
-"""The exchanges of a wire capture, put together again from its lines."""
+"""The exchanges of a wire capture, put together from its lines, and what was said in them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ _ENDS = frozenset({"outbound_response", "stream_end"})
 
 
 @dataclass
-class Seen:
-    """One exchange, put together from its events."""
+class Transcript:
+    """What was captured of one exchange.
+
+    :param events: the first of each direction
+    :param streamed: texts of the chunks of a stream
+    """
 
     request_id: str
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -51,16 +55,16 @@ class Seen:
         return float(moment)
 
 
-def exchanges(lines: Iterable[str]) -> Iterator[Seen]:
+def exchanges(lines: Iterable[str]) -> Iterator[Transcript]:
     """Yield the exchanges of a capture in the order in which they ended, unfinished ones last."""
-    unfinished: dict[str, Seen] = {}
+    unfinished: dict[str, Transcript] = {}
     for line in lines:
         event = _event(line)
         if event is None:
             continue
         key = str(event.get("request_id"))
-        seen = unfinished.setdefault(key, Seen(key))
-        seen.add(event)
+        transcript = unfinished.setdefault(key, Transcript(key))
+        transcript.add(event)
         if event["direction"] in _ENDS:
             yield unfinished.pop(key)
         elif len(unfinished) > MAX_OPEN:
@@ -78,15 +82,16 @@ def _event(line: str) -> dict[str, Any] | None:
 
 def metadata(event: dict[str, Any]) -> dict[str, Any]:
     """Return what an event says of itself."""
-    found = event.get("metadata")
-    return found if isinstance(found, dict) else {}
+    about = event.get("metadata")
+    return about if isinstance(about, dict) else {}
 
 
-def timings(seen: Seen) -> tuple[float, float, float]:
+def timings(transcript: Transcript) -> tuple[float, float, float]:
     """Return milliseconds until the request was sent, the answer began, and it ended."""
-    sent = seen.first("outbound_request") or seen.request
-    answered = seen.first("stream_start", "inbound_response") or seen.end
-    stages = [seen.at(event) for event in (seen.request, sent, answered, seen.end)]
+    asked, ended = transcript.request, transcript.end
+    sent = transcript.first("outbound_request") or asked
+    answered = transcript.first("stream_start", "inbound_response") or ended
+    stages = [transcript.at(event) for event in (asked, sent, answered, ended)]
     last = next((moment for moment in stages if moment is not None), 0.0)
     marks = [last := last if moment is None else moment for moment in stages]
     send, wait, receive = (max(0.0, (b - a) * 1000) for a, b in zip(marks, marks[1:], strict=False))
@@ -114,14 +119,14 @@ def messages(payload: Any) -> list[tuple[str, str]]:
         return [("body", payload)]
     if not isinstance(payload, dict):
         return [("body", json.dumps(payload))] if payload is not None else []
-    found = [("system", payload[n]) for n in ("system", "instructions") if payload.get(n)]
+    parts = [("system", payload[n]) for n in ("system", "instructions") if payload.get(n)]
     listed = payload.get("messages") or payload.get("contents") or payload.get("input")
     if isinstance(listed, str):
         listed = [{"role": "user", "content": listed}]
     for message in listed if isinstance(listed, list) else []:
         if isinstance(message, dict):
-            found.append((str(message.get("role") or message.get("type") or "user"), message))
-    spoken = [(role, text_of(content)) for role, content in found]
+            parts.append((str(message.get("role") or message.get("type") or "user"), message))
+    spoken = [(role, text_of(content)) for role, content in parts]
     if not spoken:
         text = text_of(payload)
         spoken = [("body", text or json.dumps(payload, ensure_ascii=False))]

@@ -1,4 +1,4 @@
-"""What a request leaves for the wire capture: it takes the time, and queues what it has."""
+"""What the proxy records of a request and its response: each event with its time, queued."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Exchange:
 
         :param length: of the body, of which only the beginning may be given
         """
-        self._request("inbound_request", method, target, headers, body, length)
+        self._put("inbound_request", _request(method, target, headers, body, length))
 
     def outbound_request(
         self,
@@ -56,7 +56,7 @@ class Exchange:
         length: int | None = None,
     ) -> None:
         """Record what is sent to the backend."""
-        self._request("outbound_request", method, url, headers, body, length)
+        self._put("outbound_request", _request(method, url, headers, body, length))
 
     def inbound_response(self, status: int, headers: AnyHeaders) -> None:
         """Record the head of the backend's response; its body follows in chunks."""
@@ -64,7 +64,7 @@ class Exchange:
 
     def stream_chunk(self, data: bytes) -> None:
         """Record a piece of the response's body, whether it is a stream of events or not."""
-        self._put("stream_chunk", (data,), patient=False)
+        self._put("stream_chunk", (data,))
 
     def finished(self, error: str | None = None) -> None:
         """Record the end, once.
@@ -75,27 +75,11 @@ class Exchange:
             self._finished = True
             self._put("outbound_response", (error,), belongs=True)
 
-    def _request(
-        self,
-        direction: str,
-        method: str,
-        url: str,
-        headers: AnyHeaders,
-        body: bytes | None,
-        length: int | None,
-    ) -> None:
-        body = body or b""
-        length = len(body) if length is None else length
-        self._put(direction, (method, url, _pairs(headers), body, length))
-
-    def _put(
-        self, direction: str, rest: tuple[Any, ...], *, patient: bool = True, belongs: bool = False
-    ) -> None:
+    def _put(self, direction: str, rest: tuple[Any, ...], *, belongs: bool = False) -> None:
         """Queue an event.
 
         An exchange whose first event found no room is left out as a whole.
 
-        :param patient: wait a moment for room
         :param belongs: it is small, and those before it are not complete without it
         """
         if self._skipped:
@@ -103,10 +87,17 @@ class Exchange:
         about = self._about
         event: Event = (self._number, about, direction, time.time(), rest)
         always = belongs and about is None
-        if self._enqueue(event, always=always, patient=patient):
+        if self._enqueue(event, always=always):
             self._about = None
         else:
             self._skipped = about is not None
+
+
+def _request(
+    method: str, url: str, headers: AnyHeaders, body: bytes | None, length: int | None
+) -> tuple[Any, ...]:
+    body = body or b""
+    return method, url, _pairs(headers), body, len(body) if length is None else length
 
 
 def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Makes lines of what requests left for the wire capture, and writes them."""
+"""Makes lines of the events of the wire capture, and writes them: the work of its process."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from ..redact.redactor import Redactor
-from .events import ExchangeLog
 from .file import RotatingFile
-from .payloads import Room
+from .payloads import Budget
 from .recorder import Event
-from .rendering import SafeJSON
+from .rendering import ExchangeRenderer
+from .safe_json import SafeJSON
 
 RETRY_INTERVAL = 0.5
 """Seconds between attempts to write to a failing disk."""
 
 
 class Report(Protocol):
-    """Is told what an operator should know; returns False when nobody listens any more."""
+    """Tells the proxy what an operator should know; returns False when the proxy has ended."""
 
     def __call__(
         self, *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
     ) -> bool:
-        """Take note.
+        """Report.
 
         :param failures: events that were withheld or lost, and failed writes, since the last time
         :param writes: lines are being written at the moment
@@ -41,18 +41,18 @@ class CaptureWriter:
     def __init__(self, path: str, *, max_bytes: int, max_files: int, report: Report) -> None:
         self._redactor = Redactor()
         self._json = SafeJSON(self._redactor)
-        self._room = Room()
+        self._budget = Budget()
         self._file = RotatingFile(path, max_bytes=max_bytes, max_files=max_files)
         self._report = report
-        self._logs: dict[int, ExchangeLog] = {}
+        self._exchanges: dict[int, ExchangeRenderer] = {}
 
     def learn(self, added: Sequence[str], observed: Sequence[str]) -> None:
-        """Take secrets that are masked from now on."""
+        """Mask these secrets from now on."""
         if added:
             self._redactor.add(*added)
         self._redactor.observe(*observed)
 
-    def take(self, events: Iterable[Event], dropped: int = 0) -> None:
+    def write(self, events: Iterable[Event], dropped: int = 0) -> None:
         """Write events.
 
         :param dropped: events that are missing before these
@@ -60,47 +60,46 @@ class CaptureWriter:
         """
         self._file.follow()
         if dropped:
-            self._write(self._remark("stream_end", time.time(), dropped_events=dropped))
+            self._write_line(self._remark("stream_end", time.time(), dropped_events=dropped))
         for event in events:
-            for line in self._rendered(*event):
-                self._write(line)
+            for line in self._lines(*event):
+                self._write_line(line)
 
     def end(self) -> None:
         """Write what is left of exchanges that have no end, and close the file.
 
         :raises ConnectionError: it cannot be written, and nobody is left who waits for it
         """
-        for number in list(self._logs):
+        for number in list(self._exchanges):
             event = (number, None, "outbound_response", time.time(), ("the proxy ended",))
-            self.take([event])
+            self.write([event])
         self._file.close()
 
-    def _rendered(
+    def _lines(
         self, number: int, about: Any, direction: str, at: float, rest: tuple[Any, ...]
     ) -> list[str]:
         if about is not None:
-            client, ids, credentials = about
-            self._logs[number] = ExchangeLog(self._json, self._room, client, ids, credentials)
-        log = self._logs.get(number)
-        if log is None:
+            self._exchanges[number] = ExchangeRenderer(self._json, self._budget, *about)
+        exchange = self._exchanges.get(number)
+        if exchange is None:
             self._report(failures=1)  # it began in a process that is no more
             return []
         if direction == "outbound_response":
-            del self._logs[number]
+            del self._exchanges[number]
         try:
-            return log.lines(direction, at, *rest)
+            return exchange.lines(direction, at, *rest)
         except Exception:
-            # Whatever could not be shown is not written, and the rest goes on.
+            # What cannot be redacted is not written, and the rest goes on.
             error = "An event of the wire capture is withheld: it could not be redacted."
             self._report(failures=1, error=error)
             return [self._remark(direction, at, note="withheld: it could not be redacted")]
 
     def _remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        return ExchangeLog(self._json, self._room).remark(direction, at, **metadata)
+        return ExchangeRenderer(self._json, self._budget).remark(direction, at, **metadata)
 
-    def _write(self, line: str) -> None:
-        """Write a line, again and again until it succeeds or nobody listens any more."""
+    def _write_line(self, line: str) -> None:
+        """Write a line, again and again until it succeeds or the proxy has ended."""
         data = line.encode("utf-8", "replace") + b"\n"
         failed = False
         while True:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ..capture import show as capture_view
+from ..capture.har import har
 from ..config.keys import DEFAULT_NAME, hiding, secrets_in
 from ..config.loading import Given, load, require_keys, warn, with_changes
 from ..config.settings import TABLE, Setting, Settings, printed
@@ -204,7 +205,7 @@ def capture_show(file: str, follow: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def capture_har(file: str) -> None:
     """Print a capture as HAR 1.2, for the developer tools of a browser."""
-    click.echo(json.dumps(capture_view.har(_lines(file)), indent=1))
+    click.echo(json.dumps(har(_lines(file)), indent=1))
 
 
 def _lines(file: str) -> Iterator[str]:

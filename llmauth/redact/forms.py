@@ -30,7 +30,7 @@ MAX_FORMS = 32
 
 SEARCHED = 8
 """Characters from which on a secret is looked for in base64 and hexadecimal digits, over line
-breaks, and in lists of codes; less of it would be found in what has nothing to do with it."""
+breaks, and in lists of codes; a shorter one would also match what has nothing to do with it."""
 
 LONG = 12
 """Characters from which on a secret is masked in capitals and in small letters, too."""
@@ -80,19 +80,20 @@ _CODE = re.compile(r"[0-9A-Fa-fxX]+")
 class Form(NamedTuple):
     """A secret as it can stand in (decoded) text.
 
+    :param replacement: what takes its place
     :param bounded: only as a word of its own: the secret is too short to be told from text
     :param base64: the part of an encoding that depends on the secret alone
     :param longer: it is the beginning of a secret; what follows belongs to it, too
     """
 
     text: str
-    shown: str
+    replacement: str
     bounded: bool = False
     base64: bool = False
     longer: bool = False
 
     def span(self, text: str, start: int, rest: Run) -> Span | None:
-        """Return the span of this form, found in the text at `start`, None if it does not count.
+        """Return the span of this form, which is in the text at `start`; None if it is no secret.
 
         :param rest: of the text, where what follows a secret ends
         """
@@ -104,7 +105,7 @@ class Form(NamedTuple):
             start -= text[max(0, start - 1) : start] in _BASE64_CHARACTERS
             end += text[end : end + 1] in _BASE64_CHARACTERS
             end += len(padding := text[end : end + 2]) - len(padding.lstrip("="))
-        return start, rest.end(end) if self.longer else end, self.shown
+        return start, rest.end(end) if self.longer else end, self.replacement
 
 
 def _is_edge(text: str, start: int) -> bool:
@@ -118,10 +119,10 @@ def forms(secret: str, *, word: int = 0, longer: bool = False) -> Iterator[Form]
     :param word: a form of fewer characters is found only where it is a word of its own
     :param longer: the secret is the beginning of a longer one
     """
-    shown = mask(secret)
+    replacement = mask(secret)
     plain = list(_distinct(_plain(secret), min(4, len(secret)), MAX_PLAIN))
     for text in _distinct(_respelled(plain), min(4, len(secret)), MAX_FORMS):
-        yield Form(text, shown, bounded=len(text) < word, longer=longer)
+        yield Form(text, replacement, bounded=len(text) < word, longer=longer)
     for text in _distinct(_encoded(secret, plain), 4, MAX_FORMS):
         yield Form(text, MASK, base64=True, longer=longer)
     if len(secret) >= SEARCHED:
@@ -220,7 +221,7 @@ class Level(NamedTuple):
 
 
 def has_escapes(text: str) -> bool:
-    """Tell whether undoing escapes could change the text."""
+    """True for a text that undoing escapes could change."""
     return "%" in text or "\\" in text or "&" in text
 
 
@@ -242,27 +243,40 @@ def _undo(level: Level) -> Level | None:
     undone = _ESCAPE.sub(_character, text)
     if len(undone) == len(text):
         return None
-    known: list[tuple[list[int], list[int]]] = []
+    shifts: list[_Shifts] = []  # most texts hold no secret, and need none
 
     def raw(position: int) -> int:
-        if not known:
-            known.append(_shifts(text))
-        at, shifts = known[0]
-        return outer(position + shifts[bisect_left(at, position)])
+        if not shifts:
+            shifts.append(_Shifts(text, _ESCAPE, lambda escape: len(_character(escape))))
+        return outer(position + shifts[0].before(position))
 
     return Level(undone, raw)
 
 
-def _shifts(text: str) -> tuple[list[int], list[int]]:
-    """Return where a text has escapes once they are undone, and by how much it is shorter there."""
-    at: list[int] = []
-    shifts = [0]
-    for match in _ESCAPE.finditer(text):
-        shorter = match.end() - match.start() - len(_character(match))
-        if shorter:
-            at.append(match.start() - shifts[-1])
-            shifts.append(shifts[-1] + shorter)
-    return at, shifts
+class _Shifts:
+    """Maps positions in a text in which something was replaced to those in the original.
+
+    :param pattern: of what was replaced
+    :param length: of what took its place
+    """
+
+    def __init__(
+        self, text: str, pattern: re.Pattern[str], length: Callable[[re.Match[str]], int]
+    ) -> None:
+        self._at: list[int] = []
+        self._shifts = [0]
+        for match in pattern.finditer(text):
+            if shorter := match.end() - match.start() - length(match):
+                self._at.append(match.start() - self._shifts[-1])
+                self._shifts.append(self._shifts[-1] + shorter)
+
+    def before(self, position: int) -> int:
+        """Return by how much the text is shorter before a position."""
+        return self._shifts[bisect_left(self._at, position)]
+
+    def up_to(self, position: int) -> int:
+        """Return the same, with what was replaced right at the position."""
+        return self._shifts[bisect_right(self._at, position)]
 
 
 def _character(match: re.Match[str]) -> str:
@@ -303,19 +317,16 @@ def over_breaks(
     """
     if not any(one in text for one in _BREAKS):
         return
-    found = find(_BREAK.sub("", text))
-    if not found:
+    spans = find(_BREAK.sub("", text))
+    if not spans:
         return
-    at, shifts = [], [0]
-    for match in _BREAK.finditer(text):
-        at.append(match.start() - shifts[-1])
-        shifts.append(shifts[-1] + len(match.group()))
+    shifts = _Shifts(text, _BREAK, lambda line_break: 0)
     whole = {start for start, _, _ in known}
-    for start, end, shown in found:
-        first, last = bisect_right(at, start), bisect_left(at, end)
+    for start, end, replacement in spans:
+        first, last = shifts.up_to(start), shifts.before(end)
         # What is whole on one line does not go on with the next.
-        if first < last and end - start >= SEARCHED and start + shifts[first] not in whole:
-            yield start + shifts[first], end + shifts[last], shown
+        if first < last and end - start >= SEARCHED and start + first not in whole:
+            yield start + first, end + last, replacement
 
 
 def as_codes(text: str, find: Callable[[str], list[Span]]) -> Iterator[Span]:
@@ -334,9 +345,9 @@ def as_codes(text: str, find: Callable[[str], list[Span]]) -> Iterator[Span]:
                 if character := int(code[0], base):  # UTF-16 has zeros, too
                     places.append(code.span())
                     characters.append(chr(character))
-            for start, end, shown in find("".join(characters)):
+            for start, end, replacement in find("".join(characters)):
                 if end - start >= SEARCHED:
-                    yield places[start][0], places[end - 1][1], shown
+                    yield places[start][0], places[end - 1][1], replacement
 
 
 def _bases(listed: str) -> tuple[int, ...]:

@@ -62,10 +62,10 @@ class FormIndex:
         """
         longest = max(self._lengths, default=0)
         for start in range(max(0, len(text) - longest), len(text) - BEGINNING + 1):
-            found = self._begun.get(text[start : start + BEGINNING])
-            if found is None:
+            known = self._begun.get(text[start : start + BEGINNING])
+            if known is None:
                 continue
-            if len(found) > CROWD or any(form.text.startswith(text[start:]) for form in (*found,)):
+            if len(known) > CROWD or any(form.text.startswith(text[start:]) for form in (*known,)):
                 return start
         return len(text)
 
@@ -107,9 +107,9 @@ class _Table:
         spans: list[Span] = []
         for begin in range(0, len(text), _SLICE):
             places = range(begin, min(begin + _SLICE, len(text)), gram)
-            found = [text[at : at + gram] for at in places]
-            if not blocks.keys().isdisjoint(found):
-                for at, block in zip(places, found, strict=True):
+            present = [text[at : at + gram] for at in places]
+            if not blocks.keys().isdisjoint(present):
+                for at, block in zip(places, present, strict=True):
                     if block in blocks:
                         self._compare(text, at, rest, spans)
         return spans
@@ -142,8 +142,8 @@ def _longest(
 
 def _append(spans: list[Span], span: Span) -> None:
     if spans and span[0] < spans[-1][1]:
-        start, end, shown = spans[-1]
-        spans[-1] = min(start, span[0]), max(end, span[1]), shown
+        start, end, replacement = spans[-1]
+        spans[-1] = min(start, span[0]), max(end, span[1]), replacement
     else:
         spans.append(span)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from html.entities import html5
 
 SHORTEST = 4
-"""Characters; what is shorter is no secret, and would be found everywhere."""
+"""Characters; what is shorter is no secret, and stands everywhere."""
 
 WORD = 8
 """Characters under which a key is masked only as a word of its own: ``EMPTY`` and its kin."""
@@ -78,5 +78,5 @@ def _spelling(code: int) -> bytes:
     return b"(?:%b)" % b"|".join(ways)
 
 
-def _asterisks(found: re.Match[bytes]) -> bytes:
-    return b"*" * len(found[0])
+def _asterisks(key: re.Match[bytes]) -> bytes:
+    return b"*" * len(key[0])

@@ -72,9 +72,9 @@ class RedactingFilter(logging.Filter):
         for name in names:
             if clean and name in _NAMES and isinstance(attributes[name], (str, type(None))):
                 continue
-            shown = self._redactor.mapping({name: attributes[name]})
+            masked = self._redactor.mapping({name: attributes[name]})
             del attributes[name]
-            for key, item in shown.items():
+            for key, item in masked.items():
                 attributes[key] = visible(item) if isinstance(item, str) else item
 
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..providers.table import PROVIDERS
 from .forms import Form, forms
 from .index import FormIndex
 
@@ -26,8 +27,7 @@ _PUBLIC_WORDS = frozenset({
     "delete", "options", "trace", "connect", "http", "https", "llmauth", "address", "blocked",
     "block", "lockout", "locked", "failed", "failure", "failures", "attempt", "attempts",
     "seconds", "client", "request", "response", "wrong", "invalid", "unauthorized", "bearer",
-    "basic", "openai", "anthropic", "gemini", "openrouter", "groq", "mistral", "deepseek", "xai",
-    "ollama", "echo", "none", "null", "undefined", "dummy", "test", "token",
+    "basic", "none", "null", "undefined", "dummy", "test", "token", *PROVIDERS,
 })
 # An address is no secret, and whoever sends his own as a key must not vanish from the log.
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){2,3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")
@@ -51,7 +51,7 @@ class SecretMemory:
         """Grows with each secret that is learned or forgotten."""
 
         self._index = FormIndex()
-        self._moment = 0  # counts what was told
+        self._moment = 0  # counts calls of `add` and `observe`
         self._permanent: dict[str, int] = {}
         self._observed: OrderedDict[str, _Observed] = OrderedDict()
         self._not_indexed: dict[str, None] = {}
@@ -120,7 +120,7 @@ class SecretMemory:
     def learned_since(self, moment: int) -> tuple[int, list[str], list[str]]:
         """Return what was added and what was observed since a moment, and the present moment.
 
-        Whoever is told all of it, in order and time and again, knows the same secrets.
+        A memory to which all of it is added, again and again and in order, holds the same secrets.
 
         :param moment: as returned before; 0 for the beginning
         """

@@ -1,4 +1,4 @@
-"""Masking secrets in text, bytes and nested data."""
+"""Masking secrets in text, bytes and nested data: what all that is written goes through."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER
 from .forms import SEARCHED, as_codes, has_escapes, levels, over_breaks, without_half_escape
 from .memory import SecretMemory
 from .shapes import MASK, Span, broken_off, find_shapes, mask
 
 WINDOW = 256 * 1024
-"""Characters of a long text that are looked at together: that takes many times their memory."""
+"""Characters of a long text that are searched at a time, which takes many times their memory."""
 
 MARGIN = 16 * 1024
-"""Characters after a window that are looked at with it: more than a secret takes, however encoded,
+"""Characters after a window that are searched with it: more than a secret has, however encoded,
 that is recognised by its end."""
 
 CONTEXT = 1024
-"""Characters before a window that are looked at with it: they tell what a secret is."""
+"""Characters before a window that are searched with it: a name there says what a value is."""
 
-_LONGEST = 4 * WINDOW  # characters of a secret that are looked at together
+_LONGEST = 4 * WINDOW  # characters of a secret for which a window grows
 _REST = re.compile(r"""[^\s"'\\]*""")
 _LONG_NAME = 64  # characters of a header's name, longer than any that is in use
 _MAX_DEPTH = 64
 
 SENSITIVE = frozenset({
-    "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "apikey",
-    "x-proxy-api-key", "cookie", "set-cookie", "password", "passwd", "client-secret",
-    "access-token", "refresh-token", "id-token", "secret-access-key", "x-amz-security-token",
+    PROXY_KEY_HEADER, *KEY_HEADERS, "authorization", "proxy-authorization", "apikey", "cookie",
+    "set-cookie", "password", "passwd", "client-secret", "access-token", "refresh-token",
+    "id-token", "secret-access-key", "x-amz-security-token",
 })
 """Names, lower case with hyphens, whose values are masked whatever they are."""
 
@@ -80,8 +81,8 @@ class Redactor(SecretMemory):
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self.data(bytes(value))
         if isinstance(value, (int, float)):
-            shown = self.text(number := str(value))
-            return value if shown == number else shown
+            masked = self.text(number := str(value))
+            return value if masked == number else masked
         if _depth > _MAX_DEPTH:
             return "(nested too deeply)"
         if isinstance(value, Mapping):
@@ -89,8 +90,8 @@ class Redactor(SecretMemory):
         if isinstance(value, (list, tuple, set, frozenset)):
             if len(value) >= SEARCHED and all(type(item) is int for item in value):
                 # The codes of a secret's characters: no number of them shows it, all of them do.
-                shown = self.text(listed := str(list(value)))
-                return shown if shown != listed else value
+                masked = self.text(listed := str(list(value)))
+                return masked if masked != listed else value
             items = [self.mapping(item, _depth + 1) for item in value]
             if len(items) == 2 and isinstance(value, (list, tuple)):
                 items[1] = self._item(value[0], value[1], _depth)
@@ -118,32 +119,37 @@ class Redactor(SecretMemory):
 
     def _at_once(self, text: str, cut: bool) -> list[Span]:
         if not has_escapes(text):
-            found = self._found(text, cut)
+            spans = self._as_it_is(text, cut)
         else:
-            found = [
-                (level.raw(start), level.raw(end), shown)
+            spans = [
+                (level.raw(start), level.raw(end), replacement)
                 for level in levels(text)
-                for start, end, shown in self._found(level.text, cut)
+                for start, end, replacement in self._as_it_is(level.text, cut)
             ]
-        return _merged(found) if found else found
+        return _merged(spans) if spans else spans
 
-    def _found(self, text: str, cut: bool) -> list[Span]:
+    def _as_it_is(self, text: str, cut: bool) -> list[Span]:
+        """Return the spans of secrets in a text whose escapes are left alone."""
         find = self._index.find
         known = find(text)
-        found = [*known, *find_shapes(text), *over_breaks(text, known, find), *as_codes(text, find)]
+        spans = [*known, *find_shapes(text), *over_breaks(text, known, find), *as_codes(text, find)]
         if cut:
             end = without_half_escape(text)
             begun = min(self._index.begun(text[:end]), broken_off(text))
-            found += [(begun, len(text), MASK)] if begun < end else []
-        return found
+            spans += [(begun, len(text), MASK)] if begun < end else []
+        return spans
 
     def _in_windows(self, text: str, cut: bool) -> list[Span]:
         spans: list[Span] = []
         at, size = 0, WINDOW
         while at < len(text):
             begin, stop = _context(text, at), min(len(text), at + size + MARGIN)
-            found = self._at_once(text[begin:stop], cut and stop == len(text))
-            here = [(max(at, begin + s), begin + e, shown) for s, e, shown in found]
+            here = [
+                (max(at, begin + first), begin + last, replacement)
+                for first, last, replacement in self._at_once(
+                    text[begin:stop], cut and stop == len(text)
+                )
+            ]
             end = stop if stop == len(text) else _border(text, at, at + size)
             over = next((span for span in here if span[0] < end < span[1]), None)
             if over and over[1] < stop:
@@ -162,7 +168,7 @@ class Redactor(SecretMemory):
 
 
 def is_credential(header: str) -> bool:
-    """Tell whether a header, by its name, holds a credential; those nobody has heard of, too."""
+    """True for a header that holds a credential, by its name; unknown names are judged, too."""
     # Clients choose the names: what is remembered of them is bounded in bytes.
     return (_is_credential if len(header) <= _LONG_NAME else _is_credential.__wrapped__)(header)
 
@@ -183,17 +189,17 @@ def masked_entirely(value: str | bytes) -> str:
 
 def _merged(spans: list[Span]) -> list[Span]:
     merged: list[Span] = []
-    for start, end, shown in sorted(spans, key=lambda span: (span[0], -span[1])):
+    for start, end, replacement in sorted(spans, key=lambda span: (span[0], -span[1])):
         if merged and start < merged[-1][1]:
-            first, last, first_shown = merged[-1]
-            merged[-1] = first, max(last, end), first_shown
+            first, last, replaced = merged[-1]
+            merged[-1] = first, max(last, end), replaced
         else:
-            merged.append((start, end, shown))
+            merged.append((start, end, replacement))
     return merged
 
 
 def _context(text: str, at: int) -> int:
-    """Return where to begin to look at a text from a position on."""
+    """Return where the search of a text begins that is about what follows a position."""
     begin = max(0, at - CONTEXT)
     while begin < at and text[begin] == "\\":
         begin += 1  # half of an escaped backslash would change what follows
@@ -219,8 +225,8 @@ def masked_pieces(text: str, spans: Sequence[Span], cuts: Iterable[int] = ()) ->
     for end in (*cuts, len(text)):
         piece: list[str] = []
         while number < len(spans) and spans[number][0] < end:
-            start, stop, shown = spans[number]
-            piece += (text[at:start], shown)
+            start, stop, replacement = spans[number]
+            piece += (text[at:start], replacement)
             number, at = number + 1, stop
         pieces.append("".join(piece) + text[at:end])
         at = max(at, end)

@@ -20,14 +20,25 @@ SAMPLE = 256
 """Characters of a value that tell whether it is a secret; what is longer is taken for one."""
 
 Span = tuple[int, int, str]
-"""Start, end, and the text to show instead."""
-
-_KEY_PREFIX = re.compile(
-    r"sk-(?:ant-(?:[a-z]{2,8}\d\d-)?|or-v\d-|proj-|svcacct-|admin-|None-)?"
-    r"|AIza|gsk_|xai-|hf_|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|nvapi-|pplx-|r8_"
-)
+"""Start, end, and what takes the place of what is between."""
 
 _BODY = r"[A-Za-z0-9_-]"
+_ALPHANUMERIC = r"[A-Za-z0-9]{20,}"
+_KEYS = {
+    "AIza": rf"{_BODY}{{30,}}",
+    "AKIA": r"[0-9A-Z]{16,}(?![a-z])",
+    "ASIA": r"[0-9A-Z]{16,}(?![a-z])",
+    "github_pat_": r"[A-Za-z0-9_]{20,}",
+    "glpat-": rf"{_BODY}{{20,}}",
+    "nvapi-": rf"{_BODY}{{20,}}",
+    **dict.fromkeys(("gsk_", "xai-", "hf_", "pplx-", "r8_"), _ALPHANUMERIC),
+    **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _ALPHANUMERIC),
+}
+"""What keys begin with, and what follows; but for those with ``sk-``, which are of many kinds."""
+
+_KEY_PREFIX = re.compile(
+    r"sk-(?:ant-(?:[a-z]{2,8}\d\d-)?|or-v\d-|proj-|svcacct-|admin-|None-)?|" + "|".join(_KEYS)
+)
 _EDGE = r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt]))"
 
 # Names and values: `api_key="…"`, `"api_key": "…"`, `('x-api-key', '…')`, `api_key%3D…`, JSON in
@@ -138,7 +149,7 @@ class Shape(NamedTuple):
 
 
 def mask(secret: str) -> str:
-    """Return what is shown instead: the recognisable prefix, if there is one, and the mask."""
+    """Return what takes its place: the recognisable prefix, if there is one, and the mask."""
     prefix = _KEY_PREFIX.match(secret)
     if prefix is None or len(secret) - prefix.end() < 8:
         return MASK
@@ -157,10 +168,10 @@ def find_shapes(text: str) -> list[Span]:
 def _stems_in(lowered: str) -> list[str]:
     # Looking for each stem is twice as fast as one pattern of all of them, and most texts lack
     # what many of them have in common.
-    found = [
+    present = [
         stem for part, stems in _BY_PART if part in lowered for stem in stems if stem in lowered
     ]
-    return found if len(found) < 2 else sorted(found, key=_ORDER.__getitem__)
+    return present if len(present) < 2 else sorted(present, key=_ORDER.__getitem__)
 
 
 def _matches(text: str, lowered: str, stem: str) -> list[Span]:
@@ -305,18 +316,7 @@ SHAPES: tuple[Shape, ...] = (
     _prefixed("sk-", rf"sk-(?:ant|or-v\d|proj|svcacct|admin|None)-{_BODY}{{8,}}"),
     _prefixed("sk-", rf"sk-(?={_BODY}{{0,200}}\d)(?:[A-Za-z0-9]{{20}}|(?={_BODY}{{0,200}}[A-Z])"
                      rf"{_BODY}{{20}}){_BODY}*"),
-    _prefixed("aiza", rf"AIza{_BODY}{{30,}}"),
-    _prefixed("gsk_", r"gsk_[A-Za-z0-9]{20,}"),
-    _prefixed("xai-", r"xai-[A-Za-z0-9]{20,}"),
-    _prefixed("hf_", r"hf_[A-Za-z0-9]{20,}"),
-    _prefixed("akia", r"AKIA[0-9A-Z]{16,}(?![a-z])"),
-    _prefixed("asia", r"ASIA[0-9A-Z]{16,}(?![a-z])"),
-    *(_prefixed(f"gh{c}_", rf"gh{c}_[A-Za-z0-9]{{20,}}") for c in "pousr"),
-    _prefixed("github_pat_", r"github_pat_[A-Za-z0-9_]{20,}"),
-    _prefixed("glpat-", rf"glpat-{_BODY}{{20,}}"),
-    _prefixed("nvapi-", rf"nvapi-{_BODY}{{20,}}"),
-    _prefixed("pplx-", r"pplx-[A-Za-z0-9]{20,}"),
-    _prefixed("r8_", r"r8_[A-Za-z0-9]{20,}"),
+    *(_prefixed(prefix.lower(), prefix + rest) for prefix, rest in _KEYS.items()),
     Shape(
         "bearer", re.compile(rf"{_EDGE}(?i:bearer)(?:\s|%20|\+){{1,4}}"), _BEARER, 3, _bearer
     ),
@@ -352,7 +352,7 @@ SHAPES: tuple[Shape, ...] = (
 )
 
 _DELIMITER = re.compile(r"""[\s"'\\,;<>&]""")
-_PREFIXES = [s.stem for s in SHAPES if not s.characters and s.pattern.pattern.startswith(_EDGE)]
+_PREFIXES = ("sk-", *map(str.lower, _KEYS))
 _STEMS = {shape.stem: tuple(s for s in SHAPES if s.stem == shape.stem) for shape in SHAPES}
 _ORDER = {stem: number for number, stem in enumerate(_STEMS)}
 _PARTS = ("key", "gh", "_", "-", "")

@@ -28,11 +28,11 @@ def is_ambiguous(uri: str) -> bool:
 
 def uri_secrets(uri: str) -> tuple[str, ...]:
     """Return the secrets in a URI, as they stand there and decoded."""
-    found = [value for name, value in _NAMED_VALUE.findall(uri) if _SECRET_NAME.search(name)]
+    secrets = [value for name, value in _NAMED_VALUE.findall(uri) if _SECRET_NAME.search(name)]
     if userinfo := _userinfo(uri):
         user, colon, password = userinfo.partition(":")
-        found.append(password if colon else user)
-    return tuple(dict.fromkeys(filter(None, [*found, *map(unquote, found)])))
+        secrets.append(password if colon else user)
+    return tuple(dict.fromkeys(filter(None, [*secrets, *map(unquote, secrets)])))
 
 
 def _userinfo(uri: str) -> str | None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from messages import BODY, EVENTS, JSON
 
 from llmauth.capture import payloads as capture_payloads
-from llmauth.capture.messages import packed, unpacked
+from llmauth.capture.pipe import packed, unpacked
 from llmauth.capture.recorder import Event, Exchange
 from llmauth.capture.writer import CaptureWriter
 
@@ -51,7 +51,7 @@ class Recording:
         return False
 
     def _put(self, event: Event, **_: bool) -> bool:
-        self.writer.take([unpacked(packed(event))])
+        self.writer.write([unpacked(packed(event))])
         return True
 
     def exchange(self, **names: Any) -> Exchange:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from haralyzer import HarParser
 
+from llmauth.capture.har import har
 from llmauth.capture.recording import WireCapture
-from llmauth.capture.show import follow, har, show
+from llmauth.capture.show import follow, show
 from llmauth.redact.logging import Redactor
 
 JSON = {"Content-Type": "application/json"}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llmauth.capture.reading import streamed_text
-from llmauth.capture.speech import stream_without_secrets
+from llmauth.capture.streams import stream_without_secrets
 from llmauth.redact.redactor import Redactor
 
 SECRET = "Zk3vQ9Yw7Tt5Rq"

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from commands import KEY, run
 
-from llmauth.capture.rendering import dumps
-from llmauth.capture.show import har, show
+from llmauth.capture.har import har
+from llmauth.capture.safe_json import dumps
+from llmauth.capture.show import show
 from llmauth.cli import console
 from llmauth.cli.logs import JSONFormatter, _TerminalFormatter, _TextFormatter
 from llmauth.exceptions import UnknownRoute

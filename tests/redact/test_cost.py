@@ -22,7 +22,7 @@ from llmauth.auth.credentials import (
     tokens_in,
 )
 from llmauth.auth.request import header_getter
-from llmauth.capture.speech import stream_without_secrets
+from llmauth.capture.streams import stream_without_secrets
 from llmauth.redact import memory
 from llmauth.redact.forms import Form, forms
 from llmauth.redact.memory import MAX_OBSERVED, OBSERVED

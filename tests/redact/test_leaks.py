@@ -383,11 +383,11 @@ PACKAGE = Path(llmauth.__file__).parent
 SERVER_MUTATIONS = {
     "the log is not redacted": ("cli/logs.py", "install(redactor)", "(lambda: None)", "log"),
     "the capture is not redacted": (
-        "capture/rendering.py", "self.redactor.text(line)", "line", "whole capture"),
+        "capture/safe_json.py", "self.redactor.text(line)", "line", "whole capture"),
     "credentials of requests are not observed": (
-        "auth/guard.py", "is_credential(key[5:])", "False", "whole capture"),
+        "auth/credentials.py", "is_credential(key[5:])", "False", "whole capture"),
     "what is said in pieces is not joined": (
-        "capture/speech.py", "    if said:\n", "    if False:\n", "show"),
+        "capture/streams.py", "    if changed:\n", "    if False:\n", "show"),
 }  # fmt: skip
 FORM_MUTATIONS = {
     "plain": ("redact/forms.py", "    yield from texts\n", "    yield from texts[1:]\n"),

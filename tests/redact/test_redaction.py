@@ -14,7 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from leaks import FORMS, LONG_FORMS, Form, json_text, percent_all
 
-from llmauth.capture.speech import stream_without_secrets
+from llmauth.capture.streams import stream_without_secrets
+from llmauth.providers.table import KEY_PREFIXES, PROVIDERS
 from llmauth.redact import redactor as redactor_module
 from llmauth.redact.logging import Redactor
 
@@ -197,7 +198,17 @@ def test_short_secrets_are_masked_and_the_shortest_only_as_words() -> None:
     assert observing.text("key 'pa55w', not xpa55wx") == "key '****', not xpa55wx"
 
 
-@pytest.mark.parametrize("guess", ["203.0.113.9", "x203.0.113.9x", "2001:db8::1", "POST", "ab", ""])
+@pytest.mark.parametrize("prefix", [prefix for prefix, _ in KEY_PREFIXES])
+def test_a_key_of_every_provider_is_recognised_by_its_shape(prefix: str) -> None:
+    masked = Redactor().text(f"key is {prefix}Zk3vQ9Yw7Tt5Rq8Lm2Nx4Pb6Vc1Hd0Jf.")
+    before, _, after = masked.partition("****")
+    assert (before.removeprefix("key is ") in prefix, after) == (True, ".")
+
+
+@pytest.mark.parametrize(
+    "guess",
+    ["203.0.113.9", "x203.0.113.9x", "2001:db8::1", "POST", "ab", "", *PROVIDERS],
+)
 def test_a_client_cannot_blank_words_out_of_the_log_by_sending_them_as_keys(guess: str) -> None:
     redactor = Redactor()
     redactor.observe(guess)

@@ -6,8 +6,8 @@ import marshal
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-TAKEN = b"taken\n"
-"""What the process that writes says after each message, once all of it is written."""
+WRITTEN = b"written\n"
+"""The answer to each message, once all of it is in the file."""
 
 _LENGTH = 8  # bytes before a message, which tell its length
 

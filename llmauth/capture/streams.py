@@ -1,8 +1,8 @@
 """Streamed answers without secrets, also where a model says one a few characters at a time.
 
 What a model repeats comes in pieces, a token in each event: the secret stands nowhere in the bytes,
-but whoever joins the pieces reads it. So what events say under the same name is looked at joined,
-when the stream has ended.
+but whoever joins the pieces reads it. So when the stream has ended, the texts that its events have
+at the same place are joined, and secrets are masked in what that makes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from ..redact.redactor import Redactor, masked_pieces
 
 MAX_EVENT = 4 * 1024**2
-"""Characters of an event; a longer one is taken for plain text."""
+"""Characters of an event; a longer one is treated as plain text."""
 
 _MAX_TEXTS = 64
 _LINE = re.compile(r"\r\n|\n|\r")
 _ENDS = {"lines": re.compile(r"\n"), "events": re.compile(r"\r\n\r\n|\n\n|\r\r")}
 # What every event of a stream repeats; a model says nothing there.
-_FIXED = frozenset({
+_REPEATED = frozenset({
     "id", "object", "model", "type", "role", "finish_reason", "system_fingerprint", "service_tier",
     "created_at", "item_id", "modelVersion", "responseId", "obfuscation", "status",
 })  # fmt: skip
@@ -41,19 +41,19 @@ def stream_without_secrets(
     :param broken: the stream broke off, maybe in the middle of a secret
     """
     events = _events(kind, text)
-    said = _without_spoken_secrets(redactor, events, broken)
-    if said:
-        cuts = _moved(events, said, cuts)
-        text = "".join([said.get(number, event) for number, event in enumerate(events)])
+    changed = _without_spoken_secrets(redactor, events, broken)
+    if changed:
+        cuts = _moved(events, changed, cuts)
+        text = "".join([changed.get(number, event) for number, event in enumerate(events)])
     return masked_pieces(text, redactor.spans(text, cut=broken), cuts)
 
 
 def array_without_secrets(redactor: Redactor, events: list[Any]) -> Any:
     """Mask secrets in a stream that came as one JSON array, as Gemini's does without SSE."""
     lines = "".join(json.dumps(event) + "\n" for event in events)
-    (shown,) = stream_without_secrets(redactor, "lines", lines)
+    (masked,) = stream_without_secrets(redactor, "lines", lines)
     try:
-        return [json.loads(line) for line in shown.split("\n") if line]
+        return [json.loads(line) for line in masked.split("\n") if line]
     except ValueError:
         return redactor.mapping(events)
 
@@ -80,20 +80,20 @@ def _without_spoken_secrets(
         cuts, at = [], 0
         for _, _, text in pieces:
             cuts.append(at := at + len(text))
-        for (number, place, text), shown in zip(
+        for (number, place, text), masked in zip(
             pieces, masked_pieces(whole, spans, cuts), strict=False
         ):
-            if shown != text:
-                changed.setdefault(number, {})[place] = shown
+            if masked != text:
+                changed.setdefault(number, {})[place] = masked
     return {number: _rewritten(events[number], texts) for number, texts in changed.items()}
 
 
-def _moved(events: Sequence[str], said: dict[int, str], cuts: Sequence[int]) -> list[int]:
+def _moved(events: Sequence[str], changed: dict[int, str], cuts: Sequence[int]) -> list[int]:
     """Return where the cuts are when some of the events are other ones."""
     before, after = [0], [0]
     for number, event in enumerate(events):
         before.append(before[-1] + len(event))
-        after.append(after[-1] + len(said.get(number, event)))
+        after.append(after[-1] + len(changed.get(number, event)))
     moved = []
     for cut in cuts:
         number = min(bisect_right(before, cut), len(events)) - 1
@@ -118,10 +118,10 @@ def _parsed(event: str) -> tuple[Any, _Texts]:
     return document, texts
 
 
-def _rewritten(event: str, shown: dict[int, str]) -> str:
+def _rewritten(event: str, replacements: dict[int, str]) -> str:
     """Return an event with other texts, by their number."""
     document, texts = _parsed(event)
-    for place, text in shown.items():
+    for place, text in replacements.items():
         _, holder, name = texts[place]
         holder[name] = text
     line = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
@@ -132,17 +132,17 @@ def _rewritten(event: str, shown: dict[int, str]) -> str:
     return line + event[len(body) :]
 
 
-def _find_texts(value: Any, path: str, found: _Texts) -> None:
+def _find_texts(value: Any, path: str, texts: _Texts) -> None:
     if isinstance(value, dict):
         for name, item in value.items():
             if isinstance(item, str):
-                if item and name not in _FIXED:
-                    found.append((f"{path}.{name}", value, name))
+                if item and name not in _REPEATED:
+                    texts.append((f"{path}.{name}", value, name))
             elif isinstance(item, (dict, list)):
-                _find_texts(item, f"{path}.{name}", found)
+                _find_texts(item, f"{path}.{name}", texts)
     else:
         for number, item in enumerate(value):
             if isinstance(item, (dict, list)):
                 # Of several answers to one question each event may hold another one.
                 place = item.get("index", number) if isinstance(item, dict) else number
-                _find_texts(item, f"{path}.{place}", found)
+                _find_texts(item, f"{path}.{place}", texts)
