@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, current_app, request
 
-from ..auth.guard import Guard, RequestInfo, refusal_headers
+from ..auth.guard import Guard, RequestInfo, raw_target, refusal_headers
 from ..auth.key_files import KeyFiles
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
@@ -183,6 +183,10 @@ class LLMAuth:
             return None
         state, environ = current_state(), request.environ
         info = state.guard.info(environ)
+        if info.public and not state.serves_pages:
+            # A view that needs no key may hand its environ to another one, which needs one.
+            info.decided = False
+            info.path, info.query = raw_target(environ)
         if not info.decided:
             public = self._is_public(state, info)
             state.admit(info, environ, public=public, forwards=public and _is_proxy())
