@@ -14,7 +14,7 @@ from werkzeug.routing import RequestRedirect
 
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
-from ..auth.request import RequestInfo, refusal_headers
+from ..auth.request import RequestInfo, raw_target, refusal_headers
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -194,6 +194,10 @@ class LLMAuth:
             return None
         state, environ = current_state(), request.environ
         info = state.guard.info(environ)
+        if info.public and not state.serves_pages:
+            # A view that needs no key may hand its environ to another one, which needs one.
+            info.decided = False
+            info.path, info.query = raw_target(environ)
         if not info.decided:
             public = self._is_public(state, info)
             state.admit(info, environ, public=public, forwards=public and _is_proxy())

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 from embedding import BEARER, api_blueprint, application
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response, request
 from flask.views import MethodView, View
 
 from llmauth import LLMAuth, proxy_blueprint
@@ -243,3 +243,21 @@ def test_a_request_to_the_proxy_counts_once(upstream):
         for n in range(3)
     ]
     assert found == [401, 401, 429]
+
+
+@pytest.mark.parametrize("bypass", [(), ("/open",)], ids=["exempt", "bypass path"])
+def test_a_view_without_a_key_does_not_open_the_one_that_it_calls(bypass):
+    """With the same environ, as a redirect inside an application does it."""
+    app = application(BYPASS_PATHS=bypass)
+    auth = LLMAuth(app)
+    app.add_url_rule("/page", view_func=page)
+
+    @app.get("/open")
+    def opened():
+        inner = {**request.environ, "PATH_INFO": "/page", "REQUEST_URI": "/page"}
+        return Response.from_app(app.wsgi_app, inner)
+
+    if not bypass:
+        auth.exempt(opened)
+    assert statuses(app, "/open", "/page") == [401, 401]
+    assert app.test_client().get("/open", headers=BEARER).data == b"page"
