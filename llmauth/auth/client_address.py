@@ -129,14 +129,14 @@ def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     if not any(address in network for network in _ENDING_IN_IPV4):
         return None
     bits = int(address)
-    found = bits & 0xFFFF_FFFF
-    if found & 0xFF_FFFF == 0 and address in _LOCAL_NAT64:
+    host = bits & 0xFFFF_FFFF
+    if host & 0xFF_FFFF == 0 and address in _LOCAL_NAT64:
         # RFC 6052 section 2.2: behind 48, 56 or 64 bits, around octet 8, and then zeros.
         joined = bits >> 64 << 56 | bits & (1 << 56) - 1
         rests = (rest for rest in (40, 32, 24) if joined & (1 << rest) - 1 == 0)
-        found = joined >> next(rests) & 0xFFFF_FFFF
+        host = joined >> next(rests) & 0xFFFF_FFFF
     # Below 0.1.0.0 are no hosts, but the loopback and the network of "::".
-    return IPv4Address(found) if found > 0xFFFF else None
+    return IPv4Address(host) if host > 0xFFFF else None
 
 
 def _within(address: Address, networks: tuple[Network, ...]) -> bool:

@@ -141,13 +141,13 @@ def credentials_in(
     :param query: raw
     :param guesses: credentials that are known already
     """
-    found: dict[str, None] = {}
+    credentials: dict[str, None] = {}
     for credential in itertools.chain(guesses, _credentials_in(environ, query)):
         if credential:
-            found[credential[:MAX_OBSERVED]] = None
-        if len(found) == MAX_CREDENTIALS:
+            credentials[credential[:MAX_OBSERVED]] = None
+        if len(credentials) == MAX_CREDENTIALS:
             break
-    return tuple(found)
+    return tuple(credentials)
 
 
 def _credentials_in(environ: Mapping[str, Any], query: str) -> Iterator[str]:
@@ -221,8 +221,8 @@ class KeyRing:
         Digests of equal length are compared, each of them to its end, whatever the token.
         """
         digest = _digest(token)
-        found = [name for name, known in self._digests if hmac.compare_digest(known, digest)]
-        return found[0] if found else None
+        names = [name for name, known in self._digests if hmac.compare_digest(known, digest)]
+        return names[0] if names else None
 
 
 def _digest(key: bytes) -> bytes:

@@ -91,10 +91,10 @@ class LocalAccess:
                 )
 
     def _is_own(self, authority: str) -> bool:
-        found = _AUTHORITY.fullmatch(authority)
-        if not found:
+        parts = _AUTHORITY.fullmatch(authority)
+        if not parts:
             return False
-        host = found[1].lower().removesuffix(".")
+        host = parts[1].lower().removesuffix(".")
         if host in self._names or authority.lower() in self._authorities:
             return True
         if _OWN_NAMES.fullmatch(host):

@@ -64,8 +64,8 @@ def banner(server: Server) -> str:
         rows.append(("web pages of", " ".join(settings.cors_origins)))
     lines = [click.style(f"llmauth {__version__}", bold=True)]
     for name, value in rows:
-        shown = _ascii(hidden(value, settings.secrets))
-        first, *rest = _wrapped(f"  {name + ':':16}{shown}", indent=18)
+        text = _ascii(hidden(value, settings.secrets))
+        first, *rest = _wrapped(f"  {name + ':':16}{text}", indent=18)
         lines += [click.style(first[:18], fg="cyan") + first[18:], *rest]
     return "\n".join(lines)
 
@@ -102,16 +102,16 @@ def _ascii(text: str) -> str:
 
 
 def _backends(settings: Settings) -> str:
-    shown = []
+    used = []
     for name, backend in settings.backends.items():
         if not settings.uses(backend):
             continue
         note = "default" if name == settings.default_backend else ""
         key = "key set" if backend.api_key else ""
         notes = ", ".join(filter(None, (note, key)))
-        shown.append(f"{name} ({notes})" if notes else name)
-    others = len(settings.backends) - len(shown)
-    return ", ".join(shown) + (f", and {others} built in without a key" if others else "")
+        used.append(f"{name} ({notes})" if notes else name)
+    others = len(settings.backends) - len(used)
+    return ", ".join(used) + (f", and {others} built in without a key" if others else "")
 
 
 def _brute_force(settings: Settings) -> str:
@@ -167,9 +167,9 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 
 def _key_origin(settings: Settings, name: str) -> str:
-    found = [s.variable for s in settings.key_sources if s.name == name and not s.in_file]
-    found = found or [s.variable for s in settings.key_sources if s.in_file]
-    return f"environment {' or '.join(found)}"
+    variables = [s.variable for s in settings.key_sources if s.name == name and not s.in_file]
+    variables = variables or [s.variable for s in settings.key_sources if s.in_file]
+    return f"environment {' or '.join(variables)}"
 
 
 def _backend_value(backend: BackendSettings, attribute: str) -> str:

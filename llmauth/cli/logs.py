@@ -60,11 +60,11 @@ class _TerminalFormatter(logging.Formatter):
         text = f"{at} {record.levelname} {record.message}"
         width = shutil.get_terminal_size().columns
         lines = textwrap.wrap(text, width, subsequent_indent=" " * 9, break_long_words=False)
-        shown = "\n".join(lines)
+        wrapped = "\n".join(lines)
         if not self._colour:
-            return shown
+            return wrapped
         style = _BAD if record.levelno >= logging.ERROR else _DOUBTFUL
-        return shown.replace(record.levelname, f"{style}{record.levelname}{_PLAIN}", 1)
+        return wrapped.replace(record.levelname, f"{style}{record.levelname}{_PLAIN}", 1)
 
 
 class JSONFormatter(_TextFormatter):

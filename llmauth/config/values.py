@@ -68,10 +68,10 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
 def parse_size(value: Any) -> int:
     """Parse a size in bytes: 1048576, 512K, 256M, 1G (with or without a B, powers of 1024)."""
-    found = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
-    if not found or isinstance(value, bool):
+    parts = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
+    if not parts or isinstance(value, bool):
         raise ValueError("is not a size in bytes, such as 1048576, 512K or 256M")
-    size = int(found[1]) << 10 * " KMG".index(found[2].upper() or " ")
+    size = int(parts[1]) << 10 * " KMG".index(parts[2].upper() or " ")
     if not 1024 <= size <= 2**40:
         raise ValueError("is not between 1K and 1024G")
     return size
@@ -118,13 +118,13 @@ def parse_origin(value: Any) -> str:
         return text
     if text.lower() == "null":
         raise ValueError("holds 'null', which any page can be: serve the page from an address")
-    found = _ORIGIN.fullmatch(text.rstrip("/"))
-    if not found:
+    parts = _ORIGIN.fullmatch(text.rstrip("/"))
+    if not parts:
         raise ValueError(
             f"holds '{text}', which is no origin such as https://chat.example.com or "
             "http://localhost:3000: no path, no patterns, names in ASCII"
         )
-    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    scheme, host, port = parts[1].lower(), parts[2].lower(), parts[3]
     default = {"http": "80", "https": "443"}.get(scheme)
     origin = f"{scheme}://{host}" + (f":{port}" if port and port != default else "")
     if text != origin:

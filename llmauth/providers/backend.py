@@ -29,9 +29,9 @@ class Backend:
         parts = urlsplit(settings.base_url)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         path = parts.path.rstrip("/")
-        found = _LAST_VERSION.search(path)
-        root = path[: found.start()] if found else path
-        self._version = found[0] if found else ""
+        version = _LAST_VERSION.search(path)
+        root = path[: version.start()] if version else path
+        self._version = version[0] if version else ""
         self._is_whole = self.provider.whole_base.search(path) is not None
         if not self._is_whole:
             self._version = self._version or self.provider.version

@@ -37,10 +37,10 @@ def fault_of(base_url: str) -> str | None:
         return _instead(
             base_url, f"the base URL ends in two versions, '{twice[0]}'", path[: twice.start(2)]
         )
-    for found in (*_NEARLY_VERSION.finditer(path), *_LONE.finditer(path)):
-        if not VERSION.match(found[0]):
-            right = path[: found.start()] + _version_in(found[0]) + path[found.end() :]
-            return _instead(base_url, f"'{found[0]}' in the base URL is no version", right)
+    for segment in (*_NEARLY_VERSION.finditer(path), *_LONE.finditer(path)):
+        if not VERSION.match(segment[0]):
+            right = path[: segment.start()] + _version_in(segment[0]) + path[segment.end() :]
+            return _instead(base_url, f"'{segment[0]}' in the base URL is no version", right)
     return None
 
 
