@@ -237,7 +237,10 @@ def caddy(folder: Path, upstream_port: int, cert: Certificate) -> Iterator[Front
         "Caddyfile",
         {
             "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream_port}",
-            "llm.example.com {": f"https://:{port} {{\n\ttls {cert.chain} {cert.key}",
+            # On these addresses alone: on another of this machine the port may be somebody's.
+            "llm.example.com {": (
+                f"https://:{port} {{\n\tbind 127.0.0.1 ::1\n\ttls {cert.chain} {cert.key}"
+            ),
             "\tlog {\n": "\tadmin off\n\tauto_https disable_redirects\n\tlog {\n",
         },
     )

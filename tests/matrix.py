@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from programs import npm_install
 from servers import KEY, Answer, Received, Upstream, raw, whole
 
 from llmauth import create_app
@@ -291,8 +292,7 @@ def install() -> None:
     """Install the clients of npm beside their scripts, if they are not there yet."""
     wanted = json.loads((SDKS / "package.json").read_text())["dependencies"]
     if not all((SDKS / "node_modules" / name).is_dir() for name in wanted):
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-        subprocess.run(command, cwd=SDKS, check=True, timeout=300, shell=os.name == "nt")
+        npm_install(SDKS)
 
 
 def run_all() -> dict[Client, Found]:

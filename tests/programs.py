@@ -28,6 +28,18 @@ def wait_for(condition, what: str, timeout: float = TIMEOUT) -> None:
         time.sleep(0.02)
 
 
+def npm_install(folder: Path, *packages: str) -> None:
+    """Install packages of npm; one at a time, since all installations share a cache."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+    with open(Path(tempfile.gettempdir()) / "llmauth-tests-npm.lock", "w") as lock:
+        with contextlib.suppress(ImportError):  # on Windows
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        windows = os.name == "nt"
+        subprocess.run([*command, *packages], cwd=folder, check=True, timeout=300, shell=windows)
+
+
 def listens(port: int) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection(("127.0.0.1", port), 1).close()

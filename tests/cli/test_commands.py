@@ -15,6 +15,7 @@ import sys
 import pytest
 from commands import KEY, ROOT, SECRET, environment, get, run, started
 from fronts import free_port, program
+from programs import npm_install
 from servers import KEY as SERVER_KEY
 from servers import TIMEOUT, Upstream
 
@@ -160,8 +161,8 @@ def test_the_demos_python_works_when_pasted(snippets):
 
 
 def test_javascript_of_the_demo_and_of_the_readme_works_when_pasted(snippets, tmp_path, echo):
-    install = [program("npm"), "install", "--silent", "--no-audit", "--no-fund", "openai"]
-    subprocess.run(install, cwd=tmp_path, check=True, timeout=120)
+    program("npm")
+    npm_install(tmp_path, "openai")
     (tmp_path / "demo.mjs").write_text(snippets[2])
     assert pasted(program("node"), "demo.mjs", cwd=tmp_path) == "echo: Hello, how are you?"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from browser import FOREIGN_HOST, running_browser
+from programs import npm_install
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from servers import KEY, Upstream, running_proxy, whole
@@ -48,8 +49,7 @@ def echo():
 @pytest.fixture(scope="module")
 def npm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("npm")
-    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "axe-core@4", "openai"]
-    subprocess.run(install, cwd=folder, check=True, timeout=180)
+    npm_install(folder, "axe-core@4", "openai")
     return folder
 
 
