@@ -36,6 +36,10 @@ RESERVED_THREADS = 8
 """Beyond ``threads``: they find no slot for a stream, so that health checks, refusals and public
 pages are answered while every slot is taken."""
 
+RECEIVE_SIZE = 64 * 1024
+"""Bytes that are received from a client at a time: a whole head, which is searched for its end with
+each piece."""
+
 BACKLOG = 1024
 """Connections that wait to be accepted, as far as the system allows."""
 
@@ -101,6 +105,7 @@ class Server:
             sockets=self.sockets,
             asyncore_use_poll=self._use_poll,
             channel_request_lookahead=LOOKAHEAD,
+            recv_bytes=RECEIVE_SIZE,
             clear_untrusted_proxy_headers=False,
             max_request_body_size=settings.max_request_body,
             backlog=BACKLOG,

@@ -408,7 +408,8 @@ FORM_MUTATIONS = {
     "title case": ("redact/forms.py", ", text.title()", ""),
     "environ": ("redact/forms.py", 'text.upper().replace("-", "_"), ', ""),
     "the rest of long ones": ("redact/forms.py", "if self.longer else end", "if False else end"),
-    "observed ones": ("redact/memory.py", "        for credential in credentials:\n", "        for credential in ():\n"),
+    "observed ones": (
+        "redact/memory.py", "for credential in credentials:\n", "for credential in ():\n"),
     "hex": ("redact/forms.py", "yield Form(digits, MASK", "Form(digits, MASK"),
     "hex in capitals": ("redact/forms.py", "yield Form(digits.upper()", "Form(digits.upper()"),
     "base64 of utf-16": ("redact/forms.py", 'secret.encode("utf-16-le", "surrogatepass")', "b''"),

@@ -93,6 +93,7 @@ REFUSED = {
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/1.2": (request(line="GET /v1/x HTTP/1.2"), 505),
     "http/1.1": (request(line="GET /v1/x http/1.1"), 400),
+    "HTTP/1.x": (request(line="GET /v1/x HTTP/1.x"), 400),
     "HTTP/1.1 twice": (request(line="GET /v1/x HTTP/1.1 HTTP/1.1"), 400),
     "two spaces": (request(line="GET  /v1/x HTTP/1.1"), 400),
     "a tab": (request(line="GET\t/v1/x HTTP/1.1"), 400),
