@@ -30,6 +30,26 @@ _OWN = frozenset({
 _NAMES = frozenset({"name", "threadName", "processName", "taskName"})
 
 
+class CleanRecord(logging.LogRecord):
+    """A record whose message is made of parts that were masked one by one: not done once more.
+
+    What anybody else puts into it is masked as in every record.
+
+    :param clean: further attributes, of which the same holds
+    """
+
+    def __init__(self, name: str, level: int, msg: str, args: Any, **clean: Any) -> None:
+        super().__init__(name, level, "", 0, msg, args, None)
+        vars(self).update(clean)
+        self._clean = {"msg": self.msg, "args": self.args, **clean}
+
+    def is_clean(self, name: str) -> bool:
+        """True for an attribute that is as it was."""
+        return name == "_clean" or (
+            name in self._clean and self._clean[name] is getattr(self, name)
+        )
+
+
 class RedactingFilter(logging.Filter):
     """Masks secrets in every part of a record; refuses none.
 
@@ -56,7 +76,8 @@ class RedactingFilter(logging.Filter):
         message, exception = record.getMessage(), record.exc_text
         if record.exc_info:
             exception = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-        record.msg = visible(text(message))
+        is_clean = isinstance(record, CleanRecord) and all(map(record.is_clean, ("msg", "args")))
+        record.msg = message if is_clean else visible(text(message))
         record.args = ()
         record.exc_info = None
         record.exc_text = visible_prose(text(exception)) if exception else None
@@ -65,6 +86,8 @@ class RedactingFilter(logging.Filter):
     def _redact_attributes(self, record: logging.LogRecord) -> None:
         attributes = vars(record)
         names = [name for name in attributes if name not in _OWN]
+        if isinstance(record, CleanRecord):
+            names = [name for name in names if not record.is_clean(name)]
         # Mostly the names of logger, thread and process: asking for them together is cheaper.
         values = [attributes[name] for name in names if name in _NAMES]
         together = "\x1f".join(value for value in values if isinstance(value, str))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..auth.request import RequestInfo
 from ..redact.controls import visible
+from ..redact.logging import CleanRecord
 from ..redact.redactor import Redactor
 from .backlog import Backlog
 
@@ -72,7 +73,7 @@ class Line(NamedTuple):
 class AccessLog:
     """Collects what is to be logged.
 
-    :param redactor: finds what is cut off of a secret at the end of a long path
+    :param redactor: masks secrets in what clients have chosen
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -111,8 +112,8 @@ class AccessLog:
         fields = {
             "client": line.client,
             "key": line.key or "-",
-            "method": self._shown(line.method),
-            "path": self._shown(line.path),
+            "method": self._masked(line.method),
+            "path": self._masked(line.path),
             "backend": line.backend or "-",
             "status": line.status,
             "bytes": line.sent,
@@ -121,17 +122,19 @@ class AccessLog:
             "request_id": line.request_id,
             "error": line.error or "-",
         }
-        record = logger.makeRecord(logger.name, logging.INFO, "", 0, _FORMAT, (fields,), None)
+        # The rest of the fields is our own.
+        record = CleanRecord(
+            logger.name, logging.INFO, _FORMAT, (fields,), access=json.dumps(fields)
+        )
         record.created, record.msecs = line.at, line.at % 1 * 1000
-        # As text: what redacts records need not look at each field.
-        record.access = json.dumps(fields)
         logger.handle(record)
 
-    def _shown(self, text: str) -> str:
-        if len(text) > MAX_PATH:
-            # Half of a key would not be recognised by what redacts the line.
-            text = self._redactor.text(text[:MAX_PATH], cut=True) + CUT
-        return visible(text)
+    def _masked(self, text: str) -> str:
+        """Return what a client has chosen without secrets, and of a sane length."""
+        is_long = len(text) > MAX_PATH
+        # Half of a key would not be recognised without being told that it is cut off.
+        masked = self._redactor.text(text[:MAX_PATH], cut=is_long)
+        return visible(masked + CUT if is_long else masked)
 
 
 def _tell_of_dropped(number: int) -> None:

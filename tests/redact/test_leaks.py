@@ -381,7 +381,9 @@ def test_no_secret_is_written_anywhere(
 
 PACKAGE = Path(llmauth.__file__).parent
 SERVER_MUTATIONS = {
-    "the log is not redacted": ("cli/logs.py", "install(redactor)", "(lambda: None)", "log"),
+    "the access log is not redacted": (
+        "web/access_log.py", "self._redactor.text(text[:MAX_PATH], cut=is_long)",
+        "text[:MAX_PATH]", "log"),
     "the capture is not redacted": (
         "capture/safe_json.py", "self.redactor.text(line)", "line", "whole capture"),
     "credentials of requests are not observed": (
