@@ -109,6 +109,7 @@ class Channel(HTTPChannel):
     socket: Any
     addr: Any
     _map: dict[int, Any]
+    is_let_in = False  # as its last request was, with a key
     holds_head = False
     lingers = False
 
@@ -304,6 +305,7 @@ class Channel(HTTPChannel):
 
     def _apply_verdict(self, request: Any, refused: bool) -> None:
         request.expect_continue = request.expect_continue or request.awaits_continue
+        self.is_let_in = not (refused or self.state.guard.info(request.environ).public)
         if refused:
             self._give_up_body(request)
 

@@ -27,6 +27,7 @@ from .handover import Handover
 from .lingering import Lingering
 from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
+from .polling import Poller
 from .pump import Pump
 from .stream import STALLED
 
@@ -36,7 +37,7 @@ RESERVED_THREADS = 8
 """Beyond ``threads``: they find no slot for a stream, so that health checks, refusals and public
 pages are answered while every slot is taken."""
 
-RECEIVE_SIZE = 64 * 1024
+RECEIVE_SIZE = 16 * 1024
 """Bytes that are received from a client at a time: a whole head, which is searched for its end with
 each piece."""
 
@@ -127,6 +128,7 @@ class Server:
         for emitter in _LOGGERS:
             emitter.addFilter(self._seldom)
         self._wake: Callable[..., None] = self._listeners[0].trigger.pull_trigger
+        self._poller = Poller(self._map, lambda: self.dispatcher.busy > 0)
         self._thread = threading.Thread(target=self._loop, name="llmauth-sockets", daemon=True)
         self._thread.start()
 
@@ -182,12 +184,18 @@ class Server:
             os._exit(1)
         self._stopping = self.state.lifecycle.draining = True
 
+    def _poll(self, timeout: float) -> None:
+        if self._use_poll:
+            self._poller.poll(timeout)
+        else:
+            wasyncore.loop(timeout, map=self._map, count=1)
+
     def _loop(self) -> None:
         next_check = 0.0
         while not self._closed:
             try:
                 timeout = 0.0 if self.dispatcher.refused else _LOOP_SECONDS
-                wasyncore.loop(timeout, use_poll=self._use_poll, map=self._map, count=1)
+                self._poll(timeout)
                 if self.dispatcher.refused:
                     # While the server is being stopped, the refused are not the attackers.
                     is_draining = self.state.lifecycle.draining
