@@ -21,6 +21,7 @@ from streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.proxy.descriptors import Seldom, connections_within, is_exhausted
 from llmauth.server.pump import Pump
+from llmauth.server.server import Server
 from llmauth.server.stream import Stream
 
 FILES = 150
@@ -187,17 +188,15 @@ def test_an_option_that_a_gone_client_s_socket_does_not_take_ends_nothing(
 
 
 def test_errors_of_the_thread_that_reads_leave_it_alive_and_fill_no_log(proxy, monkeypatch, caplog):
-    from waitress import wasyncore
-
-    loop, calls = wasyncore.loop, []
+    poll, calls = Server._poll, []
 
     def fails(*args, **kwargs):
         calls.append(args)
         if len(calls) < 10:
             raise OSError(12, "no memory")
-        return loop(*args, **kwargs)
+        return poll(*args, **kwargs)
 
-    monkeypatch.setattr(wasyncore, "loop", fails)
+    monkeypatch.setattr(Server, "_poll", fails)
     assert proxy.request("GET", "/v1/x").status == 200
     assert caplog.text.count("Traceback") == 1
 
