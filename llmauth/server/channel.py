@@ -161,8 +161,8 @@ class Channel(HTTPChannel):
         return bool(super().writable()) or self._may_parse_more()
 
     def handle_write(self) -> None:
-        # waitress takes no lock as long as there is no request, but the thread that has decided on the
-        # next one may be sending its 100.
+        # waitress takes no lock as long as there is no request, but the thread that has decided on
+        # the next one may be sending its 100.
         with self.outbuf_lock:
             super().handle_write()
         if self._may_parse_more():
