@@ -102,8 +102,11 @@ FORK = """
 import os, sys, time
 from llmauth.web.backlog import Backlog
 
-backlog = Backlog("x", limit=9, work=lambda found: print(os.getpid(), *found, flush=True),
-                  tell=print, gathering=0.1)
+def say(*words):  # past the buffer of print, which the parent's thread may hold at the fork
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+backlog = Backlog("x", limit=9, work=lambda items: say(os.getpid(), *items), tell=say,
+                  gathering=0.1)
 backlog.put("parent")
 child = os.fork()
 backlog.put("child" if child == 0 else "more")
