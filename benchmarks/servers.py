@@ -190,7 +190,8 @@ SERVERS = (
         FORWARDED,
         "/health",
     ),
-    # A wrong key at full speed needs a window that never fills; a lockout needs the default one.
+    # A wrong key at full speed needs a window that never fills. The right key has been seen from
+    # this address, so that repeats of a wrong one count once: one locks it out, for long.
     Server(
         "wrong",
         "llmauth",
@@ -198,5 +199,11 @@ SERVERS = (
         ("wrong-key",),
         "/health",
     ),
-    Server("locked", "llmauth, address locked out", _llmauth(), ("locked-out",), "/health"),
+    Server(
+        "locked",
+        "llmauth, address locked out",
+        _llmauth("--auth-max-failed-attempts", "1", "--auth-brute-force-initial-block", "3600"),
+        ("locked-out",),
+        "/health",
+    ),
 )
