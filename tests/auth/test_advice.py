@@ -8,6 +8,7 @@ import ssl
 import anthropic
 import openai
 import pytest
+from growth import ALLOWED, TIMES, growth
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import KEY, Upstream, request_bytes, running_proxy, whole
@@ -223,3 +224,10 @@ def test_a_handshake_that_comes_in_pieces_is_answered_in_plain_words(proxy):
     answer = proxy.exchange(b"\x16\x03\x01\x02\x00")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"use http:// in place of https://" in answer
+
+
+@pytest.mark.parametrize("unit", [b"\\r", b"%0a", b"{{", b"$a", b"[", b"<", b"your-", b"sk-."])
+def test_a_wrong_key_costs_in_proportion_to_its_length(unit):
+    """The thread that reads for all clients says what is wrong with it."""
+    small, large = unit * 200 + b"!", unit * 200 * TIMES + b"!"
+    assert growth(lambda: about_key(small), lambda: about_key(large)) <= ALLOWED

@@ -587,7 +587,7 @@ PIECES = st.sampled_from(
      "127.0.0.1", ":8080", ":", "?", "#", "a", "v1", "anthropic", " ", "\t", "\n", "[", "]", ";"]
 )  # fmt: skip
 OURS = Here(
-    Backend(BackendSettings("openai", "http://127.0.0.1:8080/root/v1", "bearer", "X")),
+    Backend(BackendSettings("openai", "http://127.0.0.1:8080/above/v1", "bearer", "X")),
     "http://proxy.example",
     "/mount/openai",
 )
