@@ -51,11 +51,11 @@ class RequestInfo:
 
     def refuse(self, refusal: RequestRefused) -> None:
         """Leave the verdict that the request is not let in."""
-        self.refusal = refusal_headers(refusal.with_traceback(None), self)
+        self.refusal = identified(refusal.with_traceback(None), self)
         self.decided = True
 
 
-def refusal_headers(refusal: RequestRefused, info: RequestInfo) -> RequestRefused:
+def identified(refusal: RequestRefused, info: RequestInfo) -> RequestRefused:
     """Give the refusal the request's id, and the access log the reason."""
     refusal.request_id = info.id
     info.error = refusal.error_code

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..http.grammar import Headers
+
 AnyHeaders = Mapping[str, str] | Iterable[tuple[str, str]]
 
 About = tuple[str, dict[str, str | None], tuple[str, ...]]
@@ -100,5 +102,5 @@ def _request(
     return method, url, _pairs(headers), body, len(body) if length is None else length
 
 
-def _pairs(headers: AnyHeaders) -> list[tuple[str, str]]:
+def _pairs(headers: AnyHeaders) -> Headers:
     return list(headers.items() if isinstance(headers, Mapping) else headers)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
+from ..http.grammar import Headers
 from ..redact.redactor import is_credential, masked_entirely
 from .payloads import LIMIT, STREAM_LIMIT, BodyDecoder, Budget, model_of, payload_of
 from .safe_json import SafeJSON, dumps
@@ -26,7 +27,6 @@ STREAMED = {
 OVERHEAD = 200
 """Bytes that a chunk of a stream takes while it waits for the stream's end, beside its own."""
 
-Headers = Sequence[tuple[str, str]]
 
 
 class ExchangeRenderer:

@@ -15,6 +15,9 @@ TARGET_CHARS = r"!\"$-~"
 """All visible ASCII but for the fragment's sign: more than RFC 3986 §3 lets into a URL, because
 clients send brackets and their kin as they are."""
 
+Headers = list[tuple[str, str]]
+"""Names and values, in the order in which they were sent."""
+
 OWS = " \t"
 """Optional white space, RFC 9110 §5.6.3."""
 

@@ -21,6 +21,7 @@ from .grammar import (
     OWS,
     TOKEN,
     BadMessageError,
+    Headers,
 )
 
 MAX_INTERIM_RESPONSES = 32
@@ -62,7 +63,7 @@ class Head:
 
     status: int
     reason: str
-    headers: list[tuple[str, str]]
+    headers: Headers
     is_1_0: bool
     rest: bytes
 
@@ -106,7 +107,7 @@ def _parse_head(head: bytes, rest: bytes) -> Head:
         raise BadResponseError("the status line is not HTTP/1")
     if len(lines) > MAX_HEADERS:
         raise BadResponseError("there are too many headers")
-    headers: list[tuple[str, str]] = []
+    headers: Headers = []
     for line in lines:
         if line.startswith((" ", "\t")) and headers:  # obs-fold, RFC 9112 §5.2
             name, value = headers[-1]
@@ -120,9 +121,9 @@ def _parse_head(head: bytes, rest: bytes) -> Head:
     return Head(int(status[2]), status[3] or "", _without_repeats(headers), status[1] == "0", rest)
 
 
-def _without_repeats(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _without_repeats(headers: Headers) -> Headers:
     """Return the headers without the repetitions of those that a message has once."""
-    kept: list[tuple[str, str]] = []
+    kept: Headers = []
     single: set[tuple[str, str]] = set()
     for name, value in headers:
         field = name.lower(), value

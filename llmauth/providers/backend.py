@@ -7,7 +7,7 @@ import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..config.settings import BackendSettings
-from ..http.references import Reference
+from ..http.uri_references import URIReference
 from ..redact.key_mask import KeyMask
 from .table import OTHER, PROVIDERS, VERSION
 
@@ -99,7 +99,7 @@ class Backend:
         first = re.split("[/:]", path[1:], maxsplit=1)[0]
         return not first or first in self.provider.segments
 
-    def own_path(self, reference: Reference, base: str = "/") -> str | None:
+    def own_path(self, reference: URIReference, base: str = "/") -> str | None:
         """Return path and query of a URL of this upstream, as a request to here would name them.
 
         None for a URL of another host.

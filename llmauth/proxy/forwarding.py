@@ -25,7 +25,7 @@ from .disconnect import client_disconnected
 from .headers import response_headers
 from .outgoing import INSTANCE, outgoing_request
 from .reply import Reply, ReplyBody, StreamBody, masked
-from .rewrite import Here, names_urls, origin_of, uploads_with_key
+from .rewrite import URLRewriter, names_urls, origin_of, uploads_with_key
 from .slots import Lease, Slots
 from .upstream import HTTPIncoming, Incoming, Outgoing, Upstream, open_upstream
 
@@ -176,7 +176,7 @@ class Forwarder:
         received: dict[str, str],
         backend: Backend,
         path: str,
-    ) -> Here:
+    ) -> URLRewriter:
         name = f"/{backend.name}"
         # Not by the backend's path, which may have lost a slash or a version on the way.
         named = f"{path}/".startswith(f"{name}/")
@@ -184,7 +184,7 @@ class Forwarder:
         trusted = self._guard.clients.trusts(environ.get("REMOTE_ADDR"))
         origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
         at_root, uploads = "/" not in path[1:], uploads_with_key(received.get)
-        return Here(backend, origin, mount, named, at_root=at_root, uploads=uploads)
+        return URLRewriter(backend, origin, mount, named, at_root=at_root, uploads=uploads)
 
 
 def _received_headers(environ: dict[str, Any]) -> dict[str, str]:

@@ -9,10 +9,8 @@ from typing import Any
 
 from ..auth.credentials import CARRIERS
 from ..auth.request import NOT_HEADERS
-from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN
+from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN, Headers
 from ..providers.table import PROXY_KEY_HEADER
-
-Headers = list[tuple[str, str]]
 
 HOP_BY_HOP = frozenset(
     {
@@ -122,7 +120,7 @@ def request_headers(
     return headers
 
 
-def response_headers(headers: Iterable[tuple[str, str]], *, stream: bool) -> Headers:
+def response_headers(headers: Headers, *, stream: bool) -> Headers:
     """Return the headers for the client, made fit for any WSGI server.
 
     :param stream: tell caches and reverse proxies to hand every byte on at once

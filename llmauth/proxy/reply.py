@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..exceptions import BrokenOff, ClientDisconnected, error_body
+from ..http.grammar import Headers
 from ..http.response import BadResponseError
 from ..redact.key_mask import KeyMask
-from .headers import Headers
 from .slots import Lease
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from ..exceptions import RedirectRefused, UpstreamUnreachable
-from ..http.references import Reference
+from ..http.grammar import Headers
+from ..http.uri_references import URIReference
 from ..providers.backend import Backend, is_versioned
 from ..providers.table import PROVIDERS
-from .headers import Headers
 from .upstream import Incoming, UpstreamBroke
 
 LARGEST_BODY = 8 * 1024 * 1024
@@ -94,7 +94,7 @@ def has_links(path: str) -> bool:
 
 
 def names_urls(path: str, headers: Headers) -> bool:
-    """True for an answer that may hold URLs which :meth:`Here.pointed` looks after.
+    """True for an answer that may hold URLs which :meth:`URLRewriter.pointed` looks after.
 
     :param path: of the request, as the backend has it
     """
@@ -110,7 +110,7 @@ def uploads_with_key(header: Callable[[str], str | None]) -> bool:
 
 
 @dataclass(frozen=True)
-class Here:
+class URLRewriter:
     """Where the client found one backend.
 
     :param origin: scheme and host as the client wrote them, None when that is not known
@@ -162,7 +162,7 @@ class Here:
         lead = self.origin if (lower in _WHOLE or is_upload) and self.origin else ""
 
         def pointed(url: str) -> str:
-            reference = Reference.parse(url)
+            reference = URIReference.parse(url)
             if reference is None or (reference.stays and not (self.at_root and reference.path)):
                 return url
             own = self.backend.own_path(reference, self.backend.target(path))
@@ -186,7 +186,7 @@ class Here:
         for header, value in incoming.headers:
             is_upload = self.uploads and header.lower() == _UPLOAD
             for url in [value] if is_upload else _followed(header.lower(), value):
-                reference = Reference.parse(url)
+                reference = URIReference.parse(url)
                 own = reference and self.backend.own_path(reference, base)
                 if own is None and header.lower() == "location" and status < 300 and status != 202:
                     kept.remove((header, value))
@@ -236,7 +236,7 @@ class Here:
         :param string: in JSON
         """
         try:
-            reference = Reference.parse(json.loads(string))
+            reference = URIReference.parse(json.loads(string))
         except ValueError:
             reference = None
         if reference is None:

@@ -18,14 +18,13 @@ from ..exceptions import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ..http.grammar import NOT_IN_A_FIELD, TARGET
+from ..http.grammar import NOT_IN_A_FIELD, TARGET, Headers
 from ..http.response import Body, Head, read_head
 from ..providers.backend import Backend
 from .connections import Connections
 from .connector import Connector
 from .descriptors import is_exhausted
 from .failures import why
-from .headers import Headers
 from .watch import Watch
 
 SEND_TOGETHER = 64 * 1024
@@ -181,18 +180,18 @@ def _send(watch: Watch, sock: Any, head: bytes, outgoing: Outgoing) -> bool:
     body, left = outgoing.body, outgoing.length
     try:
         if body is None or (isinstance(body, bytes) and len(body) <= SEND_TOGETHER):
-            return watch.send(sock, head + (body or b"")) and not watch.heard
+            return watch.send(sock, head + (body or b"")) and not watch.answered_early
         source = io.BytesIO(body) if isinstance(body, bytes) else body
         going_on = watch.send(sock, head)
         while going_on and left:
             piece = _read(source, min(READ_SIZE, left))
             left -= len(piece)
             if not left:
-                watch.hear(sock)
+                watch.receive_early(sock)
             going_on = watch.send(sock, piece)
     except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return False  # it may have answered before it closed the connection
-    return going_on and not watch.heard
+    return going_on and not watch.answered_early
 
 
 def _read(source: IO[bytes], size: int) -> bytes:

@@ -123,19 +123,19 @@ class Watch:
             except NOT_YET:
                 ready = wait_for_write(sock, TICK)
             if not ready:
-                self.hear(sock)
+                self.receive_early(sock)
                 if is_refusal(self._early):
                     return False
             due = due or self._due_now()
             self._look(due)
 
-    def hear(self, sock: Any) -> None:
+    def receive_early(self, sock: Any) -> None:
         """Take note of what the upstream says before it has all of the request."""
         if len(self._early) <= MAX_HEAD_BYTES:
             self._early += unread(sock) or b""
 
     @property
-    def heard(self) -> bool:
+    def answered_early(self) -> bool:
         """Whether the upstream began to answer before it had all of the request."""
         return bool(self._early)
 

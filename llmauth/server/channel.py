@@ -149,7 +149,7 @@ class Channel(HTTPChannel):
     @property
     def is_at_last_request(self) -> bool:
         """True when there is no request behind the one that is being answered, nor will be."""
-        draining: bool = self.state.lifecycle.draining
+        draining: bool = self.state.slots.draining
         only = len(self.requests) == 1 and not self.has_more
         return draining and only and self.request is None
 
@@ -325,7 +325,7 @@ class Channel(HTTPChannel):
             return
         left = request.content_length - request.body_bytes_received
         # Who asked before sending it may not send it, and then the next request would be dropped.
-        stays = not (asked or request.chunked or self.state.lifecycle.draining)
+        stays = not (asked or request.chunked or self.state.slots.draining)
         if stays and left <= DROPPED_BODY:
             self._to_drop = left
         else:

@@ -109,7 +109,7 @@ class Listener(TcpWSGIServer):
         # Streams that the pump carries have left the map, at most one for each thread.
         if len(self._map) + self.state.settings.threads < self._connections:
             return True
-        connections = len(self._map) + self.state.lifecycle.used
+        connections = len(self._map) + self.state.slots.used
         if connections < self._connections:
             return True
         logger.warning(

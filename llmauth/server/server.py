@@ -100,7 +100,7 @@ class Server:
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
-        self._pump = Pump(lambda: self.state.lifecycle.cut)
+        self._pump = Pump(lambda: self.state.slots.cut)
         wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
         adjustments = Adjustments(
             sockets=self.sockets,
@@ -142,10 +142,10 @@ class Server:
         """
         if self._closed:
             return 0
-        lifecycle = self.state.lifecycle
+        slots = self.state.slots
         self._idle_until = time.time() + IDLE_GRACE
         self._in_loop(self._close_listeners)
-        left = lifecycle.drain(self.state.settings.shutdown_timeout, self._is_busy)
+        left = slots.drain(self.state.settings.shutdown_timeout, self._is_busy)
         late = [channel for channel in self._channels() if channel.is_receiving]
         self._in_loop(self._refuse_incomplete)
         if left := left + len(late):
@@ -182,7 +182,7 @@ class Server:
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stopping:
             os._exit(1)
-        self._stopping = self.state.lifecycle.draining = True
+        self._stopping = self.state.slots.draining = True
 
     def _poll(self, timeout: float) -> None:
         if self._use_poll:
@@ -198,7 +198,7 @@ class Server:
                 self._poll(timeout)
                 if self.dispatcher.refused:
                     # While the server is being stopped, the refused are not the attackers.
-                    is_draining = self.state.lifecycle.draining
+                    is_draining = self.state.slots.draining
                     seconds = _REFUSING_SECONDS if is_draining else REFUSALS_SECONDS
                     self.dispatcher.answer_refusals(seconds)
                 if (now := time.monotonic()) >= next_check:
@@ -237,7 +237,7 @@ class Server:
             listener.del_channel(self._map)
             listener.accepting = False
             listener.socket.close()
-        self.state.lifecycle.draining = True
+        self.state.slots.draining = True
 
     def _is_busy(self) -> bool:
         return any(channel.is_busy for channel in self._channels())

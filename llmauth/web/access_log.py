@@ -79,7 +79,7 @@ class AccessLog:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._backlog: Backlog[Line] = Backlog(
-            "llmauth-journal",
+            "llmauth-access-log",
             limit=MAX_WAITING,
             work=self._write,
             tell=_tell_of_dropped,

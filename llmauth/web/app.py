@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import WebsocketMismatch
 from werkzeug.wrappers import Response
 
-from ..auth.request import refusal_headers
+from ..auth.request import identified
 from ..config.loading import load
 from ..config.settings import Settings
 from ..exceptions import (
@@ -66,7 +66,7 @@ def _translated(error: HTTPException) -> RequestRefused:
 
 
 def _answered(refusal: RequestRefused) -> Response:
-    return refusal_headers(refusal, current_state().guard.info(request.environ)).get_response()
+    return identified(refusal, current_state().guard.info(request.environ)).get_response()
 
 
 def _unexpected(error: Exception) -> Response:

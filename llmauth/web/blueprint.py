@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from ..auth.request import refusal_headers
+from ..auth.request import identified
 from ..exceptions import ConfigurationError, RequestRefused, UnknownRoute
 from ..proxy.reply import Reply
 from .extension import admit_to_proxy, always_guarded, current_state
@@ -63,7 +63,7 @@ def forward(path: str) -> Response:
     except RequestRefused as refusal:
         if refusal.__cause__ is not None:
             logger.warning("%s (%s)", refusal.description, refusal.__cause__)
-        raise refusal_headers(refusal, current_state().guard.info(environ)) from None
+        raise identified(refusal, current_state().guard.info(environ)) from None
 
 
 def _own_path(path: str) -> str:

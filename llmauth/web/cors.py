@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..exceptions import OriginRefused
-from ..http.grammar import TOKEN_CHARS
+from ..http.grammar import TOKEN_CHARS, Headers
 
 ANY_ORIGIN = "*"
 PREFLIGHT_SECONDS = 600
@@ -20,8 +20,6 @@ PREFLIGHT_SECONDS = 600
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _NAMES = re.compile(rf"[{TOKEN_CHARS}, ]{{1,4096}}")
-
-Headers = list[tuple[str, str]]
 
 
 class Cors:

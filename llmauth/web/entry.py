@@ -10,6 +10,7 @@ from typing import Any
 
 from ..auth.request import RequestInfo
 from ..exceptions import BrokenOff, RequestRefused
+from ..http.grammar import Headers
 from ..proxy.reply import StreamBody
 from .access_log import Line, logger
 from .extension import ENTRY, State
@@ -77,7 +78,7 @@ class _Answer:
         self._iterator: Iterator[bytes] | None = None
 
     def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+        self, status: str, headers: Headers, exc_info: Any = None
     ) -> Callable[[bytes], object]:
         self._status = status[:3]
         names = [name for name, _ in headers]
@@ -124,4 +125,4 @@ class _Answer:
         now, began = time.perf_counter(), self._info.started
         method, first = self._environ["REQUEST_METHOD"], self._first or now
         times = (first - began) * 1000, (now - began) * 1000
-        self._state.journal.put(Line.of(self._info, method, self._status, self._sent, *times))
+        self._state.access_log.put(Line.of(self._info, method, self._status, self._sent, *times))

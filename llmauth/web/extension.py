@@ -14,13 +14,14 @@ from werkzeug.routing import RequestRedirect
 
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
-from ..auth.request import RequestInfo, raw_target, refusal_headers
+from ..auth.request import RequestInfo, identified, raw_target
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
 from ..config.loading import require_keys, warn
 from ..config.settings import Settings
 from ..exceptions import RequestRefused
+from ..http.grammar import Headers
 from ..providers.backend import Backend
 from ..providers.router import Router
 from ..proxy.forwarding import Forwarder
@@ -53,8 +54,8 @@ class State:
         self.key_files = KeyFiles(settings, self.guard, self.redactor, self._use_provider_key)
         unused = {name for name, own in settings.backends.items() if not settings.uses(own)}
         self.router = Router(self.backends, settings.default_backend, unused)
-        self.lifecycle = Slots(settings.threads)
-        self.journal = AccessLog(self.redactor)
+        self.slots = Slots(settings.threads)
+        self.access_log = AccessLog(self.redactor)
         self.serves_pages = False
         self.capture: WireCapture | None = None
         if settings.capture_file:
@@ -65,7 +66,7 @@ class State:
                 max_files=settings.capture_max_files,
             )
         self.forwarder = Forwarder(
-            settings, self.guard, self.router, self.redactor, self.lifecycle, self.capture
+            settings, self.guard, self.router, self.redactor, self.slots, self.capture
         )
 
     def _use_provider_key(self, backend: str, key: str) -> None:
@@ -91,7 +92,7 @@ class State:
         answered_by_us = self.cors.enabled or not public
         info.preflight = answered_by_us and self.cors.is_preflight(environ)
         open = public or info.preflight
-        if self.lifecycle.draining and not public:
+        if self.slots.draining and not public:
             info.refuse(server_stopping())
             return
         if not open:
@@ -112,7 +113,7 @@ class State:
 
     def added_headers(
         self, info: RequestInfo, environ: dict[str, Any], names: Iterable[str]
-    ) -> list[tuple[str, str]]:
+    ) -> Headers:
         """Return what every answer gets on its way out: what lets pages read it, and an id.
 
         :param names: of the headers that it has
@@ -126,7 +127,7 @@ class State:
         self.forwarder.close()
         if self.capture:
             self.capture.close(5.0)
-        self.journal.close(2.0)
+        self.access_log.close(2.0)
 
 
 class LLMAuth:
@@ -208,7 +209,7 @@ class LLMAuth:
         try:
             return _answer_preflight(state, environ)
         except RequestRefused as refusal:
-            raise refusal_headers(refusal, info) from None
+            raise identified(refusal, info) from None
 
     def _is_public(self, state: State, info: RequestInfo) -> bool:
         if _is_proxy():

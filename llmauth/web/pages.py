@@ -52,7 +52,7 @@ def ready() -> tuple[Response, int]:
         checks["store"] = "ok" if lockout.healthy else "unreachable, counting locally"
     if state.capture is not None:
         checks["capture"] = state.capture.state
-    if state.lifecycle.draining:
+    if state.slots.draining:
         return jsonify(status="stopping", checks=checks), 503
     return jsonify(status="ready", checks=checks), 200
 

@@ -510,7 +510,9 @@ def test_a_capture_that_lags_is_unhealthy_and_says_so(recording, poison, monkeyp
     assert "The wire capture is 0 seconds behind." in caplog.text
     os.kill(recording.pid, signal.SIGKILL)
     wait_for(lambda: recording.asked() == ["before", "after"], "another one goes on")
-    wait_for(lambda: recording.capture.state == "ok", "it has caught up")
+    # The state is told before the line is logged, by another thread.
+    wait_for(lambda: "has caught up" in caplog.text, "it has caught up")
+    assert recording.capture.state == "ok"
     assert [r.getMessage() for r in caplog.records] == [
         "The wire capture is 0 seconds behind.",
         "The process that writes the wire capture has ended (signal 9), 1 events are lost. "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmauth.config.backends import variable_of
 from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import UnknownRoute
-from llmauth.http.references import Reference
+from llmauth.http.uri_references import URIReference
 from llmauth.providers.backend import Backend
 from llmauth.providers.router import Router
 from llmauth.providers.table import PROVIDERS
@@ -528,7 +528,7 @@ def test_anthropics_surface_for_openais_clients_wants_the_key_as_bearer(path, he
 )
 def test_a_providers_url_leads_back_to_itself(name, base_url, url):
     one = backend(name, base_url)
-    reference = Reference.parse(one.origin + url)
+    reference = URIReference.parse(one.origin + url)
     assert reference is not None
     path = one.own_path(reference)
     assert path is not None

@@ -51,7 +51,7 @@ def test_what_is_no_answer_is_a_502_without_internals(proxy, upstream, case):
     assert reply.status == 502
     assert "openai" in reply.error["message"]
     assert str(upstream.port) not in reply.body.decode()
-    wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    wait_for(lambda: proxy.server.state.slots.used == 0, "the slot was not given back")
     upstream.answer = whole()
     assert proxy.request("POST", "/v1/x", body=b"{}").status == 200
 
@@ -75,7 +75,7 @@ def test_what_breaks_off_never_looks_complete(proxy, upstream, case):
     received = proxy.exchange(request_bytes("/v1/x"))
     assert received.startswith(b"HTTP/1.1 200 ")
     assert not received.endswith(b"0\r\n\r\n")
-    wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    wait_for(lambda: proxy.server.state.slots.used == 0, "the slot was not given back")
 
 
 @pytest.fixture(params=["pump", "thread"])

@@ -32,7 +32,7 @@ def watch() -> Watch:
 
 
 def slots_free(proxy) -> None:
-    wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+    wait_for(lambda: proxy.server.state.slots.used == 0, "the slot was not given back")
 
 
 # A body that the upstream has not read
@@ -430,7 +430,7 @@ def test_a_client_that_leaves_while_an_upstream_drips_frees_its_slot(tmp_path, c
     with dripping(case, 600, tmp_path) as (server, proxy):
         with proxy.open(request_bytes("/v1/x")):
             assert server.reached.acquire(timeout=15)
-            assert proxy.server.state.lifecycle.used == 1
+            assert proxy.server.state.slots.used == 1
         slots_free(proxy)
 
 

@@ -22,7 +22,7 @@ from llmauth import LLMAuth, proxy_blueprint
 from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import RedirectRefused, UpstreamUnreachable
 from llmauth.providers.backend import Backend
-from llmauth.proxy.rewrite import LARGEST_BODY, Here, origin_of
+from llmauth.proxy.rewrite import LARGEST_BODY, URLRewriter, origin_of
 
 RESULTS = "https://api.anthropic.com/v1/messages/batches/b1/results"
 JSON = ("Content-Type: application/json",)
@@ -130,7 +130,7 @@ def test_what_cannot_be_looked_through_is_not_handed_on(proxy, upstream, answer,
     reply = proxy.request("GET", "/v1/messages/batches/b1")
     assert reply.status == 502
     assert message in reply.error["message"]
-    assert proxy.server.state.lifecycle.drain(5.0) == 0
+    assert proxy.server.state.slots.drain(5.0) == 0
 
 
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
@@ -196,7 +196,7 @@ def test_behind_a_trusted_reverse_proxy_it_is_the_outer_url(upstream):
 )
 @pytest.mark.parametrize("name", ["Location", "content-location", "Operation-Location"])
 def test_a_redirect_inside_the_provider_stays_inside_the_proxy(name, base_url, location, expected):
-    here = Here(Backend(BackendSettings("x", base_url, "bearer", "X")), None, "/x")
+    here = URLRewriter(Backend(BackendSettings("x", base_url, "bearer", "X")), None, "/x")
     assert here.location(name, location) == (location if expected is None else expected)
 
 
@@ -254,7 +254,7 @@ def test_a_redirect_to_another_host_is_refused_and_the_host_named(proxy, upstrea
     assert not {"abc", "secret", "/v1/models"} & set(reply.body.decode().split())
     assert "secret" not in reply.body.decode()
     assert reply.header("location") is None
-    assert proxy.server.state.lifecycle.drain(5.0) == 0
+    assert proxy.server.state.slots.drain(5.0) == 0
 
 
 @pytest.mark.parametrize("status", ["200 OK", "201 Created"])
@@ -541,7 +541,7 @@ def test_nor_is_json_of_an_announced_other_encoding(proxy, upstream):
         assert proxy.request("GET", "/v1/messages/batches/b1").status == status
 
 
-HERE = Here(
+HERE = URLRewriter(
     Backend(BackendSettings("anthropic", "https://api.anthropic.com/v1", "x-api-key", "X")),
     "http://127.0.0.1:8000",
     "",
@@ -586,7 +586,7 @@ PIECES = st.sampled_from(
     ["/", "//", "\\", ".", "..", "%2e", "%2E.", "http:", "https://", "HTTP://", "evil.example", "@",
      "127.0.0.1", ":8080", ":", "?", "#", "a", "v1", "anthropic", " ", "\t", "\n", "[", "]", ";"]
 )  # fmt: skip
-OURS = Here(
+OURS = URLRewriter(
     Backend(BackendSettings("openai", "http://127.0.0.1:8080/above/v1", "bearer", "X")),
     "http://proxy.example",
     "/mount/openai",

@@ -112,7 +112,7 @@ def test_a_streaming_upstream_is_closed_when_the_client_leaves(proxy, upstream):
 def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
     """As many sockets and threads as before, in this process that holds both of its ends."""
     with running_proxy(upstream, threads=32) as proxy:
-        lifecycle = proxy.server.state.lifecycle
+        lifecycle = proxy.server.state.slots
 
         def settle() -> tuple[int, int]:
             upstream.answer = Held(HEAD + chunk(EVENT), b"0\r\n\r\n")
@@ -182,7 +182,7 @@ def test_a_client_that_stays_but_does_not_read_is_cut(proxy, upstream, monkeypat
         ended.set()
 
     upstream.answer = answer
-    lifecycle = proxy.server.state.lifecycle
+    lifecycle = proxy.server.state.slots
     with proxy.open(request_bytes("/v1/x")) as sock:
         assert sock.recv(10)
         assert lifecycle.used == 1
@@ -258,7 +258,7 @@ def test_a_stream_that_breaks_upstream_never_looks_complete(proxy, upstream, ans
         assert received.endswith(b"\r\n\r\nabc")
     whole_events = answer.endswith((EVENT + b"\r\n", b"zz\r\n"))
     assert (b"broke off" in received) == whole_events
-    assert proxy.server.state.lifecycle.used == 0
+    assert proxy.server.state.slots.used == 0
 
 
 def test_a_stream_of_named_events_ends_in_a_named_error(proxy, upstream):
@@ -332,7 +332,7 @@ def test_a_shutdown_lets_streams_finish(upstream):
             stopping = threading.Thread(target=proxy.server.stop)
             stopping.start()
             until = time.monotonic() + TIMEOUT
-            while not proxy.server.state.lifecycle.draining and time.monotonic() < until:
+            while not proxy.server.state.slots.draining and time.monotonic() < until:
                 time.sleep(0.01)
             with pytest.raises(ConnectionRefusedError):
                 proxy.open(b"")

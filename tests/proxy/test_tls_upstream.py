@@ -93,7 +93,7 @@ def test_a_bad_certificate_is_a_502_and_nothing_is_sent(authority, trusted, kind
         assert reply.status == 502
         assert CERTIFICATES[kind] in reply.error["message"]
         assert provider.requests == []
-        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
+        wait_for(lambda: proxy.server.state.slots.used == 0, "the slot is still taken")
     provider.stop()
 
 
@@ -311,7 +311,7 @@ def test_what_comes_after_an_answer_over_tls_is_nobodys(ending, late, way):
     provider.answer = held if late else raw(answer + forged, close=False)
     with running_proxy(provider, ways[way]) as proxy:
         assert len(proxy.request("POST", "/v1/first", body=b"{}").body) == size
-        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot was not given back")
+        wait_for(lambda: proxy.server.state.slots.used == 0, "the slot was not given back")
         held.go_on.release()
         for sock in kept(proxy):
             # What is still on its way when the next request leaves nobody can know.

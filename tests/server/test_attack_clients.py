@@ -122,7 +122,7 @@ def test_a_slow_sender_occupies_a_connection_and_neither_thread_nor_slot(upstrea
         for _ in range(297):
             sock = stack.enter_context(proxy.open(data[:-1]))
             slow.append(sock)
-        assert proxy.server.state.lifecycle.used == 0
+        assert proxy.server.state.slots.used == 0
         assert threading.active_count() <= before
         assert proxy.request("GET", "/v1/models").status == 200
         assert proxy.request("GET", "/health", key=None).status == 200
@@ -143,8 +143,8 @@ def test_when_a_client_that_does_not_read_leaves_its_slot_is_given_back(upstream
     with running_proxy(upstream) as proxy:
         with proxy.open(request_bytes("/v1/x")) as sock:
             assert sock.recv(1000)
-            wait_for(lambda: proxy.server.state.lifecycle.used == 1, "it does not run")
-        wait_for(lambda: proxy.server.state.lifecycle.used == 0, "the slot is still taken")
+            wait_for(lambda: proxy.server.state.slots.used == 1, "it does not run")
+        wait_for(lambda: proxy.server.state.slots.used == 0, "the slot is still taken")
         assert upstream.closed.acquire(timeout=TIMEOUT)
 
 

@@ -198,7 +198,7 @@ def test_streams_take_no_threads(upstream):
                 break
             deadline.wait(0.05)
         assert dispatcher.busy == 0
-        assert proxy.server.state.lifecycle.used == 5
+        assert proxy.server.state.slots.used == 5
         for _ in range(5):
             upstream.answer.go_on.release()
 

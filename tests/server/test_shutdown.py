@@ -143,7 +143,7 @@ def test_a_request_that_comes_later_is_told(upstream, body):
         proxy.open(HEALTH) as sock,
     ):
         read_until(sock, b'"ok"')
-        proxy.server.state.lifecycle.draining = True
+        proxy.server.state.slots.draining = True
         with contextlib.suppress(ConnectionError):
             sock.sendall(request_bytes("/v1/x", body=body))
         assert is_told(read_all(sock))
@@ -157,7 +157,7 @@ def test_the_pages_for_probes_are_served_to_the_end(upstream):
         proxy.open(HEALTH) as sock,
     ):
         read_until(sock, b'"ok"')
-        proxy.server.state.lifecycle.draining = True
+        proxy.server.state.slots.draining = True
         sock.sendall(HEALTH.replace(b"health", b"readyz"))
         answer = read_all(sock)
     assert b'"stopping"' in answer

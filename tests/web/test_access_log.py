@@ -44,7 +44,7 @@ def logged(caplog):
 def line(proxy: Proxy, logged) -> dict[str, Any]:
     """Return the fields of the one line."""
     wait_for(logged, "a line")
-    proxy.server.state.journal.flush()
+    proxy.server.state.access_log.flush()
     (fields,) = logged()
     return fields
 
@@ -170,7 +170,7 @@ def test_a_log_that_cannot_keep_up_stops_no_request_and_tells_how_many_lines_are
             refused = proxy.request("GET", "/v1/x", key="wrong", address="127.0.0.9")
             assert refused.status in (401, 429)
         stuck.go_on.set()
-        proxy.server.state.journal.flush()
+        proxy.server.state.access_log.flush()
     lines = [one for one in stuck.said if "/v1/" in one]
     (told,) = [one for one in stuck.said if one not in lines]
     assert told == "80 lines of the access log were dropped: they came too fast."
@@ -183,7 +183,7 @@ def test_a_server_whose_log_is_stuck_still_ends_and_says_what_is_missing(upstrea
             assert proxy.request("GET", "/v1/x").status == 200
         assert stuck.reached.wait(20)
         logging.getLogger("llmauth.access").removeHandler(stuck)
-        proxy.server.state.journal.close(0.05)
+        proxy.server.state.access_log.close(0.05)
         proxy.server.stop()
     assert re.search(r"access log is incomplete: \d lines were not written in time", caplog.text)
 

@@ -75,7 +75,7 @@ def test_nothing_that_a_client_sends_makes_a_line_of_its_own(upstream, log, case
         with contextlib.closing(proxy.open(HOSTILE[case])):
             pass  # gone before the answer, which waitress logs with the decoded path
         assert proxy.request("GET", "/v1/last").status == 200
-        proxy.server.state.journal.flush()
+        proxy.server.state.access_log.flush()
         wait_for(lambda: any("/v1/last" in line for line in lines()), "nothing was logged")
     assert [line for line in lines() if not is_one(line, kind)] == []
 

@@ -120,7 +120,7 @@ def test_an_answer_that_the_application_replaces_gives_its_slot_back(upstream):
         return jsonify(replaced=True)
 
     assert app.test_client().get("/v1/x", headers=BEARER).json == {"replaced": True}
-    assert app.extensions["llmauth"].lifecycle.used == 0
+    assert app.extensions["llmauth"].slots.used == 0
 
 
 def test_the_logging_of_the_application_stays_as_it_was():
@@ -141,7 +141,7 @@ def test_a_request_cannot_become_two_whatever_the_server_lets_through(upstream, 
     reply = app.test_client().post("/v1/x", headers=BEARER, environ_overrides=environ)
     assert reply.status_code == 400
     assert upstream.requests == []
-    assert app.extensions["llmauth"].lifecycle.used == 0
+    assert app.extensions["llmauth"].slots.used == 0
 
 
 def test_a_blueprint_is_guarded_under_any_name():
@@ -421,7 +421,7 @@ def test_a_body_that_the_application_has_read_is_not_forwarded_in_part(upstream,
     if size == 20:
         assert kept.status_code == 200
         assert upstream.requests[-1].body == b"x" * size
-    assert app.extensions["llmauth"].lifecycle.used == 0
+    assert app.extensions["llmauth"].slots.used == 0
 
 
 def test_with_authentication_off_an_application_is_told(caplog):

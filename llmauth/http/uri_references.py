@@ -16,7 +16,7 @@ _REFERENCE = re.compile(
 no userinfo, no backslash, two slashes before a host and nowhere else at the start."""
 
 
-class Reference(NamedTuple):
+class URIReference(NamedTuple):
     """A URL in an answer, taken apart.
 
     :param scheme: None where a relative reference leaves it out
@@ -31,7 +31,7 @@ class Reference(NamedTuple):
     rest: str
 
     @classmethod
-    def parse(cls, text: str) -> Reference | None:
+    def parse(cls, text: str) -> URIReference | None:
         """Return what a text refers to, None when clients might not agree about it."""
         match = _REFERENCE.fullmatch(text)
         if not match:
