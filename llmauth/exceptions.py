@@ -4,6 +4,7 @@
 
     LLMAuthError
     ├── ConfigurationError            refused at start: exit status 2
+    ├── KeyNotFound, NameTaken        of the stored keys
     ├── ClientDisconnected            the client left; nobody is there to be answered
     ├── BrokenOff                     ends an answer that must not look complete
     └── RequestRefused                an answer of our own, also a werkzeug HTTPException
@@ -12,10 +13,12 @@
         ├── InvalidKey                401  ``error="invalid_token"``
         ├── OriginRefused             403  a page that may not send requests
         ├── ClientRefused             403  without keys, only this machine is served
+        ├── NotAllowed                403  a limit of the key: address, backend, model
         ├── UnknownRoute              404
         ├── MethodRefused             405
         ├── BodyTooLarge              413
         ├── AddressLockedOut          429
+        ├── LimitReached              429  a limit of the key: requests, tokens, dollars
         ├── ClientClosedRequest       499  in the log; nobody is there to read it
         ├── InternalError             500
         ├── NotSupported              501
@@ -53,6 +56,14 @@ class LLMAuthError(Exception):
 
 class ConfigurationError(LLMAuthError):
     """A setting that cannot be used: which, from where, what to do."""
+
+
+class KeyNotFound(LLMAuthError):
+    """There is no stored key of this name, or no more."""
+
+
+class NameTaken(LLMAuthError):
+    """Another key has the name already."""
 
 
 class ClientDisconnected(LLMAuthError):
@@ -102,7 +113,7 @@ class RequestRefused(LLMAuthError, HTTPException):
     code: int | None = None
     type: ClassVar[str] = "api_error"
     status: ClassVar[str] = "INTERNAL"
-    error_code: ClassVar[str] = "internal_error"
+    error_code: str = "internal_error"
 
     def __init__(self, description: str, headers: list[tuple[str, str]] | None = None) -> None:
         HTTPException.__init__(self, description)
@@ -200,6 +211,21 @@ class ClientRefused(RequestRefused):
     error_code = "client_refused"
 
 
+class NotAllowed(RequestRefused, exceptions.Forbidden):
+    """403: the key is a right one, and may not do this.
+
+    :param what: ``address``, ``backend`` or ``model``
+    """
+
+    code = 403
+    type = "permission_error"
+    status = "PERMISSION_DENIED"
+
+    def __init__(self, what: str, description: str) -> None:
+        self.error_code = f"{what}_not_allowed"
+        super().__init__(description)
+
+
 class UnknownRoute(RequestRefused, exceptions.NotFound):
     """404: no backend serves the path."""
 
@@ -253,6 +279,36 @@ class AddressLockedOut(RequestRefused, exceptions.TooManyRequests):
             f"Wait {self.retry_after} seconds, then check the key before you try again.",
             [("Retry-After", str(self.retry_after)), ("x-should-retry", "false")],
         )
+
+
+class LimitReached(RequestRefused, exceptions.TooManyRequests):
+    """429: a limit of the key.
+
+    :param error_code: ``rate_limit_exceeded``, ``too_many_parallel_requests`` or
+        ``insufficient_quota``
+    :param retry_after: seconds, None where waiting does not help
+    :param headers: what OpenAI's clients read about limits
+    """
+
+    code = 429
+    type = "rate_limit_error"
+    status = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self,
+        error_code: str,
+        description: str,
+        *,
+        retry_after: float | None,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.error_code = error_code
+        added = list(headers)
+        if retry_after is not None:
+            added.append(("Retry-After", str(max(1, math.ceil(retry_after)))))
+        if error_code == "insufficient_quota":
+            added.append(("x-should-retry", "false"))
+        super().__init__(description, added)
 
 
 class ClientClosedRequest(RequestRefused):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..config.settings import Settings
 from ..exceptions import AddressLockedOut, AuthenticationRequired, InvalidKey, RequestRefused
 from .advice import about_key
 from .client_address import Clients
-from .credentials import BadCredentials, KeyRing, credentials_in, find_key
+from .credentials import BadCredentials, KeyRing, Presented, credentials_in, find_key
 from .ledger import Policy
 from .local_access import LocalAccess
 from .lockout import Lockout
@@ -22,17 +22,32 @@ PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.j
 _READING = ("GET", "HEAD")
 
 
+class StoredKeys(Protocol):
+    """Keys that are kept elsewhere, and may have been withdrawn."""
+
+    def name_of(self, token: bytes) -> str | None:
+        """Return the name of the key that a token is, in whatever state."""
+
+    def admit(self, token: bytes, client: str) -> Any:
+        """Return what is known of a key that may be used, None of one that is not kept here.
+
+        :raises RequestRefused: when it may not
+        """
+
+
 class Guard:
     """Decides about requests.
 
     :param settings: the effective settings
+    :param stored: keys beside those of the settings
     :raises ConfigurationError: when the store of failed attempts cannot be reached
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stored: StoredKeys | None = None) -> None:
         # An application may hand its environ to another one, which decides for itself.
         self._environ_key = f"llmauth.request.{id(self):x}"
-        self.keys = KeyRing(settings.keys)
+        self._stored = stored
+        self.use_keys(settings.keys)
         self.clients = Clients(
             trusted_proxies=settings.trusted_proxies,
             trusted_ips=settings.trusted_ips,
@@ -53,6 +68,10 @@ class Guard:
             secret = "\n".join(sorted(key for _, key in settings.keys)).encode()
             self.lockout = Lockout(policy, settings.storage_uri, secret)
         self._warned_of_proxy = False
+
+    def use_keys(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Let in with these keys, and with those that are stored."""
+        self.keys = KeyRing(keys, self._stored.name_of) if self._stored else KeyRing(keys)
 
     def info(self, environ: dict[str, Any]) -> RequestInfo:
         """Return what is known of the request, parsed once."""
@@ -136,16 +155,19 @@ class Guard:
         address = self.clients.counted_as(info.client) if self.lockout else None
         self._refuse_locked_out(address)
         try:
-            info.key_name, info.own_credentials = self._recognized(info, environ)
+            presented = self._recognized(info, environ)
         except BadCredentials as bad:
             # Counted before anything that takes work is done for it.
             self._count_failure(address, info.client, bad.guesses)
             observe(*credentials_in(environ, info.query, bad.guesses))
             raise bad.refusal from None
+        info.own_credentials = presented.own_credentials
+        if self._stored:  # a key that may not be used is a known one, and no guess
+            info.account = self._stored.admit(presented.token, info.client)
         self._note_right_key(address)
 
-    def _recognized(self, info: RequestInfo, environ: Mapping[str, Any]) -> tuple[str, bool]:
-        """Return the name of the key that a request carries, and whether it brings others as well.
+    def _recognized(self, info: RequestInfo, environ: Mapping[str, Any]) -> Presented:
+        """Return the key that a request carries, and note its name.
 
         :raises AuthenticationRequired: when it carries none
         :raises BadCredentials: when it is none of ours
@@ -160,7 +182,8 @@ class Guard:
         if name is None:
             guess = presented.token.decode("latin-1")
             raise BadCredentials(InvalidKey(about_key(presented.token)), guess)
-        return name, presented.own_credentials
+        info.key_name = name
+        return presented
 
     def _refuse_locked_out(self, address: str | None) -> None:
         """Refuse whoever is locked out, even with the right key.

@@ -19,7 +19,6 @@ from ..config.keys import KeySource, read_keys, read_provider_key, warn_of_weak
 from ..config.settings import Settings
 from ..exceptions import ConfigurationError
 from ..redact.redactor import Redactor
-from .credentials import KeyRing
 from .guard import Guard
 
 logger = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class KeyFiles:
 
     def _use_proxy_keys(self, keys: Keys) -> None:
         self._redactor.add(*(key for _, key in keys))
-        self._guard.keys = KeyRing(keys)
+        self._guard.use_keys(keys)
         warn_of_weak(keys)
 
     def _use_provider_keys(self, keys: Keys) -> None:

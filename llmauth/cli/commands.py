@@ -26,6 +26,7 @@ from ..version import __version__
 from ..web.app import create_app
 from . import console
 from .check import run_checks
+from .keys import keys
 from .logs import colourful, configure
 
 KEY_BYTES = 32
@@ -185,6 +186,9 @@ def check(**options: Any) -> None:
     click.echo()
     good = run_checks(settings, lambda line: click.echo(console.verdict(settings, line)))
     sys.exit(0 if good else 1)
+
+
+main.add_command(keys)
 
 
 @main.group()

@@ -34,6 +34,6 @@ def hosted_app() -> Flask:
         raise SystemExit(3 if "gunicorn" in sys.modules else 2) from None
     warn(settings)
     # For waitress-serve; other servers have no way to take a stream off its thread.
-    pump = Pump(lambda: state.slots.cut)
+    pump = Pump()
     app.wsgi_app = Handover(app.wsgi_app, pump)  # type: ignore[method-assign]
     return app

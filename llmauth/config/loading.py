@@ -96,10 +96,19 @@ def _loaded(given: Given, environ: Mapping[str, str]) -> Settings:
     return _consistent(settings)
 
 
-def require_keys(settings: Settings) -> None:
-    """Refuse to go on without a key while authentication is on."""
-    if not settings.keys and not settings.disable_auth:
-        raise ConfigurationError(MISSING)
+def require_keys(settings: Settings, *, stored: bool = False) -> None:
+    """Refuse to go on without a key while authentication is on.
+
+    :param stored: there are keys in the database
+    """
+    if settings.keys or stored or settings.disable_auth:
+        return
+    if settings.database:
+        raise ConfigurationError(
+            f"There is no key yet in {settings.database}: make one with "
+            f"'llmauth keys add NAME --database {settings.database}'."
+        )
+    raise ConfigurationError(MISSING)
 
 
 def warn(settings: Settings) -> None:

@@ -191,6 +191,9 @@ class Settings:
     default_backend: str = _setting(
         "default_backend", "LLM_BACKEND", "--default-backend", "openai", parse_text,
         "Backend of requests that name none.")
+    database: str | None = _setting(
+        "accounts.database", "LLMAUTH_DATABASE", "--database", None, parse_optional_text,
+        "File with the keys that 'llmauth keys' makes, and with what they have used (SQLite).")
     log_level: str = _setting(
         "logging.level", "LOG_LEVEL", "--log-level", "INFO", one_of(*LOG_LEVELS),
         f"One of {', '.join(LOG_LEVELS)}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, Any
 
+from ..accounts.accounts import Accounts, Grant
+from ..accounts.asked import Asked
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
 from ..auth.request import NOT_HEADERS, RequestInfo, raw_mount
@@ -13,8 +15,10 @@ from ..config.settings import Settings
 from ..exceptions import (
     ClientClosedRequest,
     ClientDisconnected,
+    InvalidKey,
     LoopDetected,
     NotSupported,
+    RequestRefused,
     Unavailable,
 )
 from ..providers.backend import Backend
@@ -45,6 +49,7 @@ class Forwarder:
     :param redactor: is told every credential
     :param slots: of which each request takes one
     :param capture: None when nothing is captured
+    :param accounts: None when keys have no limits, and nothing is counted
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Forwarder:
         redactor: Redactor,
         slots: Slots,
         capture: WireCapture | None,
+        accounts: Accounts | None,
     ) -> None:
         self._settings = settings
         self._guard = guard
@@ -62,6 +68,7 @@ class Forwarder:
         self._redactor = redactor
         self._slots = slots
         self._capture = capture
+        self._accounts = accounts
         self._upstreams: dict[str, Upstream] = {}
 
     def forward(
@@ -94,16 +101,17 @@ class Forwarder:
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)
         try:
+            lease.grant = self._granted(info, outgoing, backend, own_path)
             lease.begin()
-            lease.incoming = incoming = self._send(outgoing, backend, left)
+            lease.incoming = incoming = self._send(outgoing, backend, lease, left)
             if names_urls(own_path, incoming.headers):
                 here = self._here(info, environ, received, backend, path)
                 lease.incoming = here.pointed(incoming, outgoing.method, own_path)
             return _reply(lease, lease.incoming, backend.name)
         except ClientDisconnected:
-            if self._slots.cut:
-                lease.end(ClientDisconnected.__name__)
-                raise Unavailable("The request was cut off.", retry_after=5) from None
+            if reason := lease.cut_off:
+                lease.end(reason)
+                raise _cut_off(reason) from None
             lease.end(ClientClosedRequest.error_code)
             raise ClientClosedRequest from None
         except BaseException as exc:
@@ -149,13 +157,34 @@ class Forwarder:
         exchange.outbound_request(outgoing.method, url, outgoing.headers, body, outgoing.length)
         return exchange
 
-    def _send(self, outgoing: Outgoing, backend: Backend, left: Callable[[], bool]) -> Incoming:
+    def _granted(
+        self, info: RequestInfo, outgoing: Outgoing, backend: Backend, path: str
+    ) -> Grant | None:
+        """Return what a stored key's request is granted, if it is one.
+
+        :raises NotAllowed: when the key may not ask for that
+        :raises LimitReached: when it has asked for too much
+        """
+        if info.account is None or self._accounts is None:
+            return None
+        asked = Asked(prompt_bytes=outgoing.length)
+        return self._accounts.enter(
+            info.account, backend.name, asked, is_ours=not info.own_credentials
+        )
+
+    def _send(
+        self, outgoing: Outgoing, backend: Backend, lease: Lease, left: Callable[[], bool]
+    ) -> Incoming:
         """Return the backend's answer, as soon as its head is there.
 
         :param left: true once the client has left
         """
-        slots, upstream = self._slots, self._upstream(backend)
-        incoming = upstream.send(outgoing, lambda: slots.cut or left())
+        # Not through the lease, which has the answer, which would have this.
+        slots, grant = self._slots, lease.grant
+        incoming = self._upstream(backend).send(
+            outgoing,
+            lambda: slots.cut or (grant is not None and grant.is_withdrawn) or left(),
+        )
         return masked(incoming, backend.mask)
 
     def _upstream(self, backend: Backend) -> Upstream:
@@ -185,6 +214,12 @@ class Forwarder:
         origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
         at_root, uploads = "/" not in path[1:], uploads_with_key(received.get)
         return URLRewriter(backend, origin, mount, named, at_root=at_root, uploads=uploads)
+
+
+def _cut_off(reason: str) -> RequestRefused:
+    if reason == "key_withdrawn":
+        return InvalidKey("The key was withdrawn while its request was running.")
+    return Unavailable("The request was cut off.", retry_after=5)
 
 
 def _received_headers(environ: dict[str, Any]) -> dict[str, str]:

@@ -91,7 +91,7 @@ class ReplyBody:
 
     def client_left(self) -> None:
         """Take note that nobody reads any more, or is to, because the server is being stopped."""
-        self._info.error = "server_stopping" if self._lease.is_cut else "client_disconnected"
+        self._info.error = self._lease.cut_off or "client_disconnected"
 
     def _noted(self, chunk: bytes) -> bytes:
         if self._events:
@@ -100,6 +100,8 @@ class ReplyBody:
             self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
         if self._exchange:
             self._exchange.stream_chunk(chunk)
+        if self._lease.grant:
+            self._lease.grant.feed(chunk)
         return chunk
 
     def close(self) -> None:
@@ -152,6 +154,10 @@ class StreamBody(ReplyBody):
     @property
     def received(self) -> bytes:
         return self._body.received
+
+    @property
+    def is_cut(self) -> bool:
+        return self._lease.cut_off is not None
 
     @property
     def complete(self) -> bool:

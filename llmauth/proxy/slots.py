@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..accounts.accounts import Grant
 from ..auth.request import RequestInfo
 from ..capture.recording import Exchange
 from ..exceptions import Unavailable
@@ -81,24 +82,34 @@ class Slots:
 
 
 class Lease:
-    """What a forwarded request holds until its answer has ended: slot, connection, capture.
+    """What a forwarded request holds until its answer has ended: slot, connection, and more.
 
     :param slots: where :meth:`begin` takes one
     :param info: what is known of the request; says in the end what went wrong
     :param exchange: in the wire capture
+    :param grant: of its key, which is counted
     """
 
-    def __init__(self, slots: Slots, info: RequestInfo, exchange: Exchange | None) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        info: RequestInfo,
+        exchange: Exchange | None = None,
+        grant: Grant | None = None,
+    ) -> None:
         self.info = info
         self.exchange = exchange
+        self.grant = grant
         self.incoming: Incoming | None = None
         self._slots = slots
         self._has_slot = False
 
     @property
-    def is_cut(self) -> bool:
-        """True once the server cuts what is still running."""
-        return self._slots.cut
+    def cut_off(self) -> str | None:
+        """Say why the request is to be ended now, None while it may go on."""
+        if self._slots.cut:
+            return "server_stopping"
+        return "key_withdrawn" if self.grant and self.grant.is_withdrawn else None
 
     def begin(self) -> None:
         """Take a slot.
@@ -120,5 +131,7 @@ class Lease:
             if self.exchange:
                 self.exchange.finished(error)
         finally:
+            if self.grant:
+                self.grant.end()
             if has_slot:
                 self._slots.leave()

@@ -29,13 +29,9 @@ SELECT_LIMIT = 240
 
 
 class Pump:
-    """The thread that carries all streams of a server; it starts with the first one.
+    """The thread that carries all streams of a server; it starts with the first one."""
 
-    :param cut: true once all streams are to be cut, because the server is being stopped
-    """
-
-    def __init__(self, cut: Callable[[], bool]) -> None:
-        self._cut = cut
+    def __init__(self) -> None:
         self._arrived: deque[Stream] = deque()
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
@@ -113,9 +109,9 @@ class Pump:
                 elif not stream.closed:
                     self._step(stream, stream.on_ready, key.fileobj, events, now)
             if now >= next_check:
-                next_check, cut = now + TICK, self._cut()
+                next_check = now + TICK
                 for stream in list(self._streams):
-                    self._step(stream, stream.check, now, cut)
+                    self._step(stream, stream.check, now)
 
     def _add_arrived(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -100,7 +100,7 @@ class Server:
         self.sockets = _listen(settings.host, settings.port)
         self.port: int = self.sockets[0].getsockname()[1]
         self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
-        self._pump = Pump(lambda: self.state.slots.cut)
+        self._pump = Pump()
         wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
         adjustments = Adjustments(
             sockets=self.sockets,

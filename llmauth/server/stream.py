@@ -41,6 +41,10 @@ class Source(Protocol):
         """Seconds between two reads."""
 
     @property
+    def is_cut(self) -> bool:
+        """True once it is to be ended, because the server is, or the client's right to it."""
+
+    @property
     def complete(self) -> bool:
         """True once all of it has been fed."""
 
@@ -107,10 +111,10 @@ class Stream:
             self._active = now
             self._send()
 
-    def check(self, now: float, cut: bool) -> None:
+    def check(self, now: float) -> None:
         """End the stream if it is to be cut, or if one side has been silent for too long."""
         idle = now - self._active
-        if cut:
+        if self._source.is_cut:
             self._give_up()
         elif self._unsent:
             if idle > STALLED:

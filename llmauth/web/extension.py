@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from inspect import ismethod
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -12,9 +13,11 @@ from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
+from ..accounts.accounts import Accounts
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
+from ..auth.stores import in_memory, open_store, store_errors
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -45,10 +48,11 @@ class State:
     """What one application has of llmauth; kept in ``app.extensions["llmauth"]``."""
 
     def __init__(self, settings: Settings) -> None:
-        require_keys(settings)
+        self.accounts = _accounts(settings) if settings.database else None
+        require_keys(settings, stored=bool(self.accounts and self.accounts.directory.keys))
         self.settings = settings
         self.redactor = Redactor(settings.secrets)
-        self.guard = Guard(settings)
+        self.guard = Guard(settings, self.accounts)
         self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
         self.key_files = KeyFiles(settings, self.guard, self.redactor, self._use_provider_key)
@@ -66,7 +70,13 @@ class State:
                 max_files=settings.capture_max_files,
             )
         self.forwarder = Forwarder(
-            settings, self.guard, self.router, self.redactor, self.slots, self.capture
+            settings,
+            self.guard,
+            self.router,
+            self.redactor,
+            self.slots,
+            self.capture,
+            self.accounts,
         )
 
     def _use_provider_key(self, backend: str, key: str) -> None:
@@ -127,7 +137,19 @@ class State:
         self.forwarder.close()
         if self.capture:
             self.capture.close(5.0)
+        if self.accounts:
+            self.accounts.close()
         self.access_log.close(2.0)
+
+
+def _accounts(settings: Settings) -> Accounts:
+    shared = not in_memory(settings.storage_uri)
+    return Accounts(
+        Path(settings.database or ""),
+        reserved=[name for name, _ in settings.keys],
+        windows=open_store(settings.storage_uri) if shared else None,
+        windows_errors=store_errors(settings.storage_uri) if shared else (),
+    )
 
 
 class LLMAuth:

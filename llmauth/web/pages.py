@@ -52,6 +52,8 @@ def ready() -> tuple[Response, int]:
         checks["store"] = "ok" if lockout.healthy else "unreachable, counting locally"
     if state.capture is not None:
         checks["capture"] = state.capture.state
+    if state.accounts is not None:
+        checks["database"] = state.accounts.state
     if state.slots.draining:
         return jsonify(status="stopping", checks=checks), 503
     return jsonify(status="ready", checks=checks), 200

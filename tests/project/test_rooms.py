@@ -24,17 +24,18 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmauth"
 MAY_IMPORT = {
     "http": set(),
     "redact": {"providers.table"},
+    "accounts": {"config", "redact", "http", "providers.table"},
     "echo": set(),
     "exceptions": {"redact.controls"},
     "config": {"redact", "providers.table"},
     "auth": {"config", "redact", "providers.table"},
     "providers": {"config", "redact", "http"},
     "capture": {"redact", "http"},
-    "proxy": {"auth", "capture", "config", "echo", "http", "providers", "redact"},
-    "web": {"auth", "capture", "config", "http", "providers", "proxy", "redact"},
+    "proxy": {"accounts", "auth", "capture", "config", "echo", "http", "providers", "redact"},
+    "web": {"accounts", "auth", "capture", "config", "http", "providers", "proxy", "redact"},
     "server": {"auth", "http", "proxy", "web"},
-    "cli": {"auth", "capture", "config", "echo", "http", "providers", "proxy", "redact", "server"}
-    | {"web"},
+    "cli": {"accounts", "auth", "capture", "config", "echo", "http", "providers", "proxy"}
+    | {"redact", "server", "web"},
     "__init__": {"config", "web"},
     "__main__": {"cli"},
     "version": set(),

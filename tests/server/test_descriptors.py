@@ -205,7 +205,7 @@ def test_a_stream_keeps_its_thread_while_the_pump_cannot_start(monkeypatch):
     def fails() -> None:
         raise OSError(24, "too many open files")
 
-    pump = Pump(lambda: False)
+    pump = Pump()
     stream = Stream.__new__(Stream)
     with monkeypatch.context() as patch:
         patch.setattr("selectors.DefaultSelector", fails)

@@ -27,7 +27,7 @@ class Source:
     def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
         self.sock = sock
         self.received = received
-        self.complete = self.broken = self.left = False
+        self.complete = self.broken = self.left = self.is_cut = False
         self.ended = threading.Event()
         self.passed: list[bytes] = []
 
@@ -47,7 +47,7 @@ class Source:
 
 @pytest.fixture
 def pump():
-    carrier = Pump(lambda: False)
+    carrier = Pump()
     yield carrier
     carrier.close()
 

@@ -1,0 +1,327 @@
+"""The accounts of one process: who a key is, what its requests may use, and what they have used.
+
+One thread writes what has ended, and follows what commands and other processes change in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..exceptions import ConfigurationError, InvalidKey, NotAllowed
+from .asked import Asked
+from .keys import Directory, Secret, StoredKey
+from .limits import MINUTE, Estimate, Limits, Windows
+from .store import Database
+from .terms import PERIODS, period_name
+
+logger = logging.getLogger("llmauth.accounts")
+
+TICK = 0.5
+"""Seconds between two looks at the file: a change counts within two seconds."""
+
+MAX_WAITING = 100_000
+"""Ended requests that wait to be written while the file fails; those on top of them are lost."""
+
+BYTES_PER_TOKEN = 4
+"""Of a prompt, and of an answer that does not tell its usage: an estimate."""
+
+_BEAT = 5.0
+_CLOSING = 5.0  # seconds, both
+
+
+class Grant:
+    """A request of a stored key that runs; :meth:`end` has it counted.
+
+    :param secret: the key that let it in
+    :param hold: where what it may use is held, and as what
+    :param estimate: what that is, None when it does not count
+    :param ended: is called once with what it has used: tokens, and billionths of a dollar
+    """
+
+    def __init__(
+        self,
+        secret: Secret,
+        hold: tuple[Database, int] | None,
+        estimate: Estimate | None,
+        ended: Callable[[Grant, int, int], None],
+    ) -> None:
+        self.secret = secret
+        self.hold = hold
+        self.is_withdrawn = False
+        self._estimate = estimate
+        self._ended: Callable[[Grant, int, int], None] | None = ended
+        self._received = 0
+
+    def feed(self, content: bytes) -> None:
+        """Take note of a piece of the answer."""
+        self._received += len(content)
+
+    def end(self) -> None:
+        """Count what the request has used; once or more often, and without waiting."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        tokens = cost = 0
+        if self._estimate and self._received:
+            output = self._received // BYTES_PER_TOKEN
+            tokens = self._estimate.prompt + output
+            cost = self._estimate.cost(self._estimate.prompt, output)
+        ended(self, tokens, cost)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a request of a stored key has used.
+
+    :param cost: billionths of a dollar
+    """
+
+    key: str
+    hold: tuple[Database, int] | None
+    tokens: int
+    cost: int
+    at: float
+
+    def write(self, database: Database, process: str) -> None:
+        """Have it counted in the file, or in memory, and what was held there given back."""
+        if self.hold and self.hold[0] is database:
+            database.release(self.hold[1], process)
+        database.add_tokens(self.key, self.at, self.tokens, MINUTE)
+        for period in PERIODS:
+            database.spend(self.key, period_name(period, self.at), self.tokens, self.cost)
+
+
+class Accounts:
+    """The stored keys of an application, and what they use.
+
+    :param path: of the database
+    :param reserved: names of the keys that are configured elsewhere
+    :param windows: a ``limits`` storage that counts requests a minute in place of the file
+    :param windows_errors: what it raises when it fails
+    :raises ConfigurationError: when the database cannot be used, or a name is taken twice
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        reserved: Iterable[str] = (),
+        windows: Windows | None = None,
+        windows_errors: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._path = path
+        self._windows = windows, windows_errors
+        self._reserved = {name.lower() for name in reserved}
+        self.directory = Directory()
+        self._running: set[Grant] = set()
+        self._begin()
+        self._follow()
+        if hasattr(os, "register_at_fork"):
+            begin = weakref.WeakMethod(self._begin)
+            os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
+        twice = sorted(name for name in self.directory.keys if name.lower() in self._reserved)
+        if twice:
+            raise ConfigurationError(
+                f"The key '{twice[0]}' is in the database {path} as well as in the environment or "
+                "a key file. Give one of them another name."
+            )
+
+    @property
+    def state(self) -> str:
+        """Say for ``/readyz`` whether the file works."""
+        if not self._limits.failing:
+            return "ok"
+        return f"the database fails, {len(self._ended)} requests not written"
+
+    def name_of(self, token: bytes) -> str | None:
+        """Return the name of the key that a token is, in whatever state."""
+        if self._thread is None:
+            self._start()
+        return self.directory.name_of(token)
+
+    def admit(self, token: bytes, client: str) -> Secret | None:
+        """Return what is known of a token that is a stored key, None when it is none.
+
+        :param client: the client's address
+        :raises InvalidKey: for a key that was withdrawn, or has expired
+        :raises NotAllowed: for an address from which it may not be used
+        """
+        secret = self.directory.find(token)
+        if secret is None:
+            return None
+        if fault := secret.fault(time.time()):
+            raise InvalidKey(fault)
+        if not secret.key.terms.allows_address(client):
+            raise NotAllowed(
+                "address", f"The key '{secret.key.name}' may not be used from {client}."
+            )
+        return secret
+
+    def enter(self, secret: Secret, backend: str, asked: Asked, *, is_ours: bool) -> Grant:
+        """Let a request run.
+
+        :param asked: what it asks for
+        :param is_ours: it is sent with our provider key, so that its tokens count
+        :raises NotAllowed: when the key may not use that backend or model
+        :raises LimitReached: when it has used up what it may
+        """
+        check_allowed(secret.key, backend, asked)
+        estimate = None
+        if is_ours and not asked.lists_models:
+            estimate = Estimate(asked.prompt_bytes // BYTES_PER_TOKEN, asked.max_tokens)
+        hold = self._limits.enter(secret.key, estimate)
+        grant = Grant(secret, hold, estimate, self._end)
+        self._running.add(grant)
+        self._used[secret.key.name] = time.time()
+        return grant
+
+    def _end(self, grant: Grant, tokens: int, cost: int) -> None:
+        self._running.discard(grant)
+        ended = Ended(grant.secret.key.name, grant.hold, tokens, cost, time.time())
+        self._limits.note_in_memory(ended)
+        if len(self._ended) < MAX_WAITING:
+            self._ended.append(ended)
+        else:
+            self._lost += 1
+        if grant.hold:
+            self._woken.set()
+
+    def close(self) -> None:
+        """Write what has ended, release what is held, and end the thread."""
+        self._closing = True
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSING)
+        if left := len(self._ended) + self._lost:
+            logger.error("%d requests were not written to the database in time", left)
+        with contextlib.suppress(sqlite3.Error):
+            self._database.end_process(self._process)
+        self._database.close()
+
+    def _begin(self) -> None:
+        """Begin anew; in the child of a fork, connection and thread are the parent's."""
+        self._database = Database(self._path)
+        self._process = secrets.token_hex(8)
+        self._limits = Limits(self._database, self._process, *self._windows)
+        self._ended: deque[Ended] = deque()
+        self._used: dict[str, float] = {}
+        self._woken = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._lost = 0
+        self._revision = -1
+        self._next_beat = 0.0
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None or self._closing:
+                return
+            self._guarded(self._follow)
+            # Started late: a server may fork after the application was made.
+            thread = threading.Thread(target=self._run, name="llmauth-accounts", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no thread is left: the next one may be
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        next_tick = 0.0
+        while True:
+            self._woken.wait(TICK)
+            self._woken.clear()
+            self._guarded(self._write)
+            if self._closing:
+                return
+            if (now := time.monotonic()) >= next_tick:
+                next_tick = now + TICK
+                self._guarded(self._follow)
+                self._cut_withdrawn()
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do something with the file; while that fails, counting goes on in memory."""
+        try:
+            if self._database.is_replaced:
+                self._reopen()
+            action()
+        except (sqlite3.Error, ConfigurationError) as exc:
+            self._limits.fall_back(str(exc))
+        except Exception:
+            logger.exception("unexpected error while the database was used")
+
+    def _reopen(self) -> None:
+        if not self._path.exists():
+            raise ConfigurationError("the file is gone")
+        before, self._database = self._database, Database(self._path)
+        before.close()
+        self._revision = -1
+        self._limits.fall_back("the file is another one")
+        self._limits.database = self._database
+
+    def _write(self) -> None:
+        """Write what has ended in one transaction."""
+        now, failing = time.time(), self._limits.failing
+        ended, used = list(self._ended), dict(self._used)
+        beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
+        if not (ended or used or beats or failing):
+            return
+        with self._database.transaction():
+            for one in ended:
+                one.write(self._database, self._process)
+            self._database.note_used(used.items())
+            if beats:
+                self._database.beat(self._process, now)
+        for _ in ended:
+            self._ended.popleft()
+        for name, at in used.items():
+            if self._used.get(name) == at:
+                del self._used[name]
+        self._next_beat = now + _BEAT if beats else self._next_beat
+        if failing:
+            self._limits.recover()
+
+    def _follow(self) -> None:
+        """Read the keys again when they have changed."""
+        revision = self._database.revision()
+        if revision != self._revision:
+            is_first, self._revision = self._revision < 0, revision
+            changes = self.directory.load(self._database)
+            if changes and not is_first:
+                logger.info("keys changed: %s", "; ".join(changes))
+
+    def _cut_withdrawn(self) -> None:
+        now = time.time()
+        for grant in list(self._running):
+            if self.directory.fault_of(grant.secret.digest, now):
+                grant.is_withdrawn = True
+
+
+def check_allowed(key: StoredKey, backend: str, asked: Asked) -> None:
+    """Refuse what a key may not use.
+
+    :raises NotAllowed: saying what it may
+    """
+    terms = key.terms
+    if terms.backends and backend not in terms.backends:
+        raise NotAllowed(
+            "backend",
+            f"The key '{key.name}' may not use the backend '{backend}', only "
+            f"{', '.join(terms.backends)}.",
+        )
+    if not terms.models or asked.lists_models:
+        return
+    may = f"The key '{key.name}' may use {', '.join(terms.models)} only"
+    if asked.model is None:
+        raise NotAllowed("model", f"{may}, and {asked.unclear or 'the request names no model'}.")
+    if not terms.allows_model(asked.model):
+        raise NotAllowed("model", f"{may}, not '{asked.model}'.")

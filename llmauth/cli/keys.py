@@ -1,0 +1,336 @@
+"""``llmauth keys``: makes, shows, changes and withdraws the keys in the database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..accounts.keys import Directory, KeyBook, StoredKey
+from ..accounts.limits import Limits
+from ..accounts.store import Database, explained
+from ..accounts.terms import FIELDS, moment, seconds
+from ..config.loading import Given, load
+from ..exceptions import ConfigurationError, KeyNotFound, NameTaken
+
+_METAVARS = {
+    "expires": "WHEN", "models": "GLOB", "backends": "NAME", "from": "NETWORK",
+    "budget": "DOLLARS/PERIOD", "note": "TEXT",
+}  # fmt: skip
+_HELP = {
+    "expires": "90d, 12h, or the beginning of a day: 2027-01-31 (UTC).",
+    "models": "Model that it may use, with wildcards: 'gpt-4o*'; repeatable.",
+    "backends": "Backend that it may use; repeatable.",
+    "from": "Address or network from which it may be used; repeatable.",
+    "requests_per_minute": "Requests within any 60 seconds.",
+    "tokens_per_minute": "Tokens within any 60 seconds, prompts and answers.",
+    "tokens_per_day": "Tokens a day (UTC).",
+    "parallel": "Requests at a time.",
+    "budget": "US dollars per day, week, month or in total, such as 20/month (UTC).",
+    "admin": "It may see everybody's figures, and manage keys.",
+    "note": "For whom it is, or what for.",
+}
+_REPEATABLE = ("models", "backends", "from")
+_STATES = {"active": "green", "paused": "yellow", "expired": "red", "revoked": "red"}
+
+
+@click.group("keys", short_help="Make, show, change and withdraw keys.")
+def keys() -> None:
+    """Keys of people and programs, each with limits of its own, in a database.
+
+    \b
+    Example:
+      export LLMAUTH_DATABASE=team.db
+      KEY=$(llmauth keys add alice --budget 20/month)
+    """
+
+
+def _where(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say where the database is."""
+    command = click.option("--config", metavar="FILE", help="Config file (YAML).")(command)
+    return click.option(
+        "--database", metavar="FILE", help="The database.  [env LLMAUTH_DATABASE]"
+    )(command)
+
+
+def _terms_options(*, lifting: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each limit, and for ``set`` one that lifts it."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for field in reversed(FIELDS):
+            name = field.replace("_", "-")
+            if field == "admin":
+                flags = "--admin/--no-admin" if lifting else "--admin"
+                option = click.option(flags, "admin", is_flag=True, default=None, help=_HELP[field])
+                command = option(command)
+                continue
+            if lifting:
+                command = click.option(f"--no-{name}", f"no_{field}", is_flag=True, hidden=True)(
+                    command
+                )
+            command = click.option(
+                f"--{name}", f"{field}_", metavar=_METAVARS.get(field, "N"),
+                multiple=field in _REPEATABLE, help=_HELP[field],
+            )(command)  # fmt: skip
+        return command
+
+    return decorate
+
+
+def _values(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the terms that are given as options."""
+    values: dict[str, Any] = {}
+    for field in FIELDS:
+        value = options.get("admin") if field == "admin" else options.get(f"{field}_")
+        if options.get(f"no_{field}"):
+            if value:
+                raise ConfigurationError(
+                    f"--no-{field} contradicts --{field}.".replace("_", "-")
+                )
+            values[field] = None
+        elif value not in (None, ()):
+            values[field] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+class _Book:
+    """The database as commands use it."""
+
+    def __init__(self, database: str | None, config: str | None) -> None:
+        given = {"database": database} if database else {}
+        settings = load(Given(given, config_file=config))
+        if not settings.database:
+            raise ConfigurationError(
+                "No database: name its file with --database, or in LLMAUTH_DATABASE."
+            )
+        self.path = Path(settings.database)
+        self.database = Database(self.path)
+        self.keys = KeyBook(self.database, [name for name, _ in settings.keys])
+        self._limits = Limits(self.database, "")
+
+    def record(self, key: StoredKey) -> dict[str, Any]:
+        """Return a key as JSON has it."""
+        return key.record(self._limits.used(key))
+
+    def all(self) -> list[StoredKey]:
+        """Return all keys."""
+        directory = Directory()
+        directory.load(self.database)
+        return list(directory.keys.values())
+
+    def one(self, name: str) -> StoredKey:
+        """Return one key."""
+        for key in self.all():
+            if key.name.lower() == name.lower():
+                return key
+        raise KeyNotFound(f"There is no key '{name}'. 'llmauth keys list' shows them all.")
+
+
+@contextlib.contextmanager
+def _book(database: str | None, config: str | None) -> Iterator[_Book]:
+    try:
+        book = _Book(database, config)
+        with contextlib.closing(book.database), explained(book.path):
+            yield book
+    except (KeyNotFound, NameTaken) as exc:
+        raise ConfigurationError(str(exc)) from None
+    except ValueError as exc:
+        field, colon, fault = str(exc).partition(": ")
+        raise ConfigurationError(f"--{field.replace('_', '-')}{colon}{fault}.") from None
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@keys.command("add", short_help="Make a key.")
+@click.argument("name")
+@_terms_options(lifting=False)
+@_where
+def add(name: str, database: str | None, config: str | None, **options: Any) -> None:
+    """Make a key, and print it: this once, for only its digest is kept.
+
+    \b
+    Example:
+      llmauth keys add alice --budget 20/month --requests-per-minute 60
+    """
+    with _book(database, config) as book:
+        key = book.keys.add(name, _values(options))
+        click.echo(key)
+        _tell(f"'{name}' may use this key from now on. It is shown this once: hand it over safely.")
+
+
+@keys.command("list", short_help="Show all keys.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@_where
+def list_keys(as_json: bool, database: str | None, config: str | None) -> None:
+    """Show all keys, what they may do, and what they have used.
+
+    \b
+    Example:
+      llmauth keys list
+    """
+    with _book(database, config) as book:
+        records = [book.record(key) for key in book.all()]
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    if not records:
+        _tell("There are no keys yet. Make one: llmauth keys add NAME")
+        return
+    for line in _table(records):
+        click.echo(line)
+
+
+@keys.command("show", short_help="Show one key.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@_where
+def show(name: str, as_json: bool, database: str | None, config: str | None) -> None:
+    """Show one key.
+
+    \b
+    Example:
+      llmauth keys show alice
+    """
+    with _book(database, config) as book:
+        record = book.record(book.one(name))
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    used = record.pop("used")
+    record["key"] = f"ends in {record.pop('hint')}"
+    for field, value in record.items():
+        if value in (None, [], "", False):
+            continue
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        more = f"  (used {used[field]})" if field in used else ""
+        click.echo(click.style(f"{field.replace('_', ' '):22}", fg="cyan") + shown + more)
+
+
+@keys.command("set", short_help="Change a key's limits.")
+@click.argument("name")
+@_terms_options(lifting=True)
+@_where
+def change(name: str, database: str | None, config: str | None, **options: Any) -> None:
+    """Change what is given; --no-budget and its like lift a limit.
+
+    \b
+    Example:
+      llmauth keys set alice --budget 30/month --no-parallel
+    """
+    values = _values(options)
+    if not values:
+        raise ConfigurationError("Nothing to change: give a limit, such as --budget 20/month.")
+    with _book(database, config) as book:
+        book.keys.change(name, values)
+        _tell(f"'{name}' is changed. Running servers follow within two seconds.")
+
+
+@keys.command("rotate", short_help="Give a key's owner a new one.")
+@click.argument("name")
+@click.option("--overlap", metavar="TIME", default="0s", help="How long the old key works: 24h.")
+@_where
+def rotate(name: str, overlap: str, database: str | None, config: str | None) -> None:
+    """Print a new key; the old one works until the overlap ends, by default no longer.
+
+    \b
+    Example:
+      llmauth keys rotate alice --overlap 24h
+    """
+    with _book(database, config) as book:
+        try:
+            left = seconds(overlap)
+        except ValueError as exc:
+            raise ValueError(f"overlap: {exc}") from None
+        click.echo(book.keys.rotate(name, left))
+        until = f"in {overlap}" if left else "now"
+        _tell(f"'{name}' has a new key, which is shown this once; the old one ends {until}.")
+
+
+def _state_command(verb: str, done: str, action: Callable[[KeyBook, str], None]) -> None:
+    @keys.command(verb, short_help=f"{verb.capitalize()} a key.")
+    @click.argument("name")
+    @_where
+    def command(name: str, database: str | None, config: str | None) -> None:
+        with _book(database, config) as book:
+            action(book.keys, name)
+            _tell(f"'{name}' {done}.")
+
+    command.help = f"{done.capitalize()}.\n\n\b\nExample:\n  llmauth keys {verb} alice"
+
+
+_state_command(
+    "pause", "lets nobody in until it is resumed",
+    lambda book, name: book.change(name, {"paused": True}),
+)  # fmt: skip
+_state_command(
+    "resume", "lets in again", lambda book, name: book.change(name, {"paused": False})
+)
+_state_command(
+    "revoke", "is withdrawn for good; what it has used stays known", KeyBook.revoke
+)
+
+
+def _table(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table of 80 columns; limits that do not fit go on below."""
+    width = min(max(len(record["name"]) for record in records), 20) + 2
+    heads = f"{'NAME':{width}}{'STATE':9}{'KEY':9}{'LAST USED':13}LIMITS"
+    yield click.style(heads, bold=True)
+    for record in records:
+        name, state = record["name"], record["state"]
+        start = click.style(f"{state:9}", fg=_STATES[state]) + f"...{record['hint']:6}"
+        start += f"{_ago(record['last_used']):13}"
+        if len(name) > width - 2:
+            yield name
+            name = ""
+        lines = _filled(list(_limits(record)), 80 - width - 31)
+        yield f"{name:{width}}{start}{lines[0]}".rstrip()
+        yield from (" " * (width + 31) + line for line in lines[1:])
+
+
+def _filled(parts: list[str], width: int) -> list[str]:
+    lines = [""]
+    for part in parts:
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(joined) > width and lines[-1]:
+            lines[-1] += ","
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return lines
+
+
+def _limits(record: dict[str, Any]) -> Iterator[str]:
+    used = record["used"]
+    if record["admin"]:
+        yield "admin"
+    if record["budget"]:
+        spent, _, _ = used["budget"].partition("/")
+        yield f"${float(spent):.2f} of ${record['budget']}"
+    for field, unit in (
+        ("requests_per_minute", "requests/min"), ("tokens_per_minute", "tokens/min"),
+        ("tokens_per_day", "tokens/day"), ("parallel", "at a time"),
+    ):  # fmt: skip
+        if record[field]:
+            yield f"{used[field]} of {record[field]} {unit}"
+    for field in ("models", "backends", "from"):
+        if record[field]:
+            yield f"{field} {' '.join(record[field])}"
+    if record["expires"]:
+        yield f"expires {record['expires'][:10]}"
+
+
+def _ago(at: str | None) -> str:
+    if at is None:
+        return "never"
+    passed = max(0.0, time.time() - moment(at))
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if passed >= length:
+            return f"{int(passed // length)} {unit} ago"
+    return "just now"
