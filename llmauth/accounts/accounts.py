@@ -59,6 +59,7 @@ class Grant:
         self.secret = secret
         self.hold = hold
         self.is_withdrawn = False
+        self.allowed_models: Callable[[str], bool] | None = None
         self._estimate = estimate
         self._ended: Callable[[Grant, int, int], None] | None = ended
         self._received = 0
@@ -182,6 +183,8 @@ class Accounts:
             estimate = Estimate(asked.prompt_bytes // BYTES_PER_TOKEN, asked.max_tokens)
         hold = self._limits.enter(secret.key, estimate)
         grant = Grant(secret, hold, estimate, self._end)
+        if asked.lists_models and secret.key.terms.models:
+            grant.allowed_models = secret.key.terms.allows_model
         self._running.add(grant)
         self._used[secret.key.name] = time.time()
         return grant

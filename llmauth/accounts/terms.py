@@ -106,6 +106,11 @@ class Terms:
         return parsed is not None and any(parsed in network for network in networks)
 
     @property
+    def reads_request(self) -> bool:
+        """True when it matters what a request asks for."""
+        return bool(self.models) or self.counts_tokens
+
+    @property
     def counts_tokens(self) -> bool:
         """True when tokens or dollars are held for each request."""
         return bool(self.tokens_per_minute or self.tokens_per_day or self.budget)

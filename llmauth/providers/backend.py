@@ -120,6 +120,10 @@ class Backend:
         # With the provider's own root it is the same wherever it leads below that.
         return reference.below(self._above if self.provider.root else self._root)
 
+    def below_base(self, target: str) -> str:
+        """Return an upstream's path without what the base URL has before its version."""
+        return target[len(self._root) :] or "/" if _is_below(target, self._root) else target
+
     def add_key(self, headers: dict[str, str], target: str = "") -> None:
         """Add the server's key for this upstream, unless the request brings its own.
 

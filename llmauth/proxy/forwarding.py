@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from ..accounts.accounts import Accounts, Grant
-from ..accounts.asked import Asked
+from ..accounts.asked import Asked, read_request
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
 from ..auth.request import NOT_HEADERS, RequestInfo, raw_mount
@@ -32,6 +32,7 @@ from .reply import Reply, ReplyBody, StreamBody, masked
 from .rewrite import URLRewriter, names_urls, origin_of, uploads_with_key
 from .slots import Lease, Slots
 from .upstream import HTTPIncoming, Incoming, Outgoing, Upstream, open_upstream
+from .whole import with_allowed_models
 
 MAX_HOPS = 5
 """Servers like this one that a request may have passed."""
@@ -101,9 +102,11 @@ class Forwarder:
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)
         try:
-            lease.grant = self._granted(info, outgoing, backend, own_path)
+            lease.grant = self._granted(info, outgoing, backend)
             lease.begin()
             lease.incoming = incoming = self._send(outgoing, backend, lease, left)
+            if lease.grant and (allows := lease.grant.allowed_models):
+                lease.incoming = incoming = with_allowed_models(incoming, allows, backend.name)
             if names_urls(own_path, incoming.headers):
                 here = self._here(info, environ, received, backend, path)
                 lease.incoming = here.pointed(incoming, outgoing.method, own_path)
@@ -158,7 +161,7 @@ class Forwarder:
         return exchange
 
     def _granted(
-        self, info: RequestInfo, outgoing: Outgoing, backend: Backend, path: str
+        self, info: RequestInfo, outgoing: Outgoing, backend: Backend
     ) -> Grant | None:
         """Return what a stored key's request is granted, if it is one.
 
@@ -168,9 +171,18 @@ class Forwarder:
         if info.account is None or self._accounts is None:
             return None
         asked = Asked(prompt_bytes=outgoing.length)
-        return self._accounts.enter(
+        if info.account.key.terms.reads_request:
+            target, _, query = outgoing.target.partition("?")
+            path, body = backend.below_base(target), outgoing.body
+            asked, outgoing.body = read_request(
+                outgoing.method, path, query, outgoing.headers, body, outgoing.length
+            )
+        grant = self._accounts.enter(
             info.account, backend.name, asked, is_ours=not info.own_credentials
         )
+        if grant.allowed_models:
+            outgoing.headers["Accept-Encoding"] = "identity"
+        return grant
 
     def _send(
         self, outgoing: Outgoing, backend: Backend, lease: Lease, left: Callable[[], bool]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -19,10 +19,8 @@ from ..http.grammar import Headers
 from ..http.uri_references import URIReference
 from ..providers.backend import Backend, is_versioned
 from ..providers.table import PROVIDERS
-from .upstream import Incoming, UpstreamBroke
-
-LARGEST_BODY = 8 * 1024 * 1024
-"""Bytes; a list of 1,000 batches, as many as Anthropic hands out at a time, has under 1 MiB."""
+from .upstream import Incoming
+from .whole import LARGEST_BODY, read_whole, with_body
 
 MOST_URLS = 10_000
 """Batches in a list."""
@@ -81,7 +79,6 @@ def _spelled(name: str) -> bytes:
 
 _RESULTS_URL = re.compile(rb'"%b"[ \t\r\n]*:[ \t\r\n]*(?=")' % _spelled("results_url"))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_CHARSET = re.compile(r"(?i)charset\s*=\s*\"?([^\s\";]*)")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _LIKELY_HOST = re.compile(
     r"(?i)(?:(?:https?|wss?|ftp):/*|//+)(?:[^/?#]*@)?([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])"
@@ -141,14 +138,12 @@ class URLRewriter:
             if not has_links(path) or method == "HEAD" or not 200 <= incoming.status < 300:
                 incoming.headers = headers
                 return incoming
-            body = self._with_results_here(_read(incoming, self.backend.name))
+            body = self._with_results_here(read_whole(incoming, self.backend.name))
         except BaseException:
             incoming.close()
             raise
-        incoming.close()
-        kept = [(n, v) for n, v in headers if n.lower() not in ("content-length", "etag")]
-        kept.append(("Content-Length", str(len(body))))
-        return _Whole(incoming.status, incoming.reason, kept, body)
+        incoming.headers = headers
+        return with_body(incoming, body)
 
     def location(self, name: str, value: str, path: str = "/") -> str:
         """Return a header's value; one that leads on inside the provider leads on inside us.
@@ -266,47 +261,3 @@ def origin_of(header: Callable[[str], str | None], scheme: str, *, trusted: bool
             return None
         host = header("x-forwarded-host") or host
     return f"{scheme}://{host}" if host and _HOST.fullmatch(host) else None
-
-
-def _read(incoming: Incoming, name: str) -> bytes:
-    """Return the whole body, which was asked for without an encoding."""
-    for header, value in incoming.headers:
-        if header.lower() == "content-encoding" and value.lower() != "identity":
-            raise UpstreamUnreachable(
-                f"The backend '{name}' compressed an answer that was asked for uncompressed."
-            )
-        charset = _CHARSET.search(value) if header.lower() == "content-type" else None
-        if charset and charset[1].lower() not in ("", "utf-8", "utf8", "us-ascii"):
-            raise UpstreamUnreachable(f"The backend '{name}' answered with JSON not in UTF-8.")
-    body = bytearray()
-    try:
-        for chunk in incoming.chunks():
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                raise UpstreamUnreachable(
-                    f"The backend '{name}' answered with over {LARGEST_BODY} bytes; "
-                    "ask for fewer batches at a time with 'limit'."
-                )
-    except UpstreamBroke as exc:
-        raise UpstreamUnreachable(
-            f"The backend '{name}' broke off in the middle of its answer."
-        ) from exc
-    if b"\0" in body:  # clients would take it for UTF-16 or UTF-32
-        raise UpstreamUnreachable(f"The backend '{name}' answered with JSON not in UTF-8.")
-    return bytes(body)
-
-
-class _Whole:
-    """An answer that has been read to its end."""
-
-    def __init__(self, status: int, reason: str, headers: Headers, body: bytes) -> None:
-        self.status = status
-        self.reason = reason
-        self.headers = headers
-        self._body = body
-
-    def chunks(self) -> Iterator[bytes]:
-        return iter([self._body])
-
-    def close(self) -> None:
-        pass

@@ -24,7 +24,6 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmauth"
 MAY_IMPORT = {
     "http": set(),
     "redact": {"providers.table"},
-    "accounts": {"config", "redact", "http", "providers.table"},
     "echo": set(),
     "exceptions": {"redact.controls"},
     "config": {"redact", "providers.table"},

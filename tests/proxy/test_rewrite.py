@@ -22,7 +22,8 @@ from llmauth import LLMAuth, proxy_blueprint
 from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import RedirectRefused, UpstreamUnreachable
 from llmauth.providers.backend import Backend
-from llmauth.proxy.rewrite import LARGEST_BODY, URLRewriter, origin_of
+from llmauth.proxy.rewrite import URLRewriter, origin_of
+from llmauth.proxy.whole import LARGEST_BODY
 
 RESULTS = "https://api.anthropic.com/v1/messages/batches/b1/results"
 JSON = ("Content-Type: application/json",)
