@@ -349,6 +349,9 @@ class Database:
         return f"The database {self.path}"
 
 
+_CHECK_MODE = "Check its owner and mode, and those of its folder"
+
+
 def _create(path: Path) -> None:
     """Make the file, readable by its owner only; SQLite's own files beside it get the same mode."""
     with contextlib.suppress(FileExistsError):
@@ -372,8 +375,8 @@ def explained(path: Path | None) -> Iterator[None]:
     except sqlite3.DatabaseError as exc:
         reasons = {
             "file is not a database": "it is no SQLite database, or damaged. Restore a backup",
-            "attempt to write a readonly database": "it may not be written. Check its owner and "
-            "mode, and those of its folder",
+            "attempt to write a readonly database": f"it may not be written. {_CHECK_MODE}",
+            "unable to open database file": f"it cannot be opened. {_CHECK_MODE}",
             "database is locked": "another program holds it. End that, or copy the file away",
         }
         reason = reasons.get(str(exc), str(exc))
