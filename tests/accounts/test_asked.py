@@ -172,6 +172,12 @@ UNCLEAR = {
     "engine": chat(engine="evil"),
     "model id": chat(model_id="evil"),
     "agent": chat(agent="evil"),
+    "adapter": chat(adapter_id="evil"),
+    "lora": chat(lora_path="evil"),
+    "gemini's counting": chat(generateContentRequest={"model": "models/evil"}),
+    "gemini's batch": chat(requests=[{"model": "good"}, {"model": "models/evil"}]),
+    "gemini's batch, twice": '{"model":"good","requests":[{"model":"good","model":"evil"}]}',
+    "gemini's batch, other case": chat(requests=[{"Model": "evil"}]),
     "routing": chat(generationConfig={"routingConfig": {"manualMode": {"modelName": "evil"}}}),
     "azure's search": chat(data_sources=[{"parameters": {"deployment_name": "evil"}}]),
     "a tool's model": chat(tools=[{"type": "advisor", "model": "evil"}]),
@@ -351,6 +357,7 @@ def test_operations_whose_model_is_elsewhere_and_paths_with_two_meanings_are_unc
         "_method=GET",
         "$httpMethod=GET",
         "%24req=x",
+        "%u006dodel=evil",
         "$ct=x",
     ],
 )
@@ -461,6 +468,9 @@ UNCLEAR_FORMS = {
     "mark after a bare line end": form(
         GOOD, DISPOSITION + b'name="x"\r\n\r\n\n--' + BOUNDARY.encode() + b"\r\n"
     ),
+    "one line end for headers and content": form(GOOD, DISPOSITION + b'name="x"\r\n'),
+    "another kind of model": form(GOOD, ("engine", "evil")),
+    "another method": form(GOOD, ("_method", "GET")),
     "mark with a longer name": form(
         GOOD, DISPOSITION + b'name="x"\r\n\r\n\r\n--' + BOUNDARY.encode() + b"1\r\n"
     ),
@@ -533,6 +543,12 @@ def test_what_cannot_be_unpacked_in_one_way_is_unclear(body, coding):
     assert ask(body, headers=JSON | {"Content-Encoding": coding}).unclear
 
 
+def test_what_follows_a_gzip_member_is_seen_wherever_a_piece_ends():
+    pieces = [gzip.compress(b'{"model":'), gzip.compress(b'"good"}')]
+    with pytest.raises(zlib.error):
+        list(asked._unpacked(pieces, "gzip"))
+
+
 def test_a_file_is_set_back_to_where_it_stood():
     data = chat(input=LARGE).encode()
     with tempfile.TemporaryFile() as file:
@@ -580,6 +596,7 @@ LIMITS = {
     "tokens as a prompt": ({"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
     "a float": ({"max_tokens": 7.0}, 7),
     "nonsense": ({"max_tokens": "many", "n": []}, None),
+    "more than there can be": ({"max_tokens": 10**30, "n": 10**30}, 10**12),
     "in a schema": ({"format": {"properties": {"max_tokens": 100}}}, None),
 }
 
