@@ -13,7 +13,6 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import math
 import re
 import tempfile
 import unicodedata
@@ -132,7 +131,9 @@ def _allowed(entries: list[Any], allows: Callable[[str], bool]) -> list[Any]:
     return [one for one, name in zip(entries, names, strict=True) if allows(_plain_name(name))]
 
 
-_MODEL = re.compile(r"(?!.*(?://|(?:^|/)\.{1,2}(?:/|$)| $))[\w@~/][\w .:/@+~()=-]{0,199}", re.ASCII)
+_MODEL = re.compile(
+    r"(?!.*(?://|(?:^|/)\.{1,2}(?:/|$)| $|@preset/))[\w@~/][\w .:/@+~()=-]{0,199}", re.ASCII
+)
 """What a model may be called. Not what some read as a list, a path to elsewhere, or an escape."""
 
 _GOOGLES = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/([^/]+)/)?models/(.+)")
@@ -162,8 +163,7 @@ _OPERATION = re.compile(
 _GEMINI = re.compile(
     rf"{_ROOT}/((?:publishers/[^/]+/)?models/[^/:]+|tunedModels/[^/:]+):(?:generateContent"
     r"|streamGenerateContent|countTokens|computeTokens|embedContent|batchEmbedContents|predict"
-    r"|rawPredict|streamRawPredict|generate(?:Text|Message|Answer)|(?:batchE|e)mbedText"
-    r"|count(?:Text|Message)Tokens)"
+    r"|rawPredict|streamRawPredict|generateAnswer)"
 )
 _LIST = re.compile(
     rf"(?:{_ROOT}/(?:(?:language|embedding|image-generation)-)?models|/api/(?:tags|ps))",
@@ -178,7 +178,7 @@ _PLAIN_PATH = re.compile(r"(?!.*(?://|/\.{1,2}(?:/|$)))[\w .:/@+~()=-]{1,1000}",
 _STEERS = re.compile("model|fallback|deployment")
 """In names that may say which model is asked, all in small letters and digits."""
 
-_STEERS_AT_TOP = re.compile("^(?:engine|preset|route|router|agent.*|adapter.*|lora.*)$")
+_STEERS_AT_TOP = re.compile("^(?:engine|preset|rout.*|agent.*|adapter.*|lora.*)$")
 _STEERS_OUTSIDE = re.compile(
     f"{_STEERS.pattern}|{_STEERS_AT_TOP.pattern}|method|^httpheaders$|^req$|^ct$|^httpbody$"
 )
@@ -218,6 +218,9 @@ _JSON_TYPE = re.compile(
 _FORM_TYPE = re.compile(
     r"multipart/form-data\s*;\s*boundary=(\"?)([\w'+.-]{1,70})\1\s*;?", re.IGNORECASE | re.ASCII
 )
+
+
+_QUERY = re.compile(r"[\w%&=+.~*/:@,;!$'()-]*", re.ASCII)
 
 
 class _UnclearError(Exception):
@@ -354,10 +357,10 @@ class _Reading:
         else:
             text, base64 = _shortened(texts)
             self._bytes -= base64
-        if is_form and not text.lstrip().startswith("{"):
+        if is_form and _QUERY.fullmatch(text):
             self.query(text, names_model=True)
             return
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse)
+        value = _JSON.decode(text)
         if not isinstance(value, _Object):
             raise _UnclearError("its body is no JSON object")
         self._object(value, 1)
@@ -373,8 +376,8 @@ class _Reading:
             if letters in seen:
                 self._doubt_field(name, "stands twice")
             seen.add(letters)
-            if len(name) > _LONGEST_NAME or _CUT in name:
-                self.doubt("a name in its body is too long")
+            if len(name) > _LONGEST_NAME or _CUT in name or not name.isprintable():
+                self.doubt("a name in its body can be read in two ways")
             if value and isinstance(value, (str, list)):
                 self._value(name, letters, value, depth)
             if letters in _LIMITS:
@@ -397,6 +400,8 @@ class _Reading:
             self.doubt("it has a tool that asks another model")
         elif name == "plugins" and not all(map(_is_harmless, value)):
             self.doubt("it has a plugin that may ask another model")
+        elif name == "prompt" and isinstance(value, _Object):
+            self.doubt("it has a stored prompt")
         elif name == "prompt" and isinstance(value, list):
             self._prompts = max(1, sum(isinstance(one, (str, list)) for one in value))
         elif name not in _WRITTEN and isinstance(value, list):
@@ -446,17 +451,19 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")  # RFC 8259 §6
 
 
+_JSON = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_refuse)
+
+
 def _letters(name: str) -> str:
     """Return a name as the most lenient reader has it: letters and digits, all of them small.
 
-    Go and .NET take no heed of case, Google's APIs none of underscores, C stops at a NUL, PHP at
-    brackets.
+    Go and .NET take no heed of case, Google's APIs none of underscores, PHP stops at brackets.
     """
     if name.isascii() and name.isalpha():
         return name.lower()
     if not name.isascii():
         name = unicodedata.normalize("NFKC", name).casefold()
-    return re.sub(r"[\W_]+", "", name.partition("\0")[0].lower())
+    return re.sub(r"[\W_]+", "", name.lower())
 
 
 def _is_harmless(plugin: Any) -> bool:
@@ -467,9 +474,9 @@ def _count(value: Any) -> int:
     """Return a number, also one that is written as text; 0 for all else."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,12}", value):
         value = int(value)
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return max(0, min(int(value), _MAX_COUNT))
-    return 0
+    if not isinstance(value, (int, float)):
+        return 0
+    return int(max(0, min(value, _MAX_COUNT)))
 
 
 def _seekable(body: Any, length: int) -> IO[bytes]:
@@ -548,19 +555,20 @@ def _shortened(texts: Iterable[str]) -> tuple[str, int]:
                 parts += between.count("[") + between.count("{")
                 at += len(between) + 1
                 continue
-            end = _end_of(_IN_STRING, text, at)
+            end = _end_in(text, at)
             string += text[at : min(end, at + _SHORT + 1 - len(string))]
             length += end - at
-            if end < len(text) and text[end] != '"':
-                rest = text[end:]
-                if rest[0] != "\\" or len(rest) >= _ESCAPE:
-                    raise ValueError
-            elif end < len(text):
+            if end < len(text) and text[end] == '"':
                 kept.append(f'"{_cut(string)}"')
                 size += len(kept[-1])
                 base64 += length if length > _SHORT and _BASE64.fullmatch(string) else 0
-                parts, string = parts + 1, None
-            at = end + 1 if string is None else len(text)
+                parts, string, at = parts + 1, None, end + 1
+            elif end > at:
+                at = end
+            elif text[at] == "\\" and len(text) - at < _ESCAPE:
+                rest, at = text[at:], len(text)
+            else:
+                raise ValueError
         if size > MAX_SHORTENED or parts > MAX_PARTS:
             raise _UnclearError("its body has too many parts")
     if string is not None:
@@ -569,11 +577,10 @@ def _shortened(texts: Iterable[str]) -> tuple[str, int]:
 
 
 def _cut(string: str) -> str:
-    if len(string) <= _SHORT:
-        return string
-    return string[: _end_of(_IN_STRING, string[:_SHORT], 0)] + _CUT
+    return string if len(string) <= _SHORT else string[: _end_in(string[:_SHORT], 0)] + _CUT
 
 
-def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
+def _end_in(text: str, at: int) -> int:
+    """Return how far a string goes on; not all at once, as each escape takes memory."""
+    found = _IN_STRING.match(text, at, at + 4096)
     return found.end() if found else at

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tempfile
+import tracemalloc
 import zlib
 
 import pytest
@@ -172,6 +173,11 @@ UNCLEAR = {
     "engine": chat(engine="evil"),
     "model id": chat(model_id="evil"),
     "agent": chat(agent="evil"),
+    "NUL within": r'{"model":"good","mod\u0000el":"evil"}',
+    "no width": chat(**{"mod\u200bel": "evil"}),
+    "stored prompt": chat(prompt={"id": "pmpt_1"}),
+    "preset in the name": chat(model="good@preset/evil"),
+    "router": chat(router_settings={"x": "y"}),
     "adapter": chat(adapter_id="evil"),
     "lora": chat(lora_path="evil"),
     "gemini's counting": chat(generateContentRequest={"model": "models/evil"}),
@@ -224,17 +230,21 @@ UNCLEAR = {
 }
 
 
-@pytest.mark.parametrize("body", UNCLEAR.values(), ids=UNCLEAR)
-@pytest.mark.parametrize("size", ["small", "large"])
-def test_what_might_be_read_otherwise_is_unclear(body, size):
-    """However large the rest of it is, and whether it is in memory or in a file."""
+def enlarged(body):
+    """Return a body with a long text in front, where it has a place for one."""
     body = body.encode() if isinstance(body, str) else body
-    if size == "large":
-        if b"{" not in body or body.startswith((b"\xff", b"{\0")):
-            pytest.skip("cannot be made larger in this way")
-        before, brace, rest = body.partition(b"{")
-        first = f'"input":"{LARGE}"' + ("," if rest[:1] != b"}" else "")
-        body = before + brace + first.encode() + rest
+    before, brace, rest = body.partition(b"{")
+    first = f'"input":"{LARGE}"' + ("" if rest.startswith(b"}") else ",")
+    return before + brace + first.encode() + rest if brace else body + b" " * len(LARGE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [*UNCLEAR.values(), *map(enlarged, UNCLEAR.values())],
+    ids=[*UNCLEAR, *(f"{name}, large" for name in UNCLEAR)],
+)
+def test_what_might_be_read_otherwise_is_unclear(body):
+    """However large the rest of it is, and whether it is in memory or in a file."""
     found = ask(body)
     assert found.unclear
     assert (found.model, found.lists_models) == (None, False)
@@ -504,8 +514,9 @@ def test_a_form_that_might_be_read_otherwise_is_unclear(body):
         ("x=1", None),
         ('{"model":"good","x":"&model=evil"}', None),
         ('{"model":"good","x":"&%6dodel=evil&"}', None),
-        ('x=&model=good&y={"model":"evil"}', "good"),
-        ('"&model=good', "good"),
+        ('x=&model=good&y={"model":"evil"}', None),
+        ('\ufeff{"model":"evil"}&model=good', None),
+        ("[1]&model=good", None),
         ("model=good&x=" + "y" * 70_000, None),
     ],
     ids=lambda text: (text or "")[:40],
@@ -597,6 +608,8 @@ LIMITS = {
     "a float": ({"max_tokens": 7.0}, 7),
     "nonsense": ({"max_tokens": "many", "n": []}, None),
     "more than there can be": ({"max_tokens": 10**30, "n": 10**30}, 10**12),
+    "a number that no float holds": ({"max_tokens": 10**400}, 10**12),
+    "infinite": ({"max_tokens": "1e999"}, None),
     "in a schema": ({"format": {"properties": {"max_tokens": 100}}}, None),
 }
 
@@ -723,6 +736,27 @@ def test_the_parts_of_a_large_body_are_counted(part):
 def test_what_is_kept_of_a_large_body_is_bounded():
     body = json.dumps({"model": "good", "tools": ["x" * 255] * 20_000})
     assert "too many parts" in str(ask(body).unclear)
+
+
+@pytest.mark.parametrize("kind", ["text", "escapes", "form", "gzip"])
+def test_large_bodies_are_not_held_in_memory(kind):
+    size = 4 * 1024**2
+    text = {"escapes": "\\n"}.get(kind, "ab ") * (size // 3)
+    data = f'{{"messages":[{{"content":"{text}"}}],"model":"good"}}'.encode()
+    headers = JSON | ({"Content-Encoding": "gzip"} if kind == "gzip" else {})
+    if kind == "form":
+        data, headers = form(audio(size), GOOD), FORM
+    with tempfile.TemporaryFile() as file:
+        file.write(gzip.compress(data) if kind == "gzip" else data)
+        length = file.tell()
+        file.seek(0)
+        del data, text
+        tracemalloc.start()
+        found, _ = read_request("POST", CHAT, "", headers, file, length)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert found.model == "good"
+    assert peak < size / 4
 
 
 def test_numbers_are_no_parts():
