@@ -66,7 +66,7 @@ def _field(beginning: bytes, size: int, end: bytes) -> Field:
 
 _DISPOSITION = re.compile(
     r"content-disposition:[ \t]*form-data((?:[ \t]*;[ \t]*(?:name|filename|filename\*)="
-    r"(?:\"[^\"\\\x00-\x1f]*\"|[^\s\";,\\=]+))+)[ \t]*",
+    r"(?:\"[^\";\\\x00-\x1f]*\"|[^\s\";,\\=]+))+)[ \t]*",
     re.IGNORECASE | re.ASCII,
 )
 _PARAMETER = re.compile(r';[ \t]*([a-z*]+)=("[^"]*"|[^\s;]+)', re.IGNORECASE)

@@ -455,6 +455,9 @@ UNCLEAR_FORMS = {
     "quote in a file's name": form(
         GOOD, DISPOSITION + b'name="file"; filename="a\\"; name=\\"model"\r\n\r\nevil'
     ),
+    "semicolon in a file's name": form(
+        GOOD, DISPOSITION + b'name="file"; filename="a; name=model; b"\r\n\r\nevil'
+    ),
     "two names": form(DISPOSITION + b'name="model"; name="x"\r\n\r\ngood'),
     "extended name": form(GOOD, DISPOSITION + b"name*=UTF-8''model\r\n\r\nevil"),
     "two dispositions": form(
