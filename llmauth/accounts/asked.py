@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import codecs
 import io
-import itertools
 import json
-import math
 import re
 import tempfile
 import unicodedata
@@ -25,6 +23,7 @@ from typing import IO, Any, NoReturn
 from urllib.parse import unquote, unquote_plus
 
 from ..exceptions import INCOMPLETE, InvalidRequest
+from ..http.multipart import BadFormError, Field, fields
 
 Body = bytes | IO[bytes] | None
 
@@ -40,17 +39,12 @@ MAX_SHORTENED = 4 * 1024**2
 MAX_PARTS = 200_000
 """Strings, lists and objects of a large JSON body: half a second of work, 20 MB for a moment."""
 
-MAX_FIELDS = 1000
-"""Fields and files of a form."""
-
-MAX_HEAD = 16 * 1024
-"""Bytes of a form's field, with its headers, that are looked at."""
-
 _DEPTH = 4
 """How deep a model's name may stand: tools, a tool, its parameters, a name."""
 
 _SHORT = 256  # characters that are kept of a string of a large body
 _LONGEST_NAME = 64  # characters of a name outside of what people write
+_MAX_COUNT = 10**12  # tokens
 _CUT = "\ufffd"  # ends a string that was cut, so that it cannot pass for a model
 
 
@@ -90,7 +84,7 @@ def read_request(
     """
     reading = _Reading()
     reading.headers(headers)
-    reading.query(query, _STEERS_IN_QUERY)
+    reading.query(query)
     known = reading.target(method, path)
     has_body = bool(body) and length > 0
     if known and has_body and method != "POST":
@@ -137,7 +131,9 @@ def _allowed(entries: list[Any], allows: Callable[[str], bool]) -> list[Any]:
     return [one for one, name in zip(entries, names, strict=True) if allows(_plain_name(name))]
 
 
-_MODEL = re.compile(r"(?!.*(?://|(?:^|/)\.{1,2}(?:/|$)| $))[\w@~/][\w .:/@+~()=-]{0,199}", re.ASCII)
+_MODEL = re.compile(
+    r"(?!.*(?://|(?:^|/)\.{1,2}(?:/|$)| $|@preset/))[\w@~/][\w .:/@+~()=-]{0,199}", re.ASCII
+)
 """What a model may be called. Not what some read as a list, a path to elsewhere, or an escape."""
 
 _GOOGLES = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/([^/]+)/)?models/(.+)")
@@ -167,8 +163,7 @@ _OPERATION = re.compile(
 _GEMINI = re.compile(
     rf"{_ROOT}/((?:publishers/[^/]+/)?models/[^/:]+|tunedModels/[^/:]+):(?:generateContent"
     r"|streamGenerateContent|countTokens|computeTokens|embedContent|batchEmbedContents|predict"
-    r"|rawPredict|streamRawPredict|generate(?:Text|Message|Answer)|(?:batchE|e)mbedText"
-    r"|count(?:Text|Message)Tokens)"
+    r"|rawPredict|streamRawPredict|generateAnswer)"
 )
 _LIST = re.compile(
     rf"(?:{_ROOT}/(?:(?:language|embedding|image-generation)-)?models|/api/(?:tags|ps))",
@@ -183,11 +178,11 @@ _PLAIN_PATH = re.compile(r"(?!.*(?://|/\.{1,2}(?:/|$)))[\w .:/@+~()=-]{1,1000}",
 _STEERS = re.compile("model|fallback|deployment")
 """In names that may say which model is asked, all in small letters and digits."""
 
-_STEERS_AT_TOP = re.compile("^(?:engine|preset|route|router|agent.*|adapter.*|requests?url)$")
-_STEERS_IN_QUERY = re.compile(
+_STEERS_AT_TOP = re.compile("^(?:engine|preset|rout.*|agent.*|adapter.*|lora.*)$")
+_STEERS_OUTSIDE = re.compile(
     f"{_STEERS.pattern}|{_STEERS_AT_TOP.pattern}|method|^httpheaders$|^req$|^ct$|^httpbody$"
 )
-"""Google's APIs take a method, headers and a body from the query."""
+"""In queries and forms: Google's APIs take a method, headers and a body from the query."""
 
 _STEERING_HEADER = re.compile(
     r"model|fallback|deployment|portkey-config|method-override|x-http-method|original-ur[il]"
@@ -225,6 +220,9 @@ _FORM_TYPE = re.compile(
 )
 
 
+_QUERY = re.compile(r"[\w%&=+.~*/:@,;!$'()-]*", re.ASCII)
+
+
 class _UnclearError(Exception):
     """Why it cannot be told what is asked for."""
 
@@ -257,12 +255,12 @@ class _Reading:
             self.doubt("it names more than one model")
         elif not self._named and not self._lists:
             self.doubt("it names no model where the provider is sure to read it")
-        limit = self._limit
+        limit = self._limit and min(self._limit * self._times * self._prompts, _MAX_COUNT)
         return Asked(
             model=None if self._unclear else next(iter(self._models), None),
             lists_models=self._lists and not self._unclear,
             unclear=self._unclear,
-            max_tokens=None if limit is None else limit * self._times * self._prompts,
+            max_tokens=limit,
             prompt_bytes=self._bytes,
             streams=self._streams_by_itself if self._streams is None else self._streams,
         )
@@ -275,7 +273,7 @@ class _Reading:
         if found := _STEERING_HEADER.search(names):
             self.doubt(f"a header with '{found[0]}' in its name may change what is asked")
 
-    def query(self, query: str, steering: re.Pattern[str], *, names_model: bool = False) -> None:
+    def query(self, query: str, *, names_model: bool = False) -> None:
         """Read a query, or a form that is written as one."""
         pairs = query.split("&") if query else []
         for pair in pairs + (re.split("[&;]", query) if ";" in query else []):
@@ -283,7 +281,7 @@ class _Reading:
             name = unquote_plus(raw)
             if name == "model":
                 self._name(unquote_plus(value), names_model)
-            elif steering.search(_letters(unquote(name))):
+            elif "%" in name or _STEERS_OUTSIDE.search(_letters(name)):
                 self._doubt_field(name)
 
     def target(self, method: str, path: str) -> bool:
@@ -325,7 +323,7 @@ class _Reading:
         is_small = length <= IN_MEMORY and coding in ("", "identity")
         try:
             if form := _FORM_TYPE.fullmatch(kind):
-                self._form(chunks, b"--" + form[2].encode())
+                self._form(fields(chunks, form[2].encode()))
             elif found := _JSON_TYPE.fullmatch(kind):
                 texts = codecs.iterdecode(self._counted(chunks), "utf-8")
                 self._text(texts, is_small, bool(found[1]))
@@ -333,6 +331,8 @@ class _Reading:
                 raise _UnclearError("its Content-Type is none whose model can be told")
         except _UnclearError as exc:
             self.doubt(str(exc))
+        except BadFormError:
+            self.doubt("its form can be read in two ways")
         except zlib.error:
             self.doubt("its body cannot be unpacked")
         except (ValueError, RecursionError):
@@ -357,10 +357,10 @@ class _Reading:
         else:
             text, base64 = _shortened(texts)
             self._bytes -= base64
-        if is_form and not text.lstrip().startswith("{"):
-            self.query(text, _STEERS, names_model=True)
+        if is_form and _QUERY.fullmatch(text):
+            self.query(text, names_model=True)
             return
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse)
+        value = _JSON.decode(text)
         if not isinstance(value, _Object):
             raise _UnclearError("its body is no JSON object")
         self._object(value, 1)
@@ -376,8 +376,8 @@ class _Reading:
             if letters in seen:
                 self._doubt_field(name, "stands twice")
             seen.add(letters)
-            if len(name) > _LONGEST_NAME or _CUT in name:
-                self.doubt("a name in its body is too long")
+            if len(name) > _LONGEST_NAME or _CUT in name or not name.isprintable():
+                self.doubt("a name in its body can be read in two ways")
             if value and isinstance(value, (str, list)):
                 self._value(name, letters, value, depth)
             if letters in _LIMITS:
@@ -400,6 +400,8 @@ class _Reading:
             self.doubt("it has a tool that asks another model")
         elif name == "plugins" and not all(map(_is_harmless, value)):
             self.doubt("it has a plugin that may ask another model")
+        elif name == "prompt" and isinstance(value, _Object):
+            self.doubt("it has a stored prompt")
         elif name == "prompt" and isinstance(value, list):
             self._prompts = max(1, sum(isinstance(one, (str, list)) for one in value))
         elif name not in _WRITTEN and isinstance(value, list):
@@ -415,37 +417,19 @@ class _Reading:
                 if isinstance(one, list):
                     self._inner(one, depth + 1)
 
-    def _form(self, chunks: Iterable[bytes], mark: bytes) -> None:
-        """Read a multipart form (RFC 7578), as strictly as its strictest reader."""
+    def _form(self, fields: Iterable[Field]) -> None:
         names: list[str] = []
-        ended = False
-        for at, (part, size, end) in enumerate(_parts(chunks, mark)):
-            if ended or at > MAX_FIELDS or (at == 0 and part):
-                raise _UnclearError("its form cannot be read")
-            if at == 0:
-                continue
-            ended = part in (b"--", b"--\r\n")
-            if not ended:
-                names.append(self._field(part, size, end))
-        if not ended:
-            raise _UnclearError("its form does not end")
+        for field in fields:
+            names.append(field.name)
+            self._bytes += 0 if field.is_file else field.size
+            if field.name == "model" and not field.is_file and field.value is not None:
+                self._name(field.value.decode(), True)
+            elif _STEERS_OUTSIDE.search(_letters(unquote(field.name))):
+                self._doubt_field(field.name)
+            elif field.name == "stream":
+                self._streams = field.value in (b"true", b"True", b"1")
         if names.count("model") > 1:
             self._doubt_field("model", "stands twice")
-
-    def _field(self, part: bytes, size: int, end: bytes) -> str:
-        """Read a part of a form; return its name."""
-        head, mark, content = part.partition(b"\r\n\r\n")
-        if not (head.startswith(b"\r\n") and mark and end == b"\r\n"):
-            raise _UnclearError("its form cannot be read")
-        name, is_file = _disposition(head[2:].decode())
-        self._bytes += 0 if is_file else size
-        if name == "model" and not is_file and size == len(part):
-            self._name(content[:-2].decode(), True)
-        elif _STEERS.search(_letters(unquote(name))):
-            self._doubt_field(name)
-        elif name == "stream":
-            self._streams = content[:-2].lower() in (b"true", b"1")
-        return name
 
     def _name(self, model: Any, is_read: bool) -> None:
         """Add a model's name.
@@ -467,17 +451,19 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")  # RFC 8259 §6
 
 
+_JSON = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_refuse)
+
+
 def _letters(name: str) -> str:
     """Return a name as the most lenient reader has it: letters and digits, all of them small.
 
-    Go and .NET take no heed of case, Google's APIs none of underscores, C stops at a NUL, PHP at
-    brackets.
+    Go and .NET take no heed of case, Google's APIs none of underscores, PHP stops at brackets.
     """
     if name.isascii() and name.isalpha():
         return name.lower()
     if not name.isascii():
         name = unicodedata.normalize("NFKC", name).casefold()
-    return re.sub(r"[\W_]+", "", name.partition("\0")[0].lower())
+    return re.sub(r"[\W_]+", "", name.lower())
 
 
 def _is_harmless(plugin: Any) -> bool:
@@ -488,9 +474,9 @@ def _count(value: Any) -> int:
     """Return a number, also one that is written as text; 0 for all else."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,12}", value):
         value = int(value)
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return max(0, min(int(value), 10**12))
-    return 0
+    if not isinstance(value, (int, float)):
+        return 0
+    return int(max(0, min(value, _MAX_COUNT)))
 
 
 def _seekable(body: Any, length: int) -> IO[bytes]:
@@ -569,19 +555,20 @@ def _shortened(texts: Iterable[str]) -> tuple[str, int]:
                 parts += between.count("[") + between.count("{")
                 at += len(between) + 1
                 continue
-            end = _end_of(_IN_STRING, text, at)
+            end = _end_in(text, at)
             string += text[at : min(end, at + _SHORT + 1 - len(string))]
             length += end - at
-            if end < len(text) and text[end] != '"':
-                rest = text[end:]
-                if rest[0] != "\\" or len(rest) >= _ESCAPE:
-                    raise ValueError
-            elif end < len(text):
+            if end < len(text) and text[end] == '"':
                 kept.append(f'"{_cut(string)}"')
                 size += len(kept[-1])
                 base64 += length if length > _SHORT and _BASE64.fullmatch(string) else 0
-                parts, string = parts + 1, None
-            at = end + 1 if string is None else len(text)
+                parts, string, at = parts + 1, None, end + 1
+            elif end > at:
+                at = end
+            elif text[at] == "\\" and len(text) - at < _ESCAPE:
+                rest, at = text[at:], len(text)
+            else:
+                raise ValueError
         if size > MAX_SHORTENED or parts > MAX_PARTS:
             raise _UnclearError("its body has too many parts")
     if string is not None:
@@ -590,55 +577,10 @@ def _shortened(texts: Iterable[str]) -> tuple[str, int]:
 
 
 def _cut(string: str) -> str:
-    if len(string) <= _SHORT:
-        return string
-    return string[: _end_of(_IN_STRING, string[:_SHORT], 0)] + _CUT
+    return string if len(string) <= _SHORT else string[: _end_in(string[:_SHORT], 0)] + _CUT
 
 
-def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
+def _end_in(text: str, at: int) -> int:
+    """Return how far a string goes on; not all at once, as each escape takes memory."""
+    found = _IN_STRING.match(text, at, at + 4096)
     return found.end() if found else at
-
-
-def _parts(chunks: Iterable[bytes], mark: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """Yield of each piece between marks its beginning, its size and its last two bytes."""
-    held = beginning = b""
-    size = 0
-    for chunk in itertools.chain(chunks, (None,)):
-        held += chunk or b""
-        while (at := held.find(mark)) >= 0:
-            yield (beginning + held[:at])[:MAX_HEAD], size + at, held[max(0, at - 2) : at]
-            held, beginning, size = held[at + len(mark) :], b"", 0
-        # A mark may begin here, and the two bytes before it are wanted.
-        done = len(held) if chunk is None else max(0, len(held) - len(mark) - 1)
-        beginning = (beginning + held[:done])[:MAX_HEAD]
-        size += done
-        held = held[done:]
-    yield beginning, size, b""
-
-
-_DISPOSITION = re.compile(
-    r"content-disposition:[ \t]*form-data((?:[ \t]*;[ \t]*(?:name|filename|filename\*)="
-    r"(?:\"[^\"\\\x00-\x1f]*\"|[^\s\";,\\=]+))+)[ \t]*",
-    re.IGNORECASE | re.ASCII,
-)
-_PARAMETER = re.compile(r';[ \t]*([a-z*]+)=("[^"]*"|[^\s;]+)', re.IGNORECASE)
-_OTHER_HEADER = re.compile(
-    r"content-type:[ \t]*[\w.+-]+/[\w.+-]+[ \t]*(?:;[ \t]*charset=\"?(?:utf-8|us-ascii)\"?)?"
-    r"|content-type:(?![^\n]*charset)[^\r\n]*|content-length:[ \t]*\d+"
-    r"|content-transfer-encoding:[ \t]*(?:7bit|8bit|binary)|content-id:[^\r\n]*",
-    re.IGNORECASE | re.ASCII,
-)
-
-
-def _disposition(head: str) -> tuple[str, bool]:
-    """Return the name of a form's field, and whether it is a file (RFC 7578 §4.2)."""
-    lines = head.split("\r\n")
-    found = [match for line in lines if (match := _DISPOSITION.fullmatch(line))]
-    others = [line for line in lines if not _DISPOSITION.fullmatch(line)]
-    if len(found) == 1 and all(map(_OTHER_HEADER.fullmatch, others)):
-        pairs = [(name.lower(), text.strip('"')) for name, text in _PARAMETER.findall(found[0][1])]
-        parameters = dict(pairs)
-        if len(pairs) == len(parameters) and "name" in parameters:
-            return parameters["name"], len(parameters) > 1
-    raise _UnclearError("its form has a field that can be read in two ways")

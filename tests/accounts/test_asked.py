@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tempfile
+import tracemalloc
 import zlib
 
 import pytest
@@ -172,6 +173,17 @@ UNCLEAR = {
     "engine": chat(engine="evil"),
     "model id": chat(model_id="evil"),
     "agent": chat(agent="evil"),
+    "NUL within": r'{"model":"good","mod\u0000el":"evil"}',
+    "no width": chat(**{"mod\u200bel": "evil"}),
+    "stored prompt": chat(prompt={"id": "pmpt_1"}),
+    "preset in the name": chat(model="good@preset/evil"),
+    "router": chat(router_settings={"x": "y"}),
+    "adapter": chat(adapter_id="evil"),
+    "lora": chat(lora_path="evil"),
+    "gemini's counting": chat(generateContentRequest={"model": "models/evil"}),
+    "gemini's batch": chat(requests=[{"model": "good"}, {"model": "models/evil"}]),
+    "gemini's batch, twice": '{"model":"good","requests":[{"model":"good","model":"evil"}]}',
+    "gemini's batch, other case": chat(requests=[{"Model": "evil"}]),
     "routing": chat(generationConfig={"routingConfig": {"manualMode": {"modelName": "evil"}}}),
     "azure's search": chat(data_sources=[{"parameters": {"deployment_name": "evil"}}]),
     "a tool's model": chat(tools=[{"type": "advisor", "model": "evil"}]),
@@ -218,17 +230,21 @@ UNCLEAR = {
 }
 
 
-@pytest.mark.parametrize("body", UNCLEAR.values(), ids=UNCLEAR)
-@pytest.mark.parametrize("size", ["small", "large"])
-def test_what_might_be_read_otherwise_is_unclear(body, size):
-    """However large the rest of it is, and whether it is in memory or in a file."""
+def enlarged(body):
+    """Return a body with a long text in front, where it has a place for one."""
     body = body.encode() if isinstance(body, str) else body
-    if size == "large":
-        if b"{" not in body or body.startswith((b"\xff", b"{\0")):
-            pytest.skip("cannot be made larger in this way")
-        before, brace, rest = body.partition(b"{")
-        first = f'"input":"{LARGE}"' + ("," if rest[:1] != b"}" else "")
-        body = before + brace + first.encode() + rest
+    before, brace, rest = body.partition(b"{")
+    first = f'"input":"{LARGE}"' + ("" if rest.startswith(b"}") else ",")
+    return before + brace + first.encode() + rest if brace else body + b" " * len(LARGE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [*UNCLEAR.values(), *map(enlarged, UNCLEAR.values())],
+    ids=[*UNCLEAR, *(f"{name}, large" for name in UNCLEAR)],
+)
+def test_what_might_be_read_otherwise_is_unclear(body):
+    """However large the rest of it is, and whether it is in memory or in a file."""
     found = ask(body)
     assert found.unclear
     assert (found.model, found.lists_models) == (None, False)
@@ -351,6 +367,7 @@ def test_operations_whose_model_is_elsewhere_and_paths_with_two_meanings_are_unc
         "_method=GET",
         "$httpMethod=GET",
         "%24req=x",
+        "%u006dodel=evil",
         "$ct=x",
     ],
 )
@@ -438,6 +455,9 @@ UNCLEAR_FORMS = {
     "quote in a file's name": form(
         GOOD, DISPOSITION + b'name="file"; filename="a\\"; name=\\"model"\r\n\r\nevil'
     ),
+    "semicolon in a file's name": form(
+        GOOD, DISPOSITION + b'name="file"; filename="a; name=model; b"\r\n\r\nevil'
+    ),
     "two names": form(DISPOSITION + b'name="model"; name="x"\r\n\r\ngood'),
     "extended name": form(GOOD, DISPOSITION + b"name*=UTF-8''model\r\n\r\nevil"),
     "two dispositions": form(
@@ -461,6 +481,9 @@ UNCLEAR_FORMS = {
     "mark after a bare line end": form(
         GOOD, DISPOSITION + b'name="x"\r\n\r\n\n--' + BOUNDARY.encode() + b"\r\n"
     ),
+    "one line end for headers and content": form(GOOD, DISPOSITION + b'name="x"\r\n'),
+    "another kind of model": form(GOOD, ("engine", "evil")),
+    "another method": form(GOOD, ("_method", "GET")),
     "mark with a longer name": form(
         GOOD, DISPOSITION + b'name="x"\r\n\r\n\r\n--' + BOUNDARY.encode() + b"1\r\n"
     ),
@@ -494,8 +517,9 @@ def test_a_form_that_might_be_read_otherwise_is_unclear(body):
         ("x=1", None),
         ('{"model":"good","x":"&model=evil"}', None),
         ('{"model":"good","x":"&%6dodel=evil&"}', None),
-        ('x=&model=good&y={"model":"evil"}', "good"),
-        ('"&model=good', "good"),
+        ('x=&model=good&y={"model":"evil"}', None),
+        ('\ufeff{"model":"evil"}&model=good', None),
+        ("[1]&model=good", None),
         ("model=good&x=" + "y" * 70_000, None),
     ],
     ids=lambda text: (text or "")[:40],
@@ -531,6 +555,12 @@ BAD_PACKED = {
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_what_cannot_be_unpacked_in_one_way_is_unclear(body, coding):
     assert ask(body, headers=JSON | {"Content-Encoding": coding}).unclear
+
+
+def test_what_follows_a_gzip_member_is_seen_wherever_a_piece_ends():
+    pieces = [gzip.compress(b'{"model":'), gzip.compress(b'"good"}')]
+    with pytest.raises(zlib.error):
+        list(asked._unpacked(pieces, "gzip"))
 
 
 def test_a_file_is_set_back_to_where_it_stood():
@@ -580,6 +610,9 @@ LIMITS = {
     "tokens as a prompt": ({"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
     "a float": ({"max_tokens": 7.0}, 7),
     "nonsense": ({"max_tokens": "many", "n": []}, None),
+    "more than there can be": ({"max_tokens": 10**30, "n": 10**30}, 10**12),
+    "a number that no float holds": ({"max_tokens": 10**400}, 10**12),
+    "infinite": ({"max_tokens": "1e999"}, None),
     "in a schema": ({"format": {"properties": {"max_tokens": 100}}}, None),
 }
 
@@ -706,6 +739,27 @@ def test_the_parts_of_a_large_body_are_counted(part):
 def test_what_is_kept_of_a_large_body_is_bounded():
     body = json.dumps({"model": "good", "tools": ["x" * 255] * 20_000})
     assert "too many parts" in str(ask(body).unclear)
+
+
+@pytest.mark.parametrize("kind", ["text", "escapes", "form", "gzip"])
+def test_large_bodies_are_not_held_in_memory(kind):
+    size = 4 * 1024**2
+    text = {"escapes": "\\n"}.get(kind, "ab ") * (size // 3)
+    data = f'{{"messages":[{{"content":"{text}"}}],"model":"good"}}'.encode()
+    headers = JSON | ({"Content-Encoding": "gzip"} if kind == "gzip" else {})
+    if kind == "form":
+        data, headers = form(audio(size), GOOD), FORM
+    with tempfile.TemporaryFile() as file:
+        file.write(gzip.compress(data) if kind == "gzip" else data)
+        length = file.tell()
+        file.seek(0)
+        del data, text
+        tracemalloc.start()
+        found, _ = read_request("POST", CHAT, "", headers, file, length)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert found.model == "good"
+    assert peak < size / 4
 
 
 def test_numbers_are_no_parts():
