@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "exceptions": {"redact.controls"},
     "config": {"redact", "providers.table"},
     "auth": {"config", "redact", "providers.table"},
+    "accounts": {"auth", "config", "http", "providers.table", "redact"},
     "providers": {"config", "redact", "http"},
     "capture": {"redact", "http"},
     "proxy": {"auth", "capture", "config", "echo", "http", "providers", "redact"},
