@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
+from ..http.codings import BodyDecoder
 from ..http.grammar import Headers
 from ..redact.redactor import is_credential, masked_entirely
-from .payloads import LIMIT, STREAM_LIMIT, BodyDecoder, Budget, model_of, payload_of
+from .payloads import LIMIT, STREAM_LIMIT, Budget, model_of, payload_of
 from .safe_json import SafeJSON, dumps
 from .streams import array_without_secrets, stream_without_secrets
 
@@ -55,7 +56,7 @@ class ExchangeRenderer:
         self._model: str | None = None
         self._rendered: tuple[Any, tuple[str, str | None]] | None = None
         self._response: tuple[float, int, dict[str, str]] | None = None
-        self._decoder = BodyDecoder("")
+        self._decoder = BodyDecoder("", limit=LIMIT)
         self._stream: _Stream | None = None
         self._body: list[bytes] = []
         self._length = 0
@@ -103,7 +104,7 @@ class ExchangeRenderer:
         key = body, encoding, headers.get("content-type")
         if self._rendered and self._rendered[0] == key:
             return self._rendered[1]
-        decoder = BodyDecoder(encoding)
+        decoder = BodyDecoder(encoding, limit=LIMIT)
         decoded = decoder.feed(body)
         note = decoder.note if body else None
         if len(body) < length and not note:

@@ -1,0 +1,144 @@
+"""Dollars from tokens: the operator's own prices, the provider's word, or a package's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from types import ModuleType
+from typing import Any
+
+from ..exceptions import ConfigurationError
+from .usage import Usage
+
+FIELDS = ("input", "cached_input", "cache_write", "output")
+
+_WILD = re.compile(r"\[[^\]]*\]|[*?]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """US dollars per million tokens.
+
+    :param cached_input: None: as ``input``
+    :param cache_write: None: as ``input``
+    :param output: None: of a model that answers without tokens, such as one for embeddings
+    """
+
+    input: float
+    cached_input: float | None = None
+    cache_write: float | None = None
+    output: float | None = None
+
+    def dollars(self, usage: Usage) -> float | None:
+        """Return what a usage costs; None when it has tokens without a price, or none at all."""
+        if (usage.input_tokens, usage.output_tokens) == (None, None):
+            return None
+        if usage.output_tokens and self.output is None:
+            return None
+        read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
+        fresh = max(0, (usage.input_tokens or 0) - read - written)
+        parts = (
+            fresh * self.input,
+            read * (self.input if self.cached_input is None else self.cached_input),
+            written * (self.input if self.cache_write is None else self.cache_write),
+            (usage.output_tokens or 0) * (self.output or 0),
+        )
+        return sum(parts) / 1e6
+
+
+class Prices:
+    """What models cost.
+
+    :param table: ``accounts.prices``: globs (``*``, ``?``, ``[abc]``; letters of either case) to
+        their fields. Of those that match a model the one with most letters outside of wildcards
+        counts, one without wildcards before all, and of equals the first.
+    :raises ConfigurationError: naming the glob and the field
+    """
+
+    def __init__(self, table: Mapping[Any, Any] | None = None) -> None:
+        if not isinstance(table or {}, Mapping):
+            raise ConfigurationError("accounts.prices is no mapping of models to prices.")
+        rows = [(str(glob), _price(glob, fields)) for glob, fields in (table or {}).items()]
+        rows.sort(key=lambda row: _precision(row[0]), reverse=True)
+        self._rows = [(re.compile(translate(glob.lower())), price) for glob, price in rows]
+        self._package: ModuleType | None = None
+        self._is_looked_for = False
+
+    def dollars(self, usage: Usage, *models: str | None, base_url: str = "") -> float | None:
+        """Return what a request cost: by the table, else as the provider says, else by the package.
+
+        Imports the package ``genai-prices`` when it is needed first, 0.2 s: not for a request.
+
+        :param models: its names, the better ones first: as the answer says, as the request
+        :param base_url: of the backend, by which the package knows the provider; self-hosted
+            models have names that providers take money for
+        :returns: None when there is no price
+        """
+        for model in filter(None, models):
+            if price := self._price_of(model.lower()):
+                return price.dollars(usage)
+        if usage.cost_usd is not None:
+            return usage.cost_usd
+        if not base_url or (usage.input_tokens, usage.output_tokens) == (None, None):
+            return None
+        costs = [self._packaged(usage, model, base_url) for model in filter(None, models)]
+        return next((cost for cost in costs if cost is not None), None)
+
+    def _price_of(self, model: str) -> Price | None:
+        return next((price for pattern, price in self._rows if pattern.match(model)), None)
+
+    def _packaged(self, usage: Usage, model: str, base_url: str) -> float | None:
+        if not self._is_looked_for:
+            self._is_looked_for, self._package = True, _package()
+        if self._package is None:
+            return None
+        read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
+        counted = self._package.Usage(
+            input_tokens=max(usage.input_tokens or 0, read + written),
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            output_tokens=usage.output_tokens or 0,
+        )
+        try:
+            price = self._package.calc_price(counted, model, provider_api_url=base_url)
+        except Exception:  # LookupError, as a rule; nothing of it may stop the writer
+            return None
+        return float(price.total_price)
+
+
+def _package() -> ModuleType | None:
+    try:
+        return importlib.import_module("genai_prices")
+    except ImportError:
+        return None
+
+
+def _precision(glob: str) -> tuple[bool, int]:
+    letters = _WILD.sub("", glob)
+    return letters == glob, len(letters)
+
+
+def _price(glob: Any, fields: Any) -> Price:
+    where = f"accounts.prices: '{glob}'"
+    if not isinstance(glob, str) or not glob:
+        raise ConfigurationError(f"{where} is no model's name; write it in quotes.")
+    if not isinstance(fields, Mapping):
+        raise ConfigurationError(f"{where} needs its prices by name: {{input: 2.5, output: 10}}.")
+    for name, value in fields.items():
+        if name not in FIELDS:
+            close = difflib.get_close_matches(str(name), FIELDS, 1)
+            meant = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(FIELDS)}."
+            raise ConfigurationError(f"{where} has no price '{name}': {meant}")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= 1e6 or not math.isfinite(value):
+            raise ConfigurationError(
+                f"{where}: {name} is not a price in US dollars per million tokens, such as 2.5."
+            )
+    if "input" not in fields:
+        raise ConfigurationError(f"{where} has no price for input.")
+    return Price(**{name: float(value) for name, value in fields.items()})

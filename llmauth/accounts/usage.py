@@ -1,0 +1,201 @@
+"""What an answer says that it used, whatever the API; pure functions of its bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .documents import IS_JSON, documents
+
+HEAD = 8 * 1024
+TAIL = 64 * 1024
+"""Bytes at both ends of an answer that hold all that any API says of its usage."""
+
+BYTES_PER_TOKEN = 4
+"""Of text, in UTF-8, where nobody says it: English and code, give or take a fifth."""
+
+_MAX = 2**53  # what every JSON parser and SQLite hold exactly
+
+_BESIDE = frozenset({"advisor_message", "compaction"})
+"""What Anthropic lists in ``usage.iterations``, bills, and leaves out of the sums."""
+
+_SPOKEN = frozenset({
+    "arguments", "content", "delta", "partial_json", "reasoning", "reasoning_content", "refusal",
+    "response", "text", "thinking",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer says; None is what it does not say, and never zero.
+
+    :param input_tokens: all of them: fresh, read from a cache and written to one
+    :param output_tokens: reasoning included
+    :param cost_usd: where the provider itself names it
+    :param model: as the answer names it
+    """
+
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+    model: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """False where an answer says nothing of what it used."""
+        return (self.input_tokens, self.output_tokens, self.cost_usd) != (None, None, None)
+
+
+def read_usage(
+    head: bytes, tail: bytes, *, path: str, content_type: str = "", complete: bool = True
+) -> Usage:
+    """Read the usage from an answer, whole or streamed, decoded.
+
+    :param head: its beginning, when its middle is missing, else empty
+    :param tail: the rest of it, or all
+    :param path: upstream, without the query
+    :param complete: it did not break off
+    """
+    if _is_other_text(path, content_type):
+        return Usage()
+    nested = "response" if "/responses" in path else ""
+    figures: dict[str, float] = {}
+    model = None
+    for document in documents(head, tail, complete=complete, nested=nested):
+        source = _source(document)
+        name = source.get("model") or source.get("modelVersion")
+        model = name[:200] if isinstance(name, str) and name else model
+        _merge(figures, document, source)
+    return _usage(figures, model)
+
+
+def estimate_output(
+    head: bytes, tail: bytes, length: int, *, path: str, content_type: str = ""
+) -> int | None:
+    """Estimate the output tokens of an answer that does not say them, mostly as it broke off.
+
+    Of streams the texts in the events count, in UTF-8, at four bytes a token; a middle that is
+    missing is as wordy as the rest. Reasoning that is not shown is not in it. Of a document whose
+    texts are cut every byte counts. Where the answer is no text, None.
+
+    :param length: of all that came, in bytes, decoded
+    """
+    if _is_other_text(path, content_type) or any(
+        f"/{kind}" in path for kind in ("audio", "images", "embed")
+    ):
+        return None
+    found = documents(head, tail, complete=False, every=True)
+    kept = len(head) + len(tail)
+    if not kept or not found:
+        return None
+    spoken = sum(_spoken(document) for document in found)
+    if not spoken and IS_JSON.match(head or tail):
+        spoken = kept
+    return math.ceil(spoken * max(length, kept) / kept / BYTES_PER_TOKEN)
+
+
+def _is_other_text(path: str, content_type: str) -> bool:
+    """True for a transcription as plain text, whose speaker could dictate the figures."""
+    kinds = ("json", "event-stream")
+    return "/audio/" in path and not any(kind in content_type.lower() for kind in kinds)
+
+
+def _source(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what has model and usage: the document, or what OpenAI and Anthropic put around it."""
+    response, message = document.get("response"), document.get("message")
+    if isinstance(response, dict):
+        return response
+    if document.get("type") == "message_start" and isinstance(message, dict):
+        return message
+    return document
+
+
+def _merge(
+    figures: dict[str, float], document: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
+    """Add the figures of one document: of those that say it several times the last one counts."""
+    groq = source.get("x_groq")
+    places = [source.get("usage"), source.get("usageMetadata")]
+    places.append(groq.get("usage") if isinstance(groq, dict) else None)
+    if "eval_count" in source or "prompt_eval_count" in source:
+        places.append(source)  # Ollama's own API
+    for place in places:
+        new = _figures(place) if isinstance(place, dict) else {}
+        if document.get("type") == "message_start":
+            new.pop("output_tokens", None)  # of the first word, not of the answer
+        if document.get("type") == "message_delta":
+            # Cumulative; some leave 0 where message_start had said it.
+            new = {name: max(number, figures.get(name, 0)) for name, number in new.items()}
+        figures |= new
+
+
+def _figures(usage: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a usage, with those in ``prompt_tokens_details`` and its kin."""
+    found: dict[str, float] = {}
+    for name, value in usage.items():
+        if isinstance(value, dict) and name.endswith("_details"):
+            found |= _figures(value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX:
+            found[name] = value
+    iterations = usage.get("iterations")
+    for one in iterations if isinstance(iterations, list) else []:
+        if isinstance(one, dict) and one.get("type") in _BESIDE:
+            for name, value in _figures(one).items():
+                found[f"beside {name}"] = found.get(f"beside {name}", 0) + value
+    return found
+
+
+def _usage(figures: Mapping[str, float], model: str | None) -> Usage:
+    def first(*names: str) -> int | None:
+        name = next((name for name in names if name in figures), None)
+        return None if name is None else int(figures[name] + figures.get(f"beside {name}", 0))
+
+    read = first("cached_tokens", "cache_read_input_tokens", "cachedContentTokenCount")
+    read = first("prompt_cache_hit_tokens") if read is None else read  # DeepSeek
+    written = first("cache_write_tokens", "cache_creation_input_tokens")
+    asked = first("prompt_tokens", "promptTokenCount", "prompt_eval_count")
+    if asked is None and (asked := first("input_tokens")) is not None:
+        # Anthropic alone leaves these two out of it.
+        asked += first("cache_read_input_tokens") or 0
+        asked += first("cache_creation_input_tokens") or 0
+    reasoning = first("reasoning_tokens", "thinking_tokens", "thoughtsTokenCount")
+    said = first("completion_tokens", "output_tokens", "eval_count")
+    total = first("total_tokens")
+    if said is not None and asked is not None and total is not None:
+        # xAI, and Gemini behind OpenAI's API, leave reasoning out of all but the sum.
+        said = max(said, total - asked)
+    elif asked is None and said is None:
+        asked = total  # rerankers and some embeddings
+    if said is None:
+        said = _sum(first("candidatesTokenCount"), first("thoughtsTokenCount"))
+    if asked is not None:
+        asked += first("toolUsePromptTokenCount") or 0
+    cost = figures.get("cost")
+    return Usage(asked, read, written, said, reasoning, cost, model)
+
+
+def _sum(*numbers: int | None) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _spoken(value: Any, name: str = "") -> int:
+    """Return the bytes of all texts in a document that a model said."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace")) if name in _SPOKEN else 0
+    if isinstance(value, list):
+        return sum(_spoken(item, name) for item in value)
+    if not isinstance(value, dict):
+        return 0
+    kind = str(value.get("type"))
+    if kind.startswith("response.") and not kind.endswith(".delta"):
+        return 0  # says again what came before
+    if isinstance(arguments := value.get("args"), dict):  # Gemini's calls
+        return len(json.dumps(arguments))
+    return sum(_spoken(v, k) for k, v in value.items() if k != "reasoning_details")

@@ -1,0 +1,316 @@
+"""What an answer says it used: of every API, whatever the pieces, the coding, and what is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+from answers import ANSWERS, CODINGS, SAID, chunk, dumps, events, message_stream, response_stream
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmauth.accounts.meter import BATCH, Meter
+from llmauth.accounts.usage import HEAD, TAIL, Usage, estimate_output, read_usage
+
+EVERY = pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+
+
+def metered(answer, pieces, encoding="", complete=True, **settings):
+    meter = Meter(answer.path, answer.content_type, encoding, **settings)
+    for piece in pieces:
+        meter.feed(piece)
+    return meter.usage(complete=complete)
+
+
+def assert_true_or_none(name: str, usage: Usage) -> None:
+    """Streams of some say their figures several times, cumulative: those may be lower."""
+    grows = name.startswith(("messages-", "gemini-"))
+    for field, true in vars(ANSWERS[name].usage).items():
+        said = getattr(usage, field)
+        assert said in (true, None) or (grows and 0 < said < true), field
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+@EVERY
+@pytest.mark.parametrize("coding", ["", *CODINGS])
+def test_figures_are_those_of_the_answer(answer, coding):
+    data = CODINGS[coding](answer.body) if coding else answer.body
+    assert metered(answer, [data], coding) == answer.usage
+    assert metered(answer, bytewise(data), coding) == answer.usage
+
+
+@EVERY
+def test_gzip_cut_after_every_byte_says_the_same(answer):
+    data = CODINGS["gzip"](answer.body)
+    for cut in range(0, len(data), 3):
+        assert metered(answer, [data[:cut], data[cut:]], "gzip") == answer.usage
+
+
+@given(
+    st.sampled_from(list(ANSWERS.values())),
+    st.lists(st.integers(1, 4000), max_size=30),
+    st.sampled_from(["", "gzip", "br"]),
+)
+def test_figures_are_the_same_in_any_pieces(answer, sizes, coding):
+    data = CODINGS[coding](answer.body) if coding else answer.body
+    pieces = []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+    assert metered(answer, [*pieces, data], coding) == answer.usage
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_breaks_off_says_the_truth_or_nothing(name):
+    answer = ANSWERS[name]
+    for end in range(len(answer.body)):
+        assert_true_or_none(name, metered(answer, [answer.body[:end]], complete=False))
+
+
+def test_messages_cut_before_their_end_say_their_input_and_no_output():
+    """What message_start counts is the first word of the answer."""
+    body = message_stream({"output_tokens": 550})
+    cut = body[: body.index(b"event: message_delta")]
+    usage = read_usage(b"", cut, path="/v1/messages", complete=False)
+    assert (usage.input_tokens, usage.output_tokens) == (12314, None)
+
+
+# What is lost of a long answer.
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "messages-zero-later"])
+def test_no_part_that_is_lost_changes_a_figure(name):
+    """The tail begins anywhere, also in a text that says what a usage looks like."""
+    answer = ANSWERS[name]
+    kind = {"path": answer.path, "content_type": answer.content_type}
+    for lost in range(1, len(answer.body)):
+        assert_true_or_none(name, read_usage(answer.body[:1], answer.body[lost:], **kind))
+
+
+@pytest.mark.parametrize("name", ["messages", "responses", "chat", "ollama-chat", "gemini"])
+def test_neither_end_of_an_answer_that_breaks_off_is_believed_in(name):
+    """Who leaves just after a model repeated figures would else write the bill."""
+    answer = ANSWERS[name]
+    for lost in range(1, len(answer.body), 7):
+        for end in range(lost, len(answer.body), 5):
+            tail = answer.body[lost:end]
+            usage = read_usage(answer.body[:1], tail, path=answer.path, complete=False)
+            assert usage == Usage(model=usage.model)
+
+
+def test_neither_is_that_of_an_event():
+    event = ANSWERS["gemini-stream"].body.partition(b"\r\n\r\n")[0]
+    path = ANSWERS["gemini-stream"].path
+    for lost in range(7, len(event)):
+        for end in range(lost, len(event), 3):
+            usage = read_usage(event[:7], event[lost:end], path=path, complete=False)
+            assert usage == Usage()
+
+
+CUT = ['"', '"a, b', '"}, {', '"\\\\", "\\"', '["a", "b", {"c', "{", "[1, "]
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_what_stands_before_the_cut_is_read(text):
+    head = b'{"model": "m", "usage": {"prompt_tokens": 5}, "choices": ' + text.encode()
+    usage = read_usage(head, b"", path="/v1/chat/completions", complete=False)
+    assert usage == Usage(5, model="m")
+
+
+SAYING = b"{[\\\"usage\\\": {}, "  # within a text
+
+LONG = {
+    "chat": ("chat", b'"content": "', SAYING),
+    "messages": ("messages", b'"text": "', SAYING),
+    "messages-arguments": ("messages", b'"input": {', b'"usage": {"output_tokens": 1}, '),
+    "images": ("images", b'"b64_json": "', b"QUJD"),
+    "embeddings": ("embeddings", b'"embedding": [', b"-0.123, "),
+    "gemini": ("gemini", b'"parts": [{"text": "', SAYING),
+    "gemini-one-of-array": ("gemini-array", b'"text": "Gr', SAYING),
+    "ollama": ("ollama-chat", b'"context": [', b"128000, "),
+    "ollama-line": ("ollama-stream", b'"context": [', b"128000, "),
+    "responses": ("responses", b'"output_text", "text": "', SAYING),
+    "responses-event": ("responses-stream", b'"output_text", "text": "', SAYING),
+    "images-event": ("images-stream", b'completed", "b64_json": "', b"QUJD"),
+    "chat-stream": ("chat-stream", b'"content": "Gr', SAYING),
+    "messages-stream": ("messages-stream", b'text_delta", "text": "', SAYING),
+    "transcription-stream": ("transcription-stream", b'"text": "', SAYING),
+}
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize(("name", "mark", "more"), LONG.values(), ids=LONG.keys())
+def test_a_long_answer_says_the_same(name, mark, more, coding):
+    """A megabyte in one document or one event, of which the beginning and the end are kept."""
+    answer = ANSWERS[name]
+    before, found, after = answer.body.partition(mark)
+    assert found
+    body = before + mark + more * (2**20 // len(more)) + after
+    data = CODINGS[coding](body) if coding else body
+    usage = metered(
+        answer, [data[at : at + 16_000] for at in range(0, len(data), 16_000)], coding
+    )
+    assert usage == replace(answer.usage, model=usage.model)
+    assert usage.model == answer.usage.model or name == "chat"
+
+
+def test_an_event_longer_than_the_tail_is_read_from_its_end():
+    body = response_stream("completed").replace(SAID.encode()[:5], b"x" * 3 * TAIL)
+    assert metered(ANSWERS["responses"], [body]) == ANSWERS["responses"].usage
+
+
+def test_what_is_kept_is_bounded():
+    """Both ends, and never more than a batch of what is to be decoded."""
+    meter = Meter("/v1/images/generations")
+    for _ in range(100):
+        meter.feed(b"x" * 50_000)
+        assert sum(map(len, meter._ends())) <= HEAD + TAIL + 16 * 1024
+
+
+# Compressed answers are decoded elsewhere, in batches.
+
+
+NOISE = random.Random(1).randbytes(200_000).hex().encode()
+LARGE = replace(ANSWERS["images"], body=ANSWERS["images"].body.replace(b"QUJD" * 40, NOISE))
+
+
+def test_compressed_bytes_are_handed_over_in_batches_and_decoded_in_their_order():
+    queue: list[tuple[Meter, bytes]] = []
+    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda *one: queue.append(one) or True)
+    data = CODINGS["gzip"](LARGE.body)
+    for start in range(0, len(data), 1000):
+        meter.feed(data[start : start + 1000])
+    assert [BATCH <= len(batch) < BATCH + 1000 for _, batch in queue] == [True] * 3
+    for one, batch in queue:
+        one.decode(batch)
+    assert meter.usage(complete=True) == LARGE.usage
+
+
+def test_a_batch_that_is_not_taken_leaves_the_usage_unknown():
+    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda *_: False)
+    meter.feed(CODINGS["gzip"](LARGE.body))
+    assert (meter.usage(complete=True), meter.estimate()) == (Usage(), None)
+
+
+@pytest.mark.parametrize("encoding", ["compress", "gzip, dcb", "gzip, gzip, gzip, gzip, gzip"])
+def test_what_cannot_be_decoded_is_unknown(encoding):
+    answer = ANSWERS["chat"]
+    meter = Meter(answer.path, answer.content_type, encoding, lambda *_: pytest.fail("kept"))
+    meter.feed(b"x" * 2 * BATCH)
+    assert (meter.usage(complete=True), meter.estimate()) == (Usage(), None)
+
+
+def test_what_is_no_gzip_is_unknown():
+    answer = ANSWERS["chat"]
+    assert metered(answer, [answer.body], "gzip") == Usage()
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_plain_answer_is_kept_as_it_comes(encoding):
+    assert metered(ANSWERS["chat"], [ANSWERS["chat"].body], encoding) == ANSWERS["chat"].usage
+
+
+# Hostile and odd figures.
+
+
+@pytest.mark.parametrize(
+    "number", ["-1", "1e400", "NaN", "true", '"7"', "null", "[7]", "9007199254740992", "1" * 5000]
+)
+def test_what_is_no_number_of_tokens_is_not_said(number):
+    body = b'{"usage": {"prompt_tokens": 3, "completion_tokens": %b}}' % number.encode()
+    usage = read_usage(b"", body, path="/v1/chat/completions")
+    assert usage.output_tokens is None
+    assert usage.input_tokens in (3, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 70_000, b'{"a":' * 14_000, b'"' * 70_000, b"\\" * 70_000, b"data: " + b"[" * 70_000],
+    ids=["arrays", "objects", "quotes", "escapes", "event"],
+)
+@pytest.mark.parametrize("begins", [b"", b"{", b"data: {"])
+def test_no_answer_stops_the_reader(body, begins):
+    usage = metered(replace(ANSWERS["chat"], body=b""), [begins + body])
+    assert usage == Usage()
+    assert read_usage(b"{", body, path="/") == Usage()
+
+
+# Estimates, where an answer broke off.
+
+
+SPEECH = "Ein Text von etwas Länge. " * 16  # 432 bytes
+
+SPOKEN = {
+    "chat": ("/v1/chat/completions", events(chunk(SPEECH, usage=None))),
+    "reasoning": (
+        "/v1/chat/completions",
+        events({"choices": [{"delta": {"reasoning_content": SPEECH, "content": None}}]}),
+    ),
+    "reasoning-twice": (
+        "/v1/chat/completions",
+        events({"choices": [{"delta": {"reasoning": SPEECH, "reasoning_details": [SPEECH]}}]}),
+    ),
+    "tool": (
+        "/v1/chat/completions",
+        events({"choices": [{"delta": {"tool_calls": [{"function": {"arguments": SPEECH}}]}}]}),
+    ),
+    "responses": (
+        "/v1/responses",
+        events(
+            {"type": "response.output_text.delta", "delta": SPEECH},
+            {"type": "response.output_text.done", "text": SPEECH},
+        ),
+    ),
+    "messages": (
+        "/v1/messages",
+        events(
+            {"type": "message_start", "message": {"model": "m", "content": []}},
+            {"type": "content_block_delta", "delta": {"type": "text_delta", "text": SPEECH}},
+        ),
+    ),
+    "gemini": (
+        "/v1beta/models/m:streamGenerateContent",
+        events({"candidates": [{"content": {"parts": [{"text": SPEECH}]}}]}),
+    ),
+    "gemini-array": (
+        "/v1beta/models/m:streamGenerateContent",
+        b"[" + dumps({"candidates": [{"content": {"parts": [{"text": SPEECH}]}}]}).encode() + b",",
+    ),
+    "ollama": (
+        "/api/generate",
+        dumps({"model": "m", "response": SPEECH, "done": False}).encode() + b"\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "body"), SPOKEN.values(), ids=SPOKEN.keys())
+def test_what_came_of_a_stream_is_estimated_by_its_texts(path, body):
+    assert estimate_output(b"", body, len(body), path=path) == 108
+
+
+def test_the_middle_that_is_lost_is_estimated_like_the_rest():
+    meter = Meter("/v1/chat/completions", "text/event-stream")
+    for _ in range(1000):
+        meter.feed(events(chunk(SPEECH)))
+    assert meter.estimate() == pytest.approx(108_000, rel=0.02)
+
+
+def test_of_a_document_that_is_cut_every_byte_counts():
+    body = ANSWERS["messages"].body
+    assert estimate_output(b"", body[:120], 120, path="/v1/messages") == 30
+
+
+@pytest.mark.parametrize("name", ["images", "images-stream", "speech", "embeddings", "empty"])
+def test_what_is_no_text_is_not_estimated(name):
+    answer = ANSWERS[name]
+    assert estimate_output(b"", answer.body, len(answer.body), path=answer.path) is None
+
+
+def test_figures_have_no_zero_where_nothing_was_said():
+    assert json.dumps(vars(Usage())).count("null") == 7
+    assert (Usage().is_known, Usage(0).is_known, Usage(model="m").is_known) == (False, True, False)
