@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import stored_key
+
 MASK = "****"
 
 SAMPLE = 256
@@ -30,6 +32,7 @@ _KEYS = {
     "ASIA": r"[0-9A-Z]{16,}(?![a-z])",
     "github_pat_": r"[A-Za-z0-9_]{20,}",
     "glpat-": rf"{_BODY}{{20,}}",
+    "llmauth_": rf"[0-9A-Za-z]{{{stored_key.RANDOM + stored_key.CHECKSUM}}}",
     "nvapi-": rf"{_BODY}{{20,}}",
     **dict.fromkeys(("gsk_", "xai-", "hf_", "pplx-", "r8_"), _ALPHANUMERIC),
     **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _ALPHANUMERIC),
@@ -317,6 +320,10 @@ SHAPES: tuple[Shape, ...] = (
     _prefixed("sk-", rf"sk-(?={_BODY}{{0,200}}\d)(?:[A-Za-z0-9]{{20}}|(?={_BODY}{{0,200}}[A-Z])"
                      rf"{_BODY}{{20}}){_BODY}*"),
     *(_prefixed(prefix.lower(), prefix + rest) for prefix, rest in _KEYS.items()),
+    *(
+        Shape(stem, re.compile(f"(?P<secret>{form})"))
+        for stem, form in stored_key.FORMS.items()
+    ),
     Shape(
         "bearer", re.compile(rf"{_EDGE}(?i:bearer)(?:\s|%20|\+){{1,4}}"), _BEARER, 3, _bearer
     ),

@@ -17,6 +17,17 @@ RANDOM, CHECKSUM = 43, 6
 LENGTH = len(PREFIX) + RANDOM + CHECKSUM
 PATTERN = rf"{PREFIX}[0-9A-Za-z]{{{RANDOM + CHECKSUM}}}"
 
+FORMS = {
+    "llmauth%5f": r"llmauth%5[Ff][0-9A-Za-z]{49}",
+    "llmauth\\u005f": r"llmauth\\u005[Ff][0-9A-Za-z]{49}",
+    "6c6c6d617574685f": r"(?i:6c6c6d617574685f)[0-9A-Fa-f]{98}",
+    # Base64, whatever stands before; the characters that the key shares with it are left out.
+    "bgxtyxv0af": r"bGxtYXV0aF[A-Za-z0-9+/_-]{66}",
+    "xsbwf1dghf": r"xsbWF1dGhf[A-Za-z0-9+/_-]{65}",
+    "sbg1hdxrox": r"sbG1hdXRoX[A-Za-z0-9+/_-]{65}",
+}
+"""How one may be written otherwise: what each way begins with, in lower case, and its pattern."""
+
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(PATTERN)
 
