@@ -15,15 +15,16 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..exceptions import ConfigurationError, InvalidKey, NotAllowed
+from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
 from .asked import Asked
+from .grant import Grant, Sent, Settled, estimate_of
 from .keys import Directory, Secret, StoredKey
-from .limits import MINUTE, Estimate, Limits, Windows
+from .limits import Limits, Windows
+from .meter import Meter
+from .prices import Prices
 from .store import Database
-from .terms import PERIODS, period_name
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -33,74 +34,13 @@ TICK = 0.5
 MAX_WAITING = 100_000
 """Ended requests that wait to be written while the file fails; those on top of them are lost."""
 
-BYTES_PER_TOKEN = 4
-"""Of a prompt, and of an answer that does not tell its usage: an estimate."""
+MAX_BATCHES = 256
+"""Of compressed answers that wait to be decoded, of 64 KiB each."""
 
+_PRUNED = 1000  # requests that are forgotten at a time
+_PRUNING = 3600.0
 _BEAT = 5.0
 _CLOSING = 5.0  # seconds, both
-
-
-class Grant:
-    """A request of a stored key that runs; :meth:`end` has it counted.
-
-    :param secret: the key that let it in
-    :param hold: where what it may use is held, and as what
-    :param estimate: what that is, None when it does not count
-    :param ended: is called once with what it has used: tokens, and billionths of a dollar
-    """
-
-    def __init__(
-        self,
-        secret: Secret,
-        hold: tuple[Database, int] | None,
-        estimate: Estimate | None,
-        ended: Callable[[Grant, int, int], None],
-    ) -> None:
-        self.secret = secret
-        self.hold = hold
-        self.is_withdrawn = False
-        self.allowed_models: Callable[[str], bool] | None = None
-        self._estimate = estimate
-        self._ended: Callable[[Grant, int, int], None] | None = ended
-        self._received = 0
-
-    def feed(self, content: bytes) -> None:
-        """Take note of a piece of the answer."""
-        self._received += len(content)
-
-    def end(self) -> None:
-        """Count what the request has used; once or more often, and without waiting."""
-        ended, self._ended = self._ended, None
-        if ended is None:
-            return
-        tokens = cost = 0
-        if self._estimate and self._received:
-            output = self._received // BYTES_PER_TOKEN
-            tokens = self._estimate.prompt + output
-            cost = self._estimate.cost(self._estimate.prompt, output)
-        ended(self, tokens, cost)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a request of a stored key has used.
-
-    :param cost: billionths of a dollar
-    """
-
-    key: str
-    hold: tuple[Database, int] | None
-    tokens: int
-    cost: int
-    at: float
-
-    def write(self, database: Database, process: str) -> None:
-        """Have it counted in the file, or in memory, and what was held there given back."""
-        if self.hold and self.hold[0] is database:
-            database.release(self.hold[1], process)
-        database.add_tokens(self.key, self.at, self.tokens, MINUTE)
-        for period in PERIODS:
-            database.spend(self.key, period_name(period, self.at), self.tokens, self.cost)
 
 
 class Accounts:
@@ -110,6 +50,8 @@ class Accounts:
     :param reserved: names of the keys that are configured elsewhere
     :param windows: a ``limits`` storage that counts requests a minute in place of the file
     :param windows_errors: what it raises when it fails
+    :param prices: of models
+    :param keep_days: for which single requests are kept; totals are kept for good
     :raises ConfigurationError: when the database cannot be used, or a name is taken twice
     """
 
@@ -120,8 +62,12 @@ class Accounts:
         reserved: Iterable[str] = (),
         windows: Windows | None = None,
         windows_errors: tuple[type[Exception], ...] = (),
+        prices: Prices | None = None,
+        keep_days: int = 90,
     ) -> None:
         self._path = path
+        self._prices = prices or Prices()
+        self._keep_days = keep_days
         self._windows = windows, windows_errors
         self._reserved = {name.lower() for name in reserved}
         self.directory = Directory()
@@ -143,7 +89,7 @@ class Accounts:
         """Say for ``/readyz`` whether the file works."""
         if not self._limits.failing:
             return "ok"
-        return f"the database fails, {len(self._ended)} requests not written"
+        return f"the database fails, {len(self._unwritten)} requests not written"
 
     def name_of(self, token: bytes) -> str | None:
         """Return the name of the key that a token is, in whatever state."""
@@ -169,36 +115,43 @@ class Accounts:
             )
         return secret
 
-    def enter(self, secret: Secret, backend: str, asked: Asked, *, is_ours: bool) -> Grant:
+    def enter(self, sent: Sent) -> Grant:
         """Let a request run.
 
-        :param asked: what it asks for
-        :param is_ours: it is sent with our provider key, so that its tokens count
-        :raises NotAllowed: when the key may not use that backend or model
+        :raises NotAllowed: when its key may not use that backend or model
         :raises LimitReached: when it has used up what it may
         """
-        check_allowed(secret.key, backend, asked)
-        estimate = None
-        if is_ours and not asked.lists_models:
-            estimate = Estimate(asked.prompt_bytes // BYTES_PER_TOKEN, asked.max_tokens)
-        hold = self._limits.enter(secret.key, estimate)
-        grant = Grant(secret, hold, estimate, self._end)
-        if asked.lists_models and secret.key.terms.models:
-            grant.allowed_models = secret.key.terms.allows_model
+        try:
+            hold = self._allow(sent, sent.secret.key) if sent.secret else None
+        except RequestRefused as refusal:
+            Grant(sent, None, self._end, self._hand_over).end(refusal.error_code, refusal.code)
+            raise
+        grant = Grant(sent, hold, self._end, self._hand_over)
         self._running.add(grant)
-        self._used[secret.key.name] = time.time()
+        if sent.secret:
+            self._used[sent.secret.key.name] = time.time()
         return grant
 
-    def _end(self, grant: Grant, tokens: int, cost: int) -> None:
+    def _allow(self, sent: Sent, key: StoredKey) -> tuple[Database, int] | None:
+        check_allowed(key, sent.backend, sent.asked)
+        return self._limits.enter(key, estimate_of(sent, self._prices))
+
+    def _end(self, grant: Grant) -> None:
         self._running.discard(grant)
-        ended = Ended(grant.secret.key.name, grant.hold, tokens, cost, time.time())
-        self._limits.note_in_memory(ended)
-        if len(self._ended) < MAX_WAITING:
-            self._ended.append(ended)
+        if self._thread is None:
+            self._start()
+        if len(self._ended) + len(self._unwritten) < MAX_WAITING:
+            self._ended.append(grant)
         else:
             self._lost += 1
         if grant.hold:
             self._woken.set()
+
+    def _hand_over(self, meter: Meter, batch: bytes) -> bool:
+        if len(self._ended) >= MAX_BATCHES:
+            return False
+        self._ended.append((meter, batch))
+        return True
 
     def close(self) -> None:
         """Write what has ended, release what is held, and end the thread."""
@@ -206,7 +159,7 @@ class Accounts:
         self._woken.set()
         if self._thread is not None:
             self._thread.join(_CLOSING)
-        if left := len(self._ended) + self._lost:
+        if left := len(self._ended) + len(self._unwritten) + self._lost:
             logger.error("%d requests were not written to the database in time", left)
         with contextlib.suppress(sqlite3.Error):
             self._database.end_process(self._process)
@@ -217,7 +170,8 @@ class Accounts:
         self._database = Database(self._path)
         self._process = secrets.token_hex(8)
         self._limits = Limits(self._database, self._process, *self._windows)
-        self._ended: deque[Ended] = deque()
+        self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
+        self._unwritten: list[Settled] = []
         self._used: dict[str, float] = {}
         self._woken = threading.Event()
         self._lock = threading.Lock()
@@ -225,7 +179,7 @@ class Accounts:
         self._closing = False
         self._lost = 0
         self._revision = -1
-        self._next_beat = 0.0
+        self._next_beat = self._next_pruning = 0.0
 
     def _start(self) -> None:
         with self._lock:
@@ -271,21 +225,42 @@ class Accounts:
         self._limits.fall_back("the file is another one")
         self._limits.database = self._database
 
+    def _settle(self) -> None:
+        """Read what has ended; while the file fails it is counted in memory."""
+        while self._ended:
+            one = self._ended.popleft()
+            try:
+                if isinstance(one, tuple):
+                    one[0].decode(one[1])
+                    continue
+                settled = one.settled(self._prices)
+            except Exception:
+                logger.exception("unexpected error while an answer's usage was read")
+                continue
+            self._unwritten.append(settled)
+            self._limits.note_in_memory(settled)
+
     def _write(self) -> None:
         """Write what has ended in one transaction."""
+        self._settle()
         now, failing = time.time(), self._limits.failing
-        ended, used = list(self._ended), dict(self._used)
+        settled, used = self._unwritten, dict(self._used)
         beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
-        if not (ended or used or beats or failing):
+        prunes = now >= self._next_pruning
+        if not (settled or used or beats or failing or prunes):
             return
         with self._database.transaction():
-            for one in ended:
+            for one in settled:
                 one.write(self._database, self._process)
+            self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
             if beats:
                 self._database.beat(self._process, now)
-        for _ in ended:
-            self._ended.popleft()
+            if prunes:
+                old = now - self._keep_days * 86_400
+                forgotten = self._database.forget_requests(old, _PRUNED)
+                self._next_pruning = now + (_PRUNING if forgotten < _PRUNED else 0)
+        self._unwritten = []
         for name, at in used.items():
             if self._used.get(name) == at:
                 del self._used[name]
@@ -305,7 +280,8 @@ class Accounts:
     def _cut_withdrawn(self) -> None:
         now = time.time()
         for grant in list(self._running):
-            if self.directory.fault_of(grant.secret.digest, now):
+            secret = grant.sent.secret
+            if secret and self.directory.fault_of(secret.digest, now):
                 grant.is_withdrawn = True
 
 

@@ -17,6 +17,9 @@ from .usage import Usage
 
 FIELDS = ("input", "cached_input", "cache_write", "output")
 
+_REMEMBERED = 1000
+"""Models of which the package's price is known to requests."""
+
 _WILD = re.compile(r"\[[^\]]*\]|[*?]")
 
 
@@ -68,6 +71,7 @@ class Prices:
         self._rows = [(re.compile(translate(glob.lower())), price) for glob, price in rows]
         self._package: ModuleType | None = None
         self._is_looked_for = False
+        self._known: dict[tuple[str, str], tuple[int, int]] = {}
 
     def dollars(self, usage: Usage, *models: str | None, base_url: str = "") -> float | None:
         """Return what a request cost: by the table, else as the provider says, else by the package.
@@ -86,8 +90,32 @@ class Prices:
             return usage.cost_usd
         if not base_url or (usage.input_tokens, usage.output_tokens) == (None, None):
             return None
-        costs = [self._packaged(usage, model, base_url) for model in filter(None, models)]
-        return next((cost for cost in costs if cost is not None), None)
+        for model in filter(None, models):
+            cost = self._packaged(usage, model, base_url)
+            if cost is not None:
+                self._remember([name for name in models if name], model, base_url)
+                return cost
+        return None
+
+    def _remember(self, names: list[str], model: str, base_url: str) -> None:
+        """Know a price of the package from now on, for requests."""
+        if (names[-1], base_url) in self._known or len(self._known) >= _REMEMBERED:
+            return
+        million = (Usage(input_tokens=10**6), Usage(output_tokens=10**6))
+        rates = [self._packaged(usage, model, base_url) or 0 for usage in million]
+        self._known[names[-1], base_url] = round(rates[0] * 1000), round(rates[1] * 1000)
+
+    def rates(self, model: str | None, base_url: str) -> tuple[int, int]:
+        """Return the billionths of a dollar for a token of prompt and of answer.
+
+        Zeros for a model whose price is not known. Asks no package: what that says is known from
+        the first answer on.
+        """
+        if not model:
+            return 0, 0
+        if price := self._price_of(model.lower()):
+            return round(price.input * 1000), round((price.output or 0) * 1000)
+        return self._known.get((model, base_url), (0, 0))
 
     def _price_of(self, model: str) -> Price | None:
         return next((price for pattern, price in self._rows if pattern.match(model)), None)

@@ -43,6 +43,19 @@ CREATE INDEX tokens_of ON tokens (key, at);
 CREATE TABLE spent (
     key TEXT NOT NULL, period TEXT NOT NULL, tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (key, period)) WITHOUT ROWID;
+CREATE TABLE requests (
+    at REAL NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
+    status INTEGER, ended TEXT NOT NULL, streamed INTEGER NOT NULL, input INTEGER, cached INTEGER,
+    written INTEGER, output INTEGER, reasoning INTEGER, cost INTEGER, estimated INTEGER NOT NULL,
+    ms INTEGER NOT NULL, first_ms INTEGER);
+CREATE INDEX requests_at ON requests (at);
+CREATE TABLE daily (
+    day TEXT NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
+    requests INTEGER NOT NULL, errors INTEGER NOT NULL, input INTEGER NOT NULL,
+    cached INTEGER NOT NULL, written INTEGER NOT NULL, output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL, cost INTEGER NOT NULL, unpriced INTEGER NOT NULL,
+    estimated INTEGER NOT NULL, unknown INTEGER NOT NULL,
+    PRIMARY KEY (day, key, backend, model)) WITHOUT ROWID;
 CREATE TABLE state (revision INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TRIGGER secret_added AFTER INSERT ON secrets BEGIN
@@ -85,6 +98,55 @@ class SecretRow(NamedTuple):
     hint: str
     created: float
     ends: float | None
+
+
+class RequestRow(NamedTuple):
+    """A request that has ended; None is what nobody knows.
+
+    :param at: Unix time of its end
+    :param model: empty when it names none
+    :param ended: ``complete``, or why it is not
+    :param input: tokens, as the next four
+    :param cost: billionths of a dollar
+    :param estimated: the tokens are not, or not all, the provider's word
+    :param ms: milliseconds in all, and to the first byte
+    """
+
+    at: float
+    key: str
+    backend: str
+    model: str
+    status: int | None
+    ended: str
+    streamed: bool
+    input: int | None
+    cached: int | None
+    written: int | None
+    output: int | None
+    reasoning: int | None
+    cost: int | None
+    estimated: bool
+    ms: int
+    first_ms: int | None
+
+    @property
+    def is_error(self) -> bool:
+        """True for one that gave the client nothing."""
+        return self.status is None or self.status >= 400
+
+    @property
+    def is_unknown(self) -> bool:
+        """True for an answer that cost something, and nobody knows what."""
+        return not self.is_error and self.input is None and self.output is None
+
+
+TOTALS = (
+    "requests", "errors", "input", "cached", "written", "output", "reasoning", "cost", "unpriced",
+    "estimated", "unknown",
+)  # fmt: skip
+"""Columns of the daily totals that are summed."""
+
+GROUPS = ("day", "key", "backend", "model")
 
 
 class Held(NamedTuple):
@@ -281,6 +343,61 @@ class Database:
         """Return what all keys have used in all periods."""
         return self._all("SELECT key, period, tokens, cost FROM spent")
 
+    # What was used
+
+    def add_requests(self, rows: Iterable[tuple[str, RequestRow]]) -> None:
+        """Add requests that have ended, and to the totals of their days.
+
+        :param rows: with the day of each
+        """
+        rows = list(rows)
+        marks = ", ".join("?" * len(RequestRow._fields))
+        self._connection.executemany(
+            f"INSERT INTO requests VALUES ({marks})",  # noqa: S608 # nosec B608: marks only
+            [row for _, row in rows],
+        )
+        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
+        marks = ", ".join("?" * (len(GROUPS) + len(TOTALS)))
+        self._connection.executemany(
+            f"INSERT INTO daily VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}",  # noqa: S608 # nosec B608
+            [_total(day, row) for day, row in rows],
+        )
+
+    def totals(
+        self, by: Iterable[str], since: str, until: str, key: str | None
+    ) -> list[tuple[Any, ...]]:
+        """Return the sums of the daily totals: what they are grouped by, then `TOTALS`.
+
+        :param by: of `GROUPS`
+        :param since: first day
+        :param until: last day
+        :param key: of this one only
+        """
+        groups = [name for name in GROUPS if name in by]
+        columns = ", ".join([*groups, *(f"ifnull(sum({name}), 0)" for name in TOTALS)])
+        grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
+        return self._all(
+            f"SELECT {columns} FROM daily WHERE day BETWEEN ? AND ?"  # noqa: S608 # nosec B608
+            f" AND (? IS NULL OR key = ? COLLATE NOCASE) {grouped}",
+            since, until, key, key,
+        )  # fmt: skip
+
+    def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
+        """Return the requests that ended last, the newest first."""
+        rows = self._all(
+            "SELECT * FROM requests WHERE ? IS NULL OR key = ? ORDER BY at DESC LIMIT ?",
+            key, key, number,
+        )  # fmt: skip
+        return [RequestRow(*row) for row in rows]
+
+    def forget_requests(self, before: float, number: int) -> int:
+        """Drop some of the requests that ended before a time; return how many."""
+        return self._connection.execute(
+            "DELETE FROM requests WHERE rowid IN"
+            " (SELECT rowid FROM requests WHERE at < ? ORDER BY at LIMIT ?)",
+            (before, number),
+        ).rowcount
+
     # Processes
 
     def beat(self, process: str, now: float) -> None:
@@ -347,6 +464,15 @@ class Database:
     @property
     def _name(self) -> str:
         return f"The database {self.path}"
+
+
+def _total(day: str, row: RequestRow) -> tuple[Any, ...]:
+    figures = (row.input, row.cached, row.written, row.output, row.reasoning, row.cost)
+    is_unpriced = row.cost is None and not row.is_error
+    return (
+        day, row.key, row.backend, row.model, 1, row.is_error, *(one or 0 for one in figures),
+        is_unpriced, row.estimated, row.is_unknown,
+    )  # fmt: skip
 
 
 _CHECK_MODE = "Check its owner and mode, and those of its folder"

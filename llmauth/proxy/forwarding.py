@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, Any
 
-from ..accounts.accounts import Accounts, Grant
+from ..accounts.accounts import Accounts
 from ..accounts.asked import Asked, read_request
+from ..accounts.grant import Grant, Sent
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
 from ..auth.request import NOT_HEADERS, RequestInfo, raw_mount
@@ -112,11 +113,14 @@ class Forwarder:
                 lease.incoming = here.pointed(incoming, outgoing.method, own_path)
             return _reply(lease, lease.incoming, backend.name)
         except ClientDisconnected:
-            if reason := lease.cut_off:
-                lease.end(reason)
-                raise _cut_off(reason) from None
-            lease.end(ClientClosedRequest.error_code)
-            raise ClientClosedRequest from None
+            reason = lease.cut_off
+            refusal = _cut_off(reason) if reason else ClientClosedRequest()
+            cut = ClientDisconnected.__name__ if reason else refusal.error_code
+            lease.end(cut, reason or refusal.error_code, refusal.code)
+            raise refusal from None
+        except RequestRefused as refusal:
+            lease.end(type(refusal).__name__, refusal.error_code, refusal.code)
+            raise
         except BaseException as exc:
             lease.end(type(exc).__name__)
             raise
@@ -160,25 +164,33 @@ class Forwarder:
         exchange.outbound_request(outgoing.method, url, outgoing.headers, body, outgoing.length)
         return exchange
 
-    def _granted(
-        self, info: RequestInfo, outgoing: Outgoing, backend: Backend
-    ) -> Grant | None:
-        """Return what a stored key's request is granted, if it is one.
+    def _granted(self, info: RequestInfo, outgoing: Outgoing, backend: Backend) -> Grant | None:
+        """Return what the request is granted, None when nothing is counted.
 
-        :raises NotAllowed: when the key may not ask for that
+        :raises NotAllowed: when its key may not ask for that
         :raises LimitReached: when it has asked for too much
         """
-        if info.account is None or self._accounts is None:
+        if self._accounts is None or info.key_name is None:
             return None
-        asked = Asked(prompt_bytes=outgoing.length)
-        if info.account.key.terms.reads_request:
-            target, _, query = outgoing.target.partition("?")
-            path, body = backend.below_base(target), outgoing.body
+        path, _, query = outgoing.target.partition("?")
+        asked, secret = Asked(prompt_bytes=outgoing.length), info.account
+        if secret and secret.key.terms.reads_request:
+            below, body = backend.below_base(path), outgoing.body
             asked, outgoing.body = read_request(
-                outgoing.method, path, query, outgoing.headers, body, outgoing.length
+                outgoing.method, below, query, outgoing.headers, body, outgoing.length
             )
         grant = self._accounts.enter(
-            info.account, backend.name, asked, is_ours=not info.own_credentials
+            Sent(
+                key=info.key_name,
+                secret=secret,
+                backend=backend.name,
+                base_url=backend.settings.base_url,
+                method=outgoing.method,
+                path=path,
+                body=outgoing.body if isinstance(outgoing.body, bytes) else b"",
+                asked=asked,
+                is_ours=not info.own_credentials,
+            )
         )
         if grant.allowed_models:
             outgoing.headers["Accept-Encoding"] = "identity"
@@ -266,6 +278,8 @@ def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
     headers = response_headers(incoming.headers, stream=stream)
     if bodiless:  # a length would be that of another answer, and a server miss the bytes
         headers = [header for header in headers if header[0].lower() != "content-length"]
+    if lease.grant:
+        lease.grant.answered(incoming.status, received, streamed=stream)
     line = f"{incoming.status} {incoming.reason}".rstrip()
     if stream and isinstance(incoming, HTTPIncoming):
         body: ReplyBody = StreamBody(incoming, received, name=name, lease=lease)

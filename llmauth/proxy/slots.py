@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..accounts.accounts import Grant
+from ..accounts.grant import Grant
 from ..auth.request import RequestInfo
 from ..capture.recording import Exchange
 from ..exceptions import Unavailable
@@ -119,10 +119,14 @@ class Lease:
         self._slots.enter()
         self._has_slot = True
 
-    def end(self, error: str | None) -> None:
+    def end(
+        self, error: str | None, reason: str | None = None, status: int | None = None
+    ) -> None:
         """Give everything back, however the request ended; once or more often.
 
-        :param error: what broke it off
+        :param error: what broke it off, for the capture
+        :param reason: the same as a code, where that is another one
+        :param status: of the answer that takes the place of the upstream's
         """
         has_slot, self._has_slot = self._has_slot, False
         try:
@@ -132,6 +136,6 @@ class Lease:
                 self.exchange.finished(error)
         finally:
             if self.grant:
-                self.grant.end()
+                self.grant.end(reason or error, status)
             if has_slot:
                 self._slots.leave()

@@ -1,0 +1,202 @@
+"""One request while it runs, and what is known of it when it has ended."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from .asked import Asked
+from .keys import Secret
+from .limits import MINUTE, Estimate
+from .meter import Meter
+from .prices import Prices
+from .store import Database, RequestRow
+from .terms import NANO, PERIODS, period_name
+from .usage import BYTES_PER_TOKEN, Usage
+
+_BEGINNING = 4096  # bytes of a body in which its model is looked for
+_MODEL = re.compile(rb'"model"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
+_MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]{1,200})")
+_CUT = {"client_disconnected": "client_left", "upstream_broke": "broke_off"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What is known of a request when it is sent.
+
+    :param key: the name of its key
+    :param secret: of a stored one
+    :param base_url: of the backend
+    :param path: upstream, without the query
+    :param body: the beginning of it, where it is at hand
+    :param is_ours: it is sent with our provider key, so that its tokens count
+    """
+
+    key: str
+    secret: Secret | None
+    backend: str
+    base_url: str
+    method: str
+    path: str
+    body: bytes
+    asked: Asked
+    is_ours: bool
+
+    @property
+    def model(self) -> str:
+        """The model's name, empty when it cannot be told."""
+        if self.asked.model:
+            return self.asked.model
+        if found := _MODEL.search(self.body[:_BEGINNING]):
+            return found[1].decode("utf-8", "replace")
+        in_path = _MODEL_IN_PATH.search(self.path)
+        return in_path[1] if in_path else ""
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the prompt, estimated."""
+        return self.asked.prompt_bytes // BYTES_PER_TOKEN
+
+
+class Grant:
+    """A request that runs; :meth:`end` has it counted.
+
+    :param sent: what is known of it
+    :param hold: where what it may use is held, and as what
+    :param ended: is called once, when it has ended
+    :param hand_over: takes what is to be decoded later; see :class:`.meter.Meter`
+    """
+
+    def __init__(
+        self,
+        sent: Sent,
+        hold: tuple[Database, int] | None,
+        ended: Callable[[Grant], None],
+        hand_over: Callable[[Meter, bytes], bool],
+    ) -> None:
+        self.sent = sent
+        self.hold = hold
+        self.is_withdrawn = False
+        self.allowed_models: Callable[[str], bool] | None = None
+        terms = sent.secret.key.terms if sent.secret else None
+        if terms and terms.models and sent.asked.lists_models:
+            self.allowed_models = terms.allows_model
+        self._ended: Callable[[Grant], None] | None = ended
+        self._hand_over = hand_over
+        self._started = time.monotonic()
+        self._first: float | None = None
+        self._meter: Meter | None = None
+        self._streamed = False
+        self._status: int | None = None
+        self._error: str | None = None
+        self._at = self._total = 0.0
+
+    def answered(self, status: int, headers: Mapping[str, str], *, streamed: bool) -> None:
+        """Take note of an answer's head.
+
+        :param headers: by their lower-case names
+        """
+        self._status, self._streamed = status, streamed
+        if self.sent.method == "POST" and 200 <= status < 300:
+            kind, coding = headers.get("content-type", ""), headers.get("content-encoding", "")
+            self._meter = Meter(self.sent.path, kind, coding, self._hand_over)
+
+    def feed(self, content: bytes) -> None:
+        """Take note of a piece of the answer, as the provider sent it."""
+        if self._first is None:
+            self._first = time.monotonic()
+        if self._meter:
+            self._meter.feed(content)
+
+    def end(self, error: str | None, status: int | None = None) -> None:
+        """Have the request counted; once or more often, and without waiting.
+
+        :param error: what broke it off
+        :param status: of the answer in place of the provider's
+        """
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        self._error, self._status = error, status or self._status
+        self._at, self._total = time.time(), time.monotonic() - self._started
+        ended(self)
+
+    def settled(self, prices: Prices) -> Settled:
+        """Return what the request has used; takes a while, and is for the thread that writes."""
+        sent, meter = self.sent, self._meter
+        usage, estimated = Usage(), False
+        if meter:
+            usage = meter.usage(complete=self._error is None)
+        was_cut = self._error in (*_CUT, "server_stopping", "key_withdrawn")
+        if was_cut and sent.method == "POST" and None in (usage.input_tokens, usage.output_tokens):
+            estimated = True
+            usage = replace(
+                usage,
+                input_tokens=sent.prompt if usage.input_tokens is None else usage.input_tokens,
+                output_tokens=(meter.estimate() or 0) if meter else 0,
+            )
+        cost = prices.dollars(usage, usage.model, sent.model, base_url=sent.base_url)
+        row = RequestRow(
+            self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
+            self._how_it_ended(), self._streamed, usage.input_tokens, usage.cached_input_tokens,
+            usage.cache_write_tokens, usage.output_tokens, usage.reasoning_tokens,
+            None if cost is None else round(cost * NANO), estimated, round(self._total * 1000),
+            None if self._first is None else round((self._first - self._started) * 1000),
+        )  # fmt: skip
+        tokens = 0
+        if meter or estimated:  # what the provider does not say is guessed, so that limits hold
+            prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
+            output = usage.output_tokens
+            if output is None:
+                output = (meter and meter.estimate()) or 0
+            tokens = prompt + output
+        is_counted = sent.secret is not None and sent.is_ours
+        return Settled(row, self.hold, tokens if is_counted else 0, is_counted)
+
+    def _how_it_ended(self) -> str:
+        if self._error is None:
+            return "complete"
+        if self._status in (403, 429) and self._first is None:
+            return f"refused: {self._error}"
+        if self._error in ("server_stopping", "key_withdrawn"):
+            return f"cut: {self._error}"
+        return _CUT.get(self._error, f"failed: {self._error}")
+
+
+class Settled(NamedTuple):
+    """A request that is to be counted.
+
+    :param tokens: that count for its key's limits
+    :param counts: there are such limits
+    """
+
+    row: RequestRow
+    hold: tuple[Database, int] | None
+    tokens: int
+    counts: bool
+
+    @property
+    def day(self) -> str:
+        """The day of its end, UTC."""
+        return period_name("day", self.row.at)
+
+    def write(self, database: Database, process: str) -> None:
+        """Have it counted in the file, or in memory, and what was held there given back."""
+        if self.hold and self.hold[0] is database:
+            database.release(self.hold[1], process)
+        if self.counts:
+            at, key = self.row.at, self.row.key
+            database.add_tokens(key, at, self.tokens, MINUTE)
+            for period in PERIODS:
+                database.spend(key, period_name(period, at), self.tokens, self.row.cost or 0)
+
+
+def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:
+    """Return what a request may use, None when that is not for us to count."""
+    if not sent.is_ours or sent.asked.lists_models:
+        return None
+    rates = prices.rates(sent.asked.model, sent.base_url)
+    return Estimate(sent.prompt, sent.asked.max_tokens, *rates)
