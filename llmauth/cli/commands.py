@@ -28,6 +28,7 @@ from . import console
 from .check import run_checks
 from .keys import keys
 from .logs import colourful, configure
+from .usage import usage
 
 KEY_BYTES = 32
 """Entropy of a key that ``keygen`` makes: 256 bits, 43 characters."""
@@ -189,6 +190,7 @@ def check(**options: Any) -> None:
 
 
 main.add_command(keys)
+main.add_command(usage)
 
 
 @main.group()

@@ -50,7 +50,7 @@ def keys() -> None:
     """
 
 
-def _where(command: Callable[..., Any]) -> Callable[..., Any]:
+def where(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say where the database is."""
     command = click.option("--config", metavar="FILE", help="Config file (YAML).")(command)
     return click.option(
@@ -132,7 +132,8 @@ class _Book:
 
 
 @contextlib.contextmanager
-def _book(database: str | None, config: str | None) -> Iterator[_Book]:
+def opened(database: str | None, config: str | None) -> Iterator[_Book]:
+    """Open the database, and say what is wrong in the words of the command line."""
     try:
         book = _Book(database, config)
         with contextlib.closing(book.database), explained(book.path):
@@ -151,7 +152,7 @@ def _tell(text: str) -> None:
 @keys.command("add", short_help="Make a key.")
 @click.argument("name")
 @_terms_options(lifting=False)
-@_where
+@where
 def add(name: str, database: str | None, config: str | None, **options: Any) -> None:
     """Make a key, and print it: this once, for only its digest is kept.
 
@@ -159,7 +160,7 @@ def add(name: str, database: str | None, config: str | None, **options: Any) -> 
     Example:
       llmauth keys add alice --budget 20/month --requests-per-minute 60
     """
-    with _book(database, config) as book:
+    with opened(database, config) as book:
         key = book.keys.add(name, _values(options))
         click.echo(key)
         _tell(f"'{name}' may use this key from now on. It is shown this once: hand it over safely.")
@@ -167,7 +168,7 @@ def add(name: str, database: str | None, config: str | None, **options: Any) -> 
 
 @keys.command("list", short_help="Show all keys.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@_where
+@where
 def list_keys(as_json: bool, database: str | None, config: str | None) -> None:
     """Show all keys, what they may do, and what they have used.
 
@@ -175,7 +176,7 @@ def list_keys(as_json: bool, database: str | None, config: str | None) -> None:
     Example:
       llmauth keys list
     """
-    with _book(database, config) as book:
+    with opened(database, config) as book:
         records = [book.record(key) for key in book.all()]
     if as_json:
         click.echo(json.dumps(records, indent=2))
@@ -190,7 +191,7 @@ def list_keys(as_json: bool, database: str | None, config: str | None) -> None:
 @keys.command("show", short_help="Show one key.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@_where
+@where
 def show(name: str, as_json: bool, database: str | None, config: str | None) -> None:
     """Show one key.
 
@@ -198,7 +199,7 @@ def show(name: str, as_json: bool, database: str | None, config: str | None) -> 
     Example:
       llmauth keys show alice
     """
-    with _book(database, config) as book:
+    with opened(database, config) as book:
         record = book.record(book.one(name))
     if as_json:
         click.echo(json.dumps(record, indent=2))
@@ -216,7 +217,7 @@ def show(name: str, as_json: bool, database: str | None, config: str | None) -> 
 @keys.command("set", short_help="Change a key's limits.")
 @click.argument("name")
 @_terms_options(lifting=True)
-@_where
+@where
 def change(name: str, database: str | None, config: str | None, **options: Any) -> None:
     """Change what is given; --no-budget and its like lift a limit.
 
@@ -227,7 +228,7 @@ def change(name: str, database: str | None, config: str | None, **options: Any) 
     values = _values(options)
     if not values:
         raise ConfigurationError("Nothing to change: give a limit, such as --budget 20/month.")
-    with _book(database, config) as book:
+    with opened(database, config) as book:
         book.keys.change(name, values)
         _tell(f"'{name}' is changed. Running servers follow within two seconds.")
 
@@ -235,7 +236,7 @@ def change(name: str, database: str | None, config: str | None, **options: Any) 
 @keys.command("rotate", short_help="Give a key's owner a new one.")
 @click.argument("name")
 @click.option("--overlap", metavar="TIME", default="0s", help="How long the old key works: 24h.")
-@_where
+@where
 def rotate(name: str, overlap: str, database: str | None, config: str | None) -> None:
     """Print a new key; the old one works until the overlap ends, by default no longer.
 
@@ -243,7 +244,7 @@ def rotate(name: str, overlap: str, database: str | None, config: str | None) ->
     Example:
       llmauth keys rotate alice --overlap 24h
     """
-    with _book(database, config) as book:
+    with opened(database, config) as book:
         try:
             left = seconds(overlap)
         except ValueError as exc:
@@ -256,9 +257,9 @@ def rotate(name: str, overlap: str, database: str | None, config: str | None) ->
 def _state_command(verb: str, done: str, action: Callable[[KeyBook, str], None]) -> None:
     @keys.command(verb, short_help=f"{verb.capitalize()} a key.")
     @click.argument("name")
-    @_where
+    @where
     def command(name: str, database: str | None, config: str | None) -> None:
-        with _book(database, config) as book:
+        with opened(database, config) as book:
             action(book.keys, name)
             _tell(f"'{name}' {done}.")
 
