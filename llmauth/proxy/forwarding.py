@@ -14,8 +14,8 @@ from ..exceptions import (
     ClientClosedRequest,
     ClientDisconnected,
     LoopDetected,
-    NotSupported,
     Unavailable,
+    UpgradeRefused,
 )
 from ..providers.backend import Backend
 from ..providers.router import Router
@@ -197,8 +197,10 @@ def _received_headers(environ: dict[str, Any]) -> dict[str, str]:
 
 
 def _refuse_what_cannot_be_forwarded(environ: dict[str, Any]) -> None:
-    if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
-        raise NotSupported
+    # Reverse proxies take the Upgrade away (RFC 9110 §7.8), and leave the rest of the handshake.
+    upgrades = "websocket" in environ.get("HTTP_UPGRADE", "").lower()
+    if upgrades or "HTTP_SEC_WEBSOCKET_KEY" in environ:
+        raise UpgradeRefused
     via = environ.get("HTTP_VIA", "")
     if INSTANCE in via or via.count("llmauth-") > MAX_HOPS:
         raise LoopDetected(
