@@ -28,6 +28,7 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param key: the key itself, which is kept out of what is forwarded
     :param public: it needs no key
     :param decided: whether it is let in has been decided, and never is again
     :param admitted: it was let in, and may be forwarded
@@ -40,6 +41,7 @@ class RequestInfo:
     client: str
     started: float = field(default_factory=time.perf_counter)
     key_name: str | None = None
+    key: str | None = field(default=None, repr=False)
     own_credentials: bool = False
     public: bool = False
     admitted: bool = False

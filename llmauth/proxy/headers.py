@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..auth.credentials import CARRIERS
+from ..auth.credentials import CARRIERS, ShownKey
 from ..auth.request import NOT_HEADERS
 from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN, Headers
 from ..providers.table import PROXY_KEY_HEADER
@@ -95,7 +95,11 @@ def connection_names(value: str | None) -> frozenset[str]:
 
 
 def request_headers(
-    environ: Mapping[str, Any], *, keep: Iterable[str] = (), via: str
+    environ: Mapping[str, Any],
+    *,
+    keep: Iterable[str] = (),
+    without: ShownKey | None = None,
+    via: str,
 ) -> dict[str, str]:
     """Return the headers for the upstream, by their usual names and without credentials.
 
@@ -103,6 +107,7 @@ def request_headers(
     names none gets ``identity``.
 
     :param keep: carriers, in lower case, whose value belongs to the provider
+    :param without: no header that holds this key is sent
     :param via: this server's entry in ``Via`` (RFC 9110 §7.6.3)
     """
     named = connection_names(environ.get("HTTP_CONNECTION"))
@@ -114,10 +119,18 @@ def request_headers(
         lower, name = names
         if lower in named or lower == PROXY_KEY_HEADER or (lower in CARRIERS and lower not in keep):
             continue
-        headers[name] = value
+        headers[name] = _once(value) if lower == "content-type" else value
+    if without is not None:
+        headers = without.without(headers)
     headers.setdefault("Accept-Encoding", "identity")
     headers["Via"] = f"{headers['Via']}, {via}" if "Via" in headers else via
     return headers
+
+
+def _once(value: str) -> str:
+    """Return a value that some servers have joined from lines that say the same."""
+    first = value.partition(",")[0]
+    return first if {one.strip() for one in value.split(",")} == {first} else value
 
 
 def response_headers(headers: Headers, *, stream: bool) -> Headers:

@@ -85,7 +85,7 @@ def test_every_carrier_lets_in_and_never_reaches_the_upstream(proxy, upstream, h
         ({"Authorization": "Bearer"}, 400, "invalid_request"),
         ({"Authorization": "Bearer a b"}, 400, "invalid_request"),
         ({"Authorization": f"Bearer {'x' * 5000}"}, 400, "invalid_request"),
-        ({"Authorization": f"Bearer {KEY}", "x-api-key": WRONG}, 400, "invalid_request"),
+        ({"Authorization": f"Bearer {KEY}x", "x-api-key": WRONG}, 401, "invalid_api_key"),
         ({"Authorization": f"Basic {KEY}"}, 401, "invalid_api_key"),
         ({"Authorization": f"Bearer {WRONG}"}, 401, "invalid_api_key"),
         ({"Cookie": f"key={KEY}"}, 401, "invalid_api_key"),

@@ -35,6 +35,20 @@ def test_what_a_carrier_holds_for_the_provider_is_kept():
     assert headers == {"Authorization": "Bearer own", "Accept-Encoding": "identity", "Via": "1.1 x"}
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("application/json, application/json", "application/json"),
+        ("application/json,application/json,application/json", "application/json"),
+        ("a/b, c/d", "a/b, c/d"),
+        ('multipart/mixed; boundary="a,b"', 'multipart/mixed; boundary="a,b"'),
+        ("a/b,", "a/b,"),
+    ],
+)
+def test_a_media_type_that_another_server_has_joined_with_itself_is_one(value, expected):
+    assert request_headers({"CONTENT_TYPE": value}, via="x")["Content-Type"] == expected
+
+
 def test_via_is_added_to():
     assert request_headers({"HTTP_VIA": "1.0 a"}, via="1.1 b")["Via"] == "1.0 a, 1.1 b"
 
