@@ -11,6 +11,7 @@ from ..auth.credentials import CARRIERS, ShownKey
 from ..auth.request import NOT_HEADERS
 from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN, Headers
 from ..providers.table import PROXY_KEY_HEADER
+from ..redact.front_proxies import kind_of
 
 HOP_BY_HOP = frozenset(
     {
@@ -27,22 +28,11 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110 §7.6.1, and the two older names that it lists."""
 
-CLIENT_NETWORK = frozenset(
-    {
-        "cf-connecting-ip",
-        "client-ip",
-        "cookie",
-        "forwarded",
-        "true-client-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-original-forwarded-for",
-        "x-real-ip",
-    }
-)
-"""Who the client is and what its browser keeps for us is none of the provider's business."""
+_BROWSER = re.compile(r"origin|referer|sec-.*|access-control-request-.*")
+"""CORS ends here, and so does what else a browser tells about a page: with its ``Origin``, Ollama
+answers 403, and Anthropic 401."""
 
-_REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
+_REQUEST_DROPPED = HOP_BY_HOP | {"host", "content-length", "expect", "cookie"}
 _RESPONSE_DROPPED = HOP_BY_HOP | {
     # They speak for the provider's host, not for ours.
     "alt-svc",
@@ -79,7 +69,7 @@ def _from_environ(key: str) -> tuple[str, str] | None:
         name = "content-type"
     else:
         return None
-    if name in _REQUEST_DROPPED or name.startswith("x-forwarded-"):
+    if name in _REQUEST_DROPPED or _BROWSER.fullmatch(name) or kind_of(name):
         return None
     return name, name.title()
 
