@@ -7,7 +7,7 @@ from typing import IO, Any
 
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
-from ..auth.request import NOT_HEADERS, RequestInfo, raw_mount
+from ..auth.request import NOT_HEADERS, RequestInfo, outer_mount
 from ..capture.recording import Exchange, WireCapture
 from ..config.settings import Settings
 from ..exceptions import (
@@ -180,8 +180,9 @@ class Forwarder:
         name = f"/{backend.name}"
         # Not by the backend's path, which may have lost a slash or a version on the way.
         named = f"{path}/".startswith(f"{name}/")
-        mount = raw_mount(environ) + info.path.removesuffix(path) + (name if named else "")
         trusted = self._guard.clients.trusts(environ.get("REMOTE_ADDR"))
+        mount = outer_mount(environ, trusted=trusted) + info.path.removesuffix(path)
+        mount += name if named else ""
         origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
         at_root, uploads = "/" not in path[1:], uploads_with_key(received.get)
         return URLRewriter(backend, origin, mount, named, at_root=at_root, uploads=uploads)
