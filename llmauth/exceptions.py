@@ -17,11 +17,11 @@
         ├── UnknownRoute              404
         ├── MethodRefused             405
         ├── BodyTooLarge              413
+        ├── UpgradeRefused            426  WebSocket
         ├── AddressLockedOut          429
         ├── LimitReached              429  a limit of the key: requests, tokens, dollars
         ├── ClientClosedRequest       499  in the log; nobody is there to read it
         ├── InternalError             500
-        ├── NotSupported              501
         ├── UpstreamUnreachable       502
         │   └── RedirectRefused       502  to another host
         ├── Unavailable               503
@@ -143,6 +143,10 @@ class RequestRefused(LLMAuthError, HTTPException):
         return Response(self.get_body(), self.code, self.get_headers())
 
 
+NO_RETRY = ("x-should-retry", "false")
+"""The header by which the SDKs of OpenAI and Anthropic, and what is built on them, do not send the
+same request again: it would get the same answer."""
+
 INCOMPLETE = (
     "The request's body ended before its announced length, or the application has read it already."
 )
@@ -161,24 +165,26 @@ class InvalidRequest(RequestRefused, exceptions.BadRequest):
 
 
 class _Unauthorized(RequestRefused, exceptions.Unauthorized):
+    """Command-line agents would try for minutes, and lock their address out with that."""
+
     code = 401
     type = "authentication_error"
     status = "UNAUTHENTICATED"
     error_code = "invalid_api_key"
+    challenged_with: ClassVar[str | None] = None
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [challenge(self.challenged_with), NO_RETRY])
 
 
 class AuthenticationRequired(_Unauthorized):
     """401: no credentials, or some that this server cannot check."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description, [challenge()])
-
 
 class InvalidKey(_Unauthorized):
     """401: the key is not one of this server's keys."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description, [challenge("invalid_token")])
+    challenged_with = "invalid_token"
 
 
 class OriginRefused(RequestRefused, exceptions.Forbidden):
@@ -259,10 +265,29 @@ class BodyTooLarge(RequestRefused, exceptions.RequestEntityTooLarge):
     error_code = "request_too_large"
 
 
+class UpgradeRefused(RequestRefused):
+    """426: WebSocket. Agents that try it first fall back to HTTP at once, unlike on 501.
+
+    The ``Upgrade`` header that belongs to it (RFC 9110 §15.5.22) no WSGI application may send.
+    """
+
+    code = 426
+    type = "invalid_request_error"
+    status = "UNIMPLEMENTED"
+    error_code = "upgrade_required"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server carries no WebSocket. Send the same request over HTTP, "
+            'with "stream": true for an answer that comes piece by piece.',
+            [NO_RETRY],
+        )
+
+
 class AddressLockedOut(RequestRefused, exceptions.TooManyRequests):
     """429: too many wrong keys from this address.
 
-    ``x-should-retry: false`` keeps the SDKs from sleeping through the block and trying again.
+    Without `NO_RETRY`, SDKs would sleep through the block and try again.
 
     :param seconds: until the block ends; rounded up for ``Retry-After`` (RFC 9110 §10.2.3)
     """
@@ -277,7 +302,7 @@ class AddressLockedOut(RequestRefused, exceptions.TooManyRequests):
         super().__init__(
             "Too many requests with a wrong key from your address. "
             f"Wait {self.retry_after} seconds, then check the key before you try again.",
-            [("Retry-After", str(self.retry_after)), ("x-should-retry", "false")],
+            [("Retry-After", str(self.retry_after)), NO_RETRY],
         )
 
 
@@ -331,17 +356,6 @@ class InternalError(RequestRefused, exceptions.InternalServerError):
     code = 500
 
 
-class NotSupported(RequestRefused):
-    """501: WebSocket."""
-
-    code = 501
-    status = "UNIMPLEMENTED"
-    error_code = "not_supported"
-
-    def __init__(self) -> None:
-        super().__init__("This server does not speak WebSocket. Send HTTP, with \"stream\": true.")
-
-
 class UpstreamUnreachable(RequestRefused, exceptions.BadGateway):
     """502: the backend could not be reached or answered with something that is not HTTP."""
 
@@ -363,7 +377,7 @@ class RedirectRefused(UpstreamUnreachable):
             f"The backend '{backend}' redirects to {host or 'what is no plain URL'}, and clients "
             "would take this server's key along. Its operator can have such redirects handed on: "
             f"backends.{backend}.redirects: hand-on.",
-            [("x-should-retry", "false")],
+            [NO_RETRY],
         )
 
 
@@ -396,6 +410,9 @@ class LoopDetected(RequestRefused):
 
     code = 508
     error_code = "loop_detected"
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [NO_RETRY])
 
 
 def challenge(error: str | None = None) -> tuple[str, str]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from ..config.keys import MAX_KEY_BYTES
-from ..exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
+from ..config.keys import MAX_KEY_BYTES, MINIMUM_LENGTH
+from ..exceptions import AuthenticationRequired, InvalidKey, InvalidRequest, RequestRefused
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
+from ..redact.forms import has_escapes, levels
+from ..redact.key_mask import SHORTEST, WORD
 from ..redact.memory import MAX_OBSERVED
 from ..redact.redactor import is_credential
 
@@ -29,7 +31,8 @@ MAX_QUERY_KEYS = 16
 """Different keys that are read in a query: whoever sends two has sent too many."""
 
 MAX_CREDENTIALS = 16
-"""Credentials of one request that are remembered, so that they are masked wherever they stand."""
+"""Credentials of one request that may be its key, and as many that are remembered, so that they are
+masked wherever they stand."""
 
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
@@ -75,33 +78,75 @@ class BadCredentials(Exception):
         self.guesses = tuple(filter(None, guesses))
 
 
-def find_key(header: Callable[[str], str | None], path: str, query: str) -> Presented | None:
+def find_key(
+    header: Callable[[str], str | None], path: str, query: str, keys: KeyRing
+) -> Presented | None:
     """Return the key that the request carries, None when it carries none.
+
+    Of several different ones that which is ours: SDKs and agents for which two variables are set
+    send both, and browsers and curl add passwords of their own.
 
     :param header: returns a header's value by its lower-case name, None when it is absent
     :param path: the raw path
     :param query: the raw query
-    :raises BadCredentials: for credentials that cannot be checked
+    :param keys: ours
+    :raises BadCredentials: for credentials none of which can be ours, and for two keys of ours
     """
-    own = header(PROXY_KEY_HEADER)
-    if own is not None:
-        return Presented(_checked(own), own_credentials=True)
-    values = [value for name in KEY_HEADERS if (value := header(name)) is not None]
+    values = [header(name) or "" for name in (PROXY_KEY_HEADER, *KEY_HEADERS)]
     if query and "key=" in query and QUERY_KEY_PATH.search(path):
         values += query_keys(query)
-    authorization = header("authorization")
-    if authorization is not None and authorization.strip(_OWS):
-        values.append(_bearer(authorization))
-    candidates = {value.strip(_OWS) for value in values} - {""}
-    if len(candidates) > 1:
-        raise BadCredentials(
-            InvalidRequest(
-                "The request carries several different keys. Send one proxy key; "
-                f"a provider key of your own needs the proxy key in {PROXY_KEY_HEADER}."
-            ),
-            *candidates,
+    faults = []
+    try:
+        values.append(_bearer(header("authorization") or ""))
+    except BadCredentials as fault:
+        faults.append(fault)
+    candidates = []
+    different = dict.fromkeys(filter(None, (value.strip(_OWS) for value in values)))
+    for value in itertools.islice(different, MAX_CREDENTIALS):
+        try:
+            candidates.append(_token(value))
+        except BadCredentials as fault:
+            faults.append(fault)
+    guesses = [guess for fault in faults for guess in fault.guesses]
+    if len(candidates) + len(guesses) > 1:
+        candidates = _ours(candidates, keys, guesses)
+    if candidates:
+        (token,) = candidates
+        own = (header(PROXY_KEY_HEADER) or "").strip(_OWS).encode("latin-1", "replace")
+        return Presented(token, own_credentials=own == token)
+    if header(PROXY_KEY_HEADER) is not None:
+        faults.append(
+            BadCredentials(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
         )
-    return Presented(_checked(candidates.pop())) if candidates else None
+    if faults:
+        raise BadCredentials(faults[0].refusal, *guesses)
+    return None
+
+
+def _ours(candidates: list[bytes], keys: KeyRing, guesses: list[str]) -> list[bytes]:
+    """Return the one of several different credentials that is a key of ours.
+
+    :param candidates: what may be one
+    :param guesses: what was sent as one, and cannot be
+    :returns: nothing where there is no candidate
+    :raises BadCredentials: when it is none of them, or more than one
+    """
+    ours = [token for token in candidates if keys.match(token) is not None]
+    if len(ours) > 1:
+        raise BadCredentials(
+            InvalidRequest("The request carries two different keys of this server. Send one.")
+        )
+    if candidates and not ours:
+        raise BadCredentials(
+            InvalidKey(
+                "The request carries several different keys, and none of them is this server's. "
+                "Send the proxy key as 'Authorization: Bearer <key>', or beside a provider key of "
+                f"your own in {PROXY_KEY_HEADER}."
+            ),
+            *(token.decode("latin-1") for token in candidates),
+            *guesses,
+        )
+    return ours
 
 
 def tokens_in(value: str) -> Iterator[str]:
@@ -173,8 +218,11 @@ def _about_scheme(scheme: str, token: str) -> str:
 
 
 def _bearer(value: str) -> str:
+    """Return the token in ``Authorization``, nothing for a header without a value."""
     scheme, _, token = value.strip(_OWS).partition(" ")
     token = token.strip(_OWS)
+    if not scheme:
+        return ""
     if scheme.lower() != "bearer":
         raise BadCredentials(
             AuthenticationRequired(_about_scheme(scheme, token)),
@@ -189,10 +237,8 @@ def _bearer(value: str) -> str:
     return token
 
 
-def _checked(value: str) -> bytes:
-    token = value.strip(_OWS).encode("latin-1", "replace")
-    if not token:
-        raise BadCredentials(InvalidRequest(f"'{PROXY_KEY_HEADER}' came without a key."))
+def _token(value: str) -> bytes:
+    token = value.encode("latin-1", "replace")
     if len(token) > MAX_KEY_BYTES:
         raise BadCredentials(InvalidRequest(f"The key is over {MAX_KEY_BYTES} bytes long."), value)
     return token
@@ -234,6 +280,69 @@ class KeyRing:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+class ShownKey:
+    """The key that let a request in, found wherever else in its head the client has put it.
+
+    As it is, in the escapes of URLs, JSON and HTML, and in base64.
+
+    :param key: one under `WORD` characters is found as a word of its own, and one that may well be
+        a part of something else (under `SHORTEST`) at the end of a value
+    """
+
+    def __init__(self, key: str) -> None:
+        self._word: re.Pattern[str] | None = None
+        self._forms: tuple[str, ...] = (key, *_base64_middles(key.encode("latin-1", "replace")))
+        if has_escapes(key):  # which are undone with others
+            undone = (level.text for level in levels(key))
+            self._forms += tuple(text for text in undone if len(text) >= WORD)
+        if len(key) < WORD:
+            ends = r"(?m)(?:^|[ =])%s$" if len(key) < SHORTEST else r"(?<![^\W_])%s(?![^\W_])"
+            self._word = re.compile(ends % re.escape(key))
+        self._name = "" if self._word else key.lower().replace("_", "-")
+        self.is_weak = len(key) < MINIMUM_LENGTH
+
+    def is_in(self, text: str) -> bool:
+        """True for a text that holds the key; in a time in proportion to its length."""
+        return any(self._is_in(level.text) for level in levels(text))
+
+    def without(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return the headers that do not hold it, neither in their values nor in their names."""
+        text = "\n".join(headers.values())
+        named = self._name and self._name in "\n".join(headers).lower()
+        if not (named or has_escapes(text) or self._is_in(text)):
+            return headers  # nearly all
+        return {
+            name: value
+            for name, value in headers.items()
+            if not (self.is_in(value) or (named and self._name in name.lower()))
+        }
+
+    def without_in_query(self, query: str) -> str:
+        """Return a raw query without the parameters that hold it."""
+        if not self.is_in(query):
+            return query
+        kept = []
+        for part in query.split("&"):
+            if self.is_in(part):  # some servers split at semicolons, too
+                part = ";".join(one for one in part.split(";") if not self.is_in(one))
+                if not part or self.is_in(part):
+                    continue
+            kept.append(part)
+        return "&".join(kept)
+
+    def _is_in(self, text: str) -> bool:
+        if self._word:
+            return self._word.search(text) is not None
+        return any(form in text for form in self._forms)
+
+
+def _base64_middles(data: bytes) -> Iterator[str]:
+    """Yield what the base64 of all that holds the data has in common, at each alignment."""
+    for alignment, foreign in ((0, 0), (1, 2), (2, 3)):
+        encoded = base64.b64encode(b"\0" * alignment + data).decode("ascii")
+        yield encoded[foreign : (alignment + len(data)) * 8 // 6]
 
 
 def strip_query_keys(

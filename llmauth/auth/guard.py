@@ -172,7 +172,7 @@ class Guard:
         :raises AuthenticationRequired: when it carries none
         :raises BadCredentials: when it is none of ours
         """
-        presented = find_key(header_getter(environ), info.path, info.query)
+        presented = find_key(header_getter(environ), info.path, info.query, self.keys)
         if presented is None:
             raise AuthenticationRequired(
                 "This server wants its proxy key, and the request carries none. "
@@ -182,7 +182,7 @@ class Guard:
         if name is None:
             guess = presented.token.decode("latin-1")
             raise BadCredentials(InvalidKey(about_key(presented.token)), guess)
-        info.key_name = name
+        info.key_name, info.key = name, presented.token.decode("latin-1")
         return presented
 
     def _refuse_locked_out(self, address: str | None) -> None:

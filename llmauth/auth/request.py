@@ -20,6 +20,15 @@ in its URL, would pass for a header."""
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 _SAFE_IN_PATH = "/:@!$&'()*+,;=-._~"
 
+LONGEST_PREFIX = 256
+"""Characters of all of ``X-Forwarded-Prefix``."""
+
+_PREFIX = re.compile(
+    r"(?:/(?!\.{1,2}(?:/|\Z))(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%(?!2[5EFef]|5[Cc]|7[Ff])[2-9A-Fa-f]"
+    r"[0-9A-Fa-f])+)*/?"
+)
+"""A path that all read alike: no empty or dot segments, and no escapes that hide one."""
+
 
 @dataclass
 class RequestInfo:
@@ -28,6 +37,7 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param key: the key itself, which is kept out of what is forwarded
     :param account: what is known of that key, when it is a stored one
     :param public: it needs no key
     :param decided: whether it is let in has been decided, and never is again
@@ -41,6 +51,7 @@ class RequestInfo:
     client: str
     started: float = field(default_factory=time.perf_counter)
     key_name: str | None = None
+    key: str | None = field(default=None, repr=False)
     account: Any = None
     own_credentials: bool = False
     public: bool = False
@@ -91,6 +102,28 @@ def raw_mount(environ: Mapping[str, Any]) -> str:
     """Return the path under which the application is mounted, as it stands in URLs."""
     mount = environ.get("SCRIPT_NAME")
     return quote(mount.encode("latin-1"), safe=_SAFE_IN_PATH) if mount else ""
+
+
+def outer_mount(environ: Mapping[str, Any], *, trusted: bool) -> str:
+    """Return what clients write before the application's paths, as it stands in URLs.
+
+    Each reverse proxy adds the part that it takes away, so that several values stand in the order
+    of the path. If one is no plain path, none is believed.
+
+    :param trusted: the peer is a reverse proxy whose forwarding headers are believed
+    """
+    mount = raw_mount(environ)
+    said = environ.get("HTTP_X_FORWARDED_PREFIX", "")
+    # werkzeug's ProxyFix, where an application has one, has made it a part of the mount point.
+    fixed = environ.get("werkzeug.proxy_fix.orig", environ).get("SCRIPT_NAME") or ""
+    if not trusted or len(said) > LONGEST_PREFIX or fixed != environ.get("SCRIPT_NAME", ""):
+        return mount
+    parts = [part.strip(" \t") for part in said.split(",")]
+    if not all(map(_PREFIX.fullmatch, parts)):
+        return mount
+    if len(set(parts)) == 1:
+        del parts[1:]
+    return "".join(part.rstrip("/") for part in parts) + mount
 
 
 def header_getter(environ: Mapping[str, Any]) -> Callable[[str], str | None]:

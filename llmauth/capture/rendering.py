@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
 from ..http.codings import BodyDecoder
 from ..http.grammar import Headers
-from ..redact.redactor import is_credential, masked_entirely
+from ..redact.redactor import is_credential, is_private, masked_entirely
 from .payloads import LIMIT, STREAM_LIMIT, Budget, model_of, payload_of
 from .safe_json import SafeJSON, dumps
 from .streams import array_without_secrets, stream_without_secrets
@@ -91,7 +91,7 @@ class ExchangeRenderer:
         body: bytes,
         length: int,
     ) -> list[str]:
-        masked = _masked(headers)
+        masked = _masked(headers, is_private)
         payload, note = self._request_payload(body, length, masked, url)
         metadata = {"method": method, "url": url} | _note(note)
         return [self._line(direction, at, masked, length, payload, metadata)]
@@ -116,7 +116,7 @@ class ExchangeRenderer:
         return rendered
 
     def _head(self, at: float, status: int, headers: Headers) -> list[str]:
-        masked = _masked(headers)
+        masked = _masked(headers, is_credential)
         self._response = at, status, masked
         self._rendered = None
         kind = STREAMED.get(masked.get("content-type", "").partition(";")[0].strip().lower())
@@ -240,12 +240,12 @@ def _note(note: str | None) -> dict[str, Any]:
     return {"note": note} if note else {}
 
 
-def _masked(headers: Headers) -> dict[str, str]:
+def _masked(headers: Headers, is_secret: Callable[[str], bool]) -> dict[str, str]:
     """Return headers by name in lower case, repeated ones joined (RFC 9110 §5.3), keys masked."""
     masked: dict[str, str] = {}
     for spelled, value in headers:
         name = spelled.lower()
-        value = masked_entirely(value) if is_credential(name) else value
+        value = masked_entirely(value) if is_secret(name) else value
         masked[name] = f"{masked[name]}, {value}" if name in masked else value
     return masked
 

@@ -31,6 +31,11 @@ _ABSOLUTE = re.compile(
 )
 _CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})  # TAB is white space
 
+_COUNTED = frozenset({
+    "CONTENT_ENCODING", "CONTENT_LENGTH", "FORWARDED", "TRANSFER_ENCODING", "VIA",
+})  # fmt: skip
+"""Headers in which the same once more means something: another coding, another hop, a doubt."""
+
 
 class RequestHead(NamedTuple):
     """What a request's head says.
@@ -130,7 +135,8 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
 def _parse_headers(lines: list[str]) -> dict[str, str]:
     """Return the headers as waitress has them: named as in a WSGI environ, repeated ones joined.
 
-    A name with an underscore would pass for another one there, and is dropped.
+    A name with an underscore would pass for another one there, and is dropped. So is a line that
+    says the same once more: joined, a media type or a key would be none any more.
     """
     if len(lines) > MAX_HEADERS:
         raise BadMessageError(f"The request has more than {MAX_HEADERS} headers.", 431)
@@ -147,7 +153,7 @@ def _parse_headers(lines: list[str]) -> dict[str, str]:
             headers[name] = value
         elif name == "HOST":
             raise BadMessageError("The request must have one Host header.")
-        else:
+        elif value != headers[name] or name in _COUNTED or name.startswith("X_FORWARDED_"):
             headers[name] += ", " + value
     return headers
 

@@ -23,22 +23,13 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 from urllib3.util.ssl_match_hostname import CertificateError
 
+from .keep_alive import keep_alive
 from .watch import Watch
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name a bundle of certificates; read once, at start."""
 
-KEEP_ALIVE = 60
-"""Seconds without data after which TCP asks whether the other side is still there, so that what
-stands between keeps the connection in mind, and one that is lost is noticed."""
-
 TOO_LATE = "no connection came about in time"
-
-_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # macOS: the latter
-
-KEEP_ALIVE_OPTIONS: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-if _IDLE is not None:
-    KEEP_ALIVE_OPTIONS.append((socket.IPPROTO_TCP, _IDLE, KEEP_ALIVE))
 
 
 class Connector:
@@ -145,8 +136,9 @@ class _WatchedConnection:
     def _connected(self, sock: _Socket, address: Any, seconds: float) -> _Socket:
         try:
             sock.watch = self.watch
-            for option in (*(self.socket_options or ()), *KEEP_ALIVE_OPTIONS):
+            for option in self.socket_options or ():
                 sock.setsockopt(*option)
+            keep_alive(sock)
             sock.setblocking(False)
             self.watch.connect(sock, address, seconds)
         except BaseException:

@@ -10,7 +10,7 @@ from ..accounts.asked import Asked, read_request
 from ..accounts.grant import Grant, Sent
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
-from ..auth.request import NOT_HEADERS, RequestInfo, raw_mount
+from ..auth.request import NOT_HEADERS, RequestInfo, outer_mount
 from ..capture.recording import Exchange, WireCapture
 from ..config.settings import Settings
 from ..exceptions import (
@@ -18,9 +18,9 @@ from ..exceptions import (
     ClientDisconnected,
     InvalidKey,
     LoopDetected,
-    NotSupported,
     RequestRefused,
     Unavailable,
+    UpgradeRefused,
 )
 from ..providers.backend import Backend
 from ..providers.router import Router
@@ -233,8 +233,9 @@ class Forwarder:
         name = f"/{backend.name}"
         # Not by the backend's path, which may have lost a slash or a version on the way.
         named = f"{path}/".startswith(f"{name}/")
-        mount = raw_mount(environ) + info.path.removesuffix(path) + (name if named else "")
         trusted = self._guard.clients.trusts(environ.get("REMOTE_ADDR"))
+        mount = outer_mount(environ, trusted=trusted) + info.path.removesuffix(path)
+        mount += name if named else ""
         origin = origin_of(received.get, environ["wsgi.url_scheme"], trusted=trusted)
         at_root, uploads = "/" not in path[1:], uploads_with_key(received.get)
         return URLRewriter(backend, origin, mount, named, at_root=at_root, uploads=uploads)
@@ -256,8 +257,10 @@ def _received_headers(environ: dict[str, Any]) -> dict[str, str]:
 
 
 def _refuse_what_cannot_be_forwarded(environ: dict[str, Any]) -> None:
-    if "websocket" in environ.get("HTTP_UPGRADE", "").lower():
-        raise NotSupported
+    # Reverse proxies take the Upgrade away (RFC 9110 §7.8), and leave the rest of the handshake.
+    upgrades = "websocket" in environ.get("HTTP_UPGRADE", "").lower()
+    if upgrades or "HTTP_SEC_WEBSOCKET_KEY" in environ:
+        raise UpgradeRefused
     via = environ.get("HTTP_VIA", "")
     if INSTANCE in via or via.count("llmauth-") > MAX_HOPS:
         raise LoopDetected(

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..auth.credentials import CARRIERS
+from ..auth.credentials import CARRIERS, ShownKey
 from ..auth.request import NOT_HEADERS
 from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN, Headers
 from ..providers.table import PROXY_KEY_HEADER
+from ..redact.front_proxies import kind_of
 
 HOP_BY_HOP = frozenset(
     {
@@ -27,22 +28,11 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110 §7.6.1, and the two older names that it lists."""
 
-CLIENT_NETWORK = frozenset(
-    {
-        "cf-connecting-ip",
-        "client-ip",
-        "cookie",
-        "forwarded",
-        "true-client-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-original-forwarded-for",
-        "x-real-ip",
-    }
-)
-"""Who the client is and what its browser keeps for us is none of the provider's business."""
+_BROWSER = re.compile(r"origin|referer|sec-.*|access-control-request-.*")
+"""CORS ends here, and so does what else a browser tells about a page: with its ``Origin``, Ollama
+answers 403, and Anthropic 401."""
 
-_REQUEST_DROPPED = HOP_BY_HOP | CLIENT_NETWORK | {"host", "content-length", "expect"}
+_REQUEST_DROPPED = HOP_BY_HOP | {"host", "content-length", "expect", "cookie"}
 _RESPONSE_DROPPED = HOP_BY_HOP | {
     # They speak for the provider's host, not for ours.
     "alt-svc",
@@ -79,7 +69,7 @@ def _from_environ(key: str) -> tuple[str, str] | None:
         name = "content-type"
     else:
         return None
-    if name in _REQUEST_DROPPED or name.startswith("x-forwarded-"):
+    if name in _REQUEST_DROPPED or _BROWSER.fullmatch(name) or kind_of(name):
         return None
     return name, name.title()
 
@@ -95,7 +85,11 @@ def connection_names(value: str | None) -> frozenset[str]:
 
 
 def request_headers(
-    environ: Mapping[str, Any], *, keep: Iterable[str] = (), via: str
+    environ: Mapping[str, Any],
+    *,
+    keep: Iterable[str] = (),
+    without: ShownKey | None = None,
+    via: str,
 ) -> dict[str, str]:
     """Return the headers for the upstream, by their usual names and without credentials.
 
@@ -103,6 +97,7 @@ def request_headers(
     names none gets ``identity``.
 
     :param keep: carriers, in lower case, whose value belongs to the provider
+    :param without: no header that holds this key is sent
     :param via: this server's entry in ``Via`` (RFC 9110 §7.6.3)
     """
     named = connection_names(environ.get("HTTP_CONNECTION"))
@@ -114,10 +109,18 @@ def request_headers(
         lower, name = names
         if lower in named or lower == PROXY_KEY_HEADER or (lower in CARRIERS and lower not in keep):
             continue
-        headers[name] = value
+        headers[name] = _once(value) if lower == "content-type" else value
+    if without is not None:
+        headers = without.without(headers)
     headers.setdefault("Accept-Encoding", "identity")
     headers["Via"] = f"{headers['Via']}, {via}" if "Via" in headers else via
     return headers
+
+
+def _once(value: str) -> str:
+    """Return a value that some servers have joined from lines that say the same."""
+    first = value.partition(",")[0]
+    return first if {one.strip() for one in value.split(",")} == {first} else value
 
 
 def response_headers(headers: Headers, *, stream: bool) -> Headers:

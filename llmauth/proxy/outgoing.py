@@ -6,7 +6,13 @@ import secrets
 from collections.abc import Callable
 from typing import IO, Any
 
-from ..auth.credentials import CARRIERS, KeyRing, strip_query_keys, without_credentials
+from ..auth.credentials import (
+    CARRIERS,
+    KeyRing,
+    ShownKey,
+    strip_query_keys,
+    without_credentials,
+)
 from ..auth.request import RequestInfo, header_getter
 from ..exceptions import INCOMPLETE, BodyTooLarge, InvalidRequest
 from ..providers.backend import Backend
@@ -59,8 +65,9 @@ def outgoing_request(
     :raises InvalidRequest: for what cannot be sent as it is
     """
     keep = _providers_own(environ, keys) if info.own_credentials else ()
-    headers = request_headers(environ, keep=keep, via=VIA)
-    query = info.query
+    shown = _shown_key(info, environ)
+    headers = request_headers(environ, keep=keep, without=shown, via=VIA)
+    query = shown.without_in_query(info.query) if shown and info.query else info.query
     own_in_query = False
     if info.public:
         headers = {k: value for k, value in headers.items() if k.lower() in _PUBLIC_HEADERS}
@@ -71,11 +78,16 @@ def outgoing_request(
             query, keys, keep=info.own_credentials, any_value=bool(carries)
         )
     target = backend.target(path)
-    if not keep and not own_in_query:
+    if not own_in_query and not any(name.title() in headers for name in keep):
         backend.add_key(headers, target)
     if has_links(path):
         headers["Accept-Encoding"] = "identity"
     mark = "?" if query or _bare_query(environ) else ""
+    if shown and not shown.is_weak and shown.is_in(f"{path}?{query}"):
+        raise InvalidRequest(
+            "The path or the query holds the proxy key where it cannot be taken out, and would "
+            "bring it to the provider. Send it as 'Authorization: Bearer <key>' alone."
+        )
     body, length = (None, 0) if info.public else _body(environ, limit, kept_body)
     return Outgoing(environ["REQUEST_METHOD"], f"{target}{mark}{query}", headers, body, length)
 
@@ -118,6 +130,12 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 def _bare_query(environ: dict[str, Any]) -> bool:
     return str(environ.get("REQUEST_URI", "")).endswith("?")
+
+
+def _shown_key(info: RequestInfo, environ: dict[str, Any]) -> ShownKey | None:
+    """Return the proxy key that the request shows; with authentication off, what may be one."""
+    key = info.key or (header_getter(environ)(PROXY_KEY_HEADER) or "").strip()
+    return ShownKey(key) if key and not info.public else None
 
 
 def _providers_own(environ: dict[str, Any], keys: KeyRing) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER
 from .forms import SEARCHED, as_codes, has_escapes, levels, over_breaks, without_half_escape
+from .front_proxies import Kind, kind_of
 from .memory import SecretMemory
 from .shapes import MASK, Span, broken_off, find_shapes, mask
 
@@ -33,6 +34,9 @@ SENSITIVE = frozenset({
     "id-token", "secret-access-key", "x-amz-security-token",
 })
 """Names, lower case with hyphens, whose values are masked whatever they are."""
+
+_HANDED = ("x-", "cf-", "teleport-", "client-cert", "ssl-client-")
+"""What the names of credentials that a front proxy adds begin with, unlike those in contents."""
 
 _CREDENTIAL = re.compile(
     r"(?:.*-)?(?:token|secret|password|auth|(?<!idempotency-)key)|.*(?:authorization|cookie).*"
@@ -103,7 +107,8 @@ class Redactor(SecretMemory):
             name = name.decode("latin-1")
         if isinstance(name, str) and isinstance(value, (str, bytes, int, float)):
             plain = name.lower().replace("_", "-").removeprefix("http-")
-            if plain in SENSITIVE and not isinstance(value, bool):
+            handed = plain.startswith(_HANDED) and kind_of(plain) is Kind.CREDENTIAL
+            if (plain in SENSITIVE or handed) and not isinstance(value, bool):
                 return masked_entirely(value) if isinstance(value, (str, bytes)) else MASK
         return self.mapping(value, depth + 1)
 
@@ -176,7 +181,14 @@ def is_credential(header: str) -> bool:
 @functools.lru_cache(1024)
 def _is_credential(header: str) -> bool:
     name = header.lower().replace("_", "-")
-    return name in SENSITIVE or _CREDENTIAL.fullmatch(name) is not None
+    known = name in SENSITIVE or kind_of(name) is Kind.CREDENTIAL
+    return known or _CREDENTIAL.fullmatch(name) is not None
+
+
+def is_private(header: str) -> bool:
+    """True for a header of a request that is a credential, or tells who or where a client is."""
+    kind = kind_of(header.lower().replace("_", "-"))
+    return kind is Kind.PERSONAL or is_credential(header)
 
 
 def masked_entirely(value: str | bytes) -> str:

@@ -12,6 +12,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from ..proxy.descriptors import is_exhausted
+from ..proxy.keep_alive import keep_alive
 from .channel import Channel
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Listener(TcpWSGIServer):
             return exc.errno in _GONE
         try:
             self.set_socket_options(sock)
+            keep_alive(sock)
             Channel(self, sock, address, self.adj, map=self._map)
         except OSError:  # reset by the client before it was looked at
             sock.close()

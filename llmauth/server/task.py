@@ -8,6 +8,8 @@ from typing import Any
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.task import ErrorTask, WSGITask
 
+from ..exceptions import UpgradeRefused
+
 _WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
 
 
@@ -40,6 +42,8 @@ class Task(WSGITask):
 
     channel: Any
     request: Any
+    status: str
+    response_headers: list[tuple[str, str]]
 
     def get_environment(self) -> dict[str, Any]:
         """Return the environment that was made when the head was there, with the body."""
@@ -72,10 +76,21 @@ class Task(WSGITask):
         asked = self.request.connection_close
         if asked or self.request.closes or self.channel.is_at_last_request:
             self.request.headers["CONNECTION"] = "close"
+        if self._refuses_upgrade():
+            closes = self.request.headers.get("CONNECTION") == "close"
+            connection = "close, Upgrade" if closes else "Upgrade"
+            self.response_headers += [("Upgrade", "HTTP/1.1"), ("Connection", connection)]
         # Of a body that is not received, bytes may still come, and would reset the connection.
         is_unread = self.request.is_refused and self.request.body_rcv is not None
         self.channel.lingers = self.request.closes or is_unread
         return bytes(super().build_response_header())
+
+    def _refuses_upgrade(self) -> bool:
+        """True for a 426 of our own, which names what is spoken here (RFC 9110 §15.5.22)."""
+        if not self.status.startswith("426"):
+            return False
+        info = self.channel.state.guard.info(self.request.environ)
+        return bool(info.error == UpgradeRefused.error_code)
 
     def write(self, data: bytes) -> None:
         """Send the head together with the first bytes, if there are any; nothing else on HEAD."""

@@ -15,9 +15,9 @@ from ..config.settings import Settings
 from ..exceptions import (
     InternalError,
     MethodRefused,
-    NotSupported,
     RequestRefused,
     UnknownRoute,
+    UpgradeRefused,
 )
 from .blueprint import proxy_blueprint
 from .entry import Entry
@@ -57,7 +57,7 @@ def _translated(error: HTTPException) -> RequestRefused:
     if isinstance(error, MethodNotAllowed):
         return MethodRefused(request.method, error.valid_methods or ())
     if isinstance(error, WebsocketMismatch):
-        return NotSupported()
+        return UpgradeRefused()
     if error.code == 404:
         return UnknownRoute("There is nothing at this path.")
     refusal = InternalError(error.description or error.name)

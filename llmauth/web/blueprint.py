@@ -40,6 +40,21 @@ def _prepare(state: BlueprintSetupState) -> None:
             "escapes. Use letters, digits, - and _ between slashes, such as /llm."
         )
     state.app.url_map.converters["llmauth_path"] = _AnyPath
+    _take_handshakes(state)
+
+
+def _take_handshakes(state: BlueprintSetupState) -> None:
+    """Have WebSocket handshakes reach the view, which says why they are refused.
+
+    Flask answers 400 where a path has rules for HTTP alone.
+    """
+    root = f"{(state.url_prefix or '').rstrip('/')}/"
+    endpoint = f"{state.name_prefix}.{state.name}.{forward.__name__}".lstrip(".")
+    for rule, defaults in ((root, {"path": ""}), (f"{root}<llmauth_path:path>", None)):
+        handshake = state.app.url_rule_class(
+            rule, defaults, endpoint=endpoint, websocket=True, merge_slashes=False
+        )
+        state.app.url_map.add(handshake)
 
 
 proxy_blueprint.record(_prepare)

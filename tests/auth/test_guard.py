@@ -52,6 +52,7 @@ def test_no_credentials(proxy):
     reply = proxy.request("POST", "/v1/chat/completions", key=None, body=b"{}")
     assert reply.status == 401
     assert reply.header("www-authenticate") == 'Bearer realm="llmauth"'
+    assert reply.header("x-should-retry") == "false"
     body = reply.json()
     assert body["type"] == "error"
     assert body["request_id"] == reply.header("x-request-id")
@@ -84,7 +85,7 @@ def test_every_carrier_lets_in_and_never_reaches_the_upstream(proxy, upstream, h
         ({"Authorization": "Bearer"}, 400, "invalid_request"),
         ({"Authorization": "Bearer a b"}, 400, "invalid_request"),
         ({"Authorization": f"Bearer {'x' * 5000}"}, 400, "invalid_request"),
-        ({"Authorization": f"Bearer {KEY}", "x-api-key": WRONG}, 400, "invalid_request"),
+        ({"Authorization": f"Bearer {KEY}x", "x-api-key": WRONG}, 401, "invalid_api_key"),
         ({"Authorization": f"Basic {KEY}"}, 401, "invalid_api_key"),
         ({"Authorization": f"Bearer {WRONG}"}, 401, "invalid_api_key"),
         ({"Cookie": f"key={KEY}"}, 401, "invalid_api_key"),
@@ -92,8 +93,10 @@ def test_every_carrier_lets_in_and_never_reaches_the_upstream(proxy, upstream, h
     ids=["empty", "two", "long", "different", "basic", "wrong", "cookie"],
 )
 def test_credentials_that_are_refused(proxy, upstream, headers, status, error):
+    """And no client that obeys it asks again: agents would for minutes, and lock themselves out."""
     reply = proxy.request("GET", "/v1/models", headers, key=None)
     assert (reply.status, reply.error["code"]) == (status, error)
+    assert reply.header("x-should-retry") == ("false" if status == 401 else None)
     assert KEY not in reply.body.decode()
     assert WRONG not in reply.body.decode()
     assert upstream.requests == []
@@ -246,7 +249,7 @@ def test_with_authentication_off_everyone_is_let_in(upstream):
     [
         ("TRACE", {}, 405),
         ("CONNECT", {}, 405),
-        ("GET", {"Upgrade": "websocket", "Connection": "Upgrade"}, 501),
+        ("GET", {"Upgrade": "websocket", "Connection": "Upgrade"}, 426),
         ("BREW", {}, 405),
     ],
 )

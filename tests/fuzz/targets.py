@@ -198,7 +198,7 @@ def _parsed(data: bytes, size: int) -> tuple[Parser, int]:
 def _credentials(environ: dict[str, str], path: str, query: str) -> bool:
     """Check what the request carries; returns whether the rest of it is the provider's."""
     try:
-        presented = find_key(header_getter(environ), path, query)
+        presented = find_key(header_getter(environ), path, query, RING)
     except BadCredentials as malformed:
         assert malformed.refusal.code in (400, 401)
         assert all(malformed.guesses)

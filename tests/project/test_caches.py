@@ -14,11 +14,13 @@ from llmauth.auth.client_address import Clients
 from llmauth.config.addresses import parse_address, parse_network
 from llmauth.proxy.headers import request_headers
 from llmauth.redact.forms import levels
+from llmauth.redact.front_proxies import kind_of
 
 CLIENTS = Clients(trusted_proxies=[parse_network("127.0.0.0/8")])
 
 DOORS = {
     "_from_environ": lambda text: request_headers({f"HTTP_{text}": "x"}, via="1.1 x"),
+    "_kind_of": kind_of,
     "_parsed": parse_address,
     "Clients._counted_as": lambda text: CLIENTS.counted_as(CLIENTS.address("127.0.0.1", text)),
     "_decoded": lambda text: [level.text for level in levels(f"%{text}\\u{text}&{text};")],

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import targets
@@ -18,9 +19,10 @@ from servers import Listener, raw, request_bytes, running_proxy, whole
 from streams import EVENT, HEAD, chunk, read_until
 
 from llmauth.exceptions import ClientDisconnected
-from llmauth.proxy import connections
+from llmauth.proxy import connections, keep_alive
 from llmauth.proxy.connections import Connections
-from llmauth.proxy.connector import KEEP_ALIVE, Connector
+from llmauth.proxy.connector import Connector
+from llmauth.proxy.keep_alive import KEEP_ALIVE
 from llmauth.proxy.watch import TICK, Watch
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
@@ -340,6 +342,45 @@ def test_the_system_asks_whether_an_idle_upstream_is_still_there(upstream):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEP_ALIVE == 60
+
+
+class Socket:
+    """Of a system on which options have other names."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[int, int, int]] = []
+        self.controls: list[tuple[int, tuple[int, int, int]]] = []
+
+    def setsockopt(self, *option: int) -> None:
+        self.options.append(option)
+
+    def ioctl(self, control: int, values: tuple[int, int, int]) -> None:
+        self.controls.append((control, values))
+
+
+ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+@pytest.mark.parametrize(
+    ("platform", "idle", "options", "controls"),
+    [
+        ("linux", 4, [ON, (socket.IPPROTO_TCP, 4, 60)], []),
+        ("darwin", 16, [ON, (socket.IPPROTO_TCP, 16, 60)], []),
+        ("win32", 3, [ON, (socket.IPPROTO_TCP, 3, 60)], []),
+        ("win32", None, [ON], [(0x98000004, (1, 60_000, 1_000))]),
+        ("aix", None, [ON], []),
+    ],
+    ids=["Linux", "macOS", "Windows", "an old Windows", "without the option"],
+)
+def test_keep_alive_is_asked_for_by_the_systems_own_names(
+    monkeypatch, platform, idle, options, controls
+):
+    monkeypatch.setattr(keep_alive, "_IDLE", idle)
+    monkeypatch.setattr(keep_alive, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(socket, "SIO_KEEPALIVE_VALS", 0x98000004, raising=False)
+    sock = Socket()
+    keep_alive.keep_alive(sock)
+    assert (sock.options, sock.controls) == (options, controls)
 
 
 def test_an_idle_connection_holds_no_request(upstream):

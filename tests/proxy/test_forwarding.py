@@ -7,6 +7,7 @@ import json
 import socket
 
 import pytest
+from attack import request, statuses
 from servers import KEY, PROVIDER_KEY, raw, request_bytes, running_proxy, whole
 
 BODY = b'{"model": "m", "messages": []}'
@@ -78,6 +79,37 @@ def test_headers_of_the_client_and_the_servers_key_arrive(proxy, upstream):
         "content-length": str(len(BODY)),
     }
     assert request.body == BODY
+
+
+@pytest.mark.parametrize(
+    ("lines", "received"),
+    [
+        (["Content-Type: application/json"] * 2, "application/json"),
+        (["Content-Type: application/json"] * 3, "application/json"),
+        (["content-type:application/json ", "Content-Type:\tapplication/json"], "application/json"),
+        (["User-Agent: a/1 (b, c)"] * 2, "a/1 (b, c)"),
+        (["anthropic-version: 2023-06-01"] * 2, "2023-06-01"),
+        (["OpenAI-Organization: org"] * 2, "org"),
+        (["Idempotency-Key: a"] * 2, "a"),
+        (["Accept: a/b", "Accept: c/d"], "a/b, c/d"),
+        (["anthropic-beta: a", "anthropic-beta: b", "anthropic-beta: a"], "a, b, a"),
+        (["Content-Encoding: gzip"] * 2, "gzip, gzip"),
+        (["Content-Type: a/b", "Content-Type: c/d"], "a/b, c/d"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} lines",
+)
+def test_a_line_that_says_the_same_once_more_says_nothing(proxy, upstream, lines, received):
+    """Joined, it would be no media type, version or name any more."""
+    name = lines[0].partition(":")[0]
+    assert proxy.exchange(request_bytes("/v1/x", "Connection: close", *lines))[9:12] == b"200"
+    assert upstream.requests[0].header(name) == received
+
+
+def test_so_does_a_providers_key_of_the_clients_own(proxy, upstream):
+    lines = ["Authorization: Bearer sk-own-0123456789"] * 2
+    data = request(f"X-Proxy-Api-Key: {KEY}", *lines, key=None)
+    assert statuses(proxy.exchange(data)) == [200]
+    assert upstream.requests[0].header("authorization") == "Bearer sk-own-0123456789"
 
 
 def test_no_header_is_invented(proxy, upstream):

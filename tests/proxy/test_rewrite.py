@@ -16,9 +16,10 @@ import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import KEY, Upstream, raw, running_proxy, whole
+from servers import KEY, Upstream, raw, request_bytes, running_proxy, whole
 
 from llmauth import LLMAuth, proxy_blueprint
+from llmauth.auth.request import outer_mount
 from llmauth.config.settings import BackendSettings
 from llmauth.exceptions import RedirectRefused, UpstreamUnreachable
 from llmauth.providers.backend import Backend
@@ -238,6 +239,116 @@ def test_in_a_host_application_the_url_holds_the_mount_point(upstream):
     )
     expected = "http://localhost/mounted/llm/anthropic/v1/messages/batches/b1/results"
     assert reply.json["results_url"] == expected
+
+
+PREFIXED = FORWARDED | {"Host": "chat.example", "X-Forwarded-Prefix": "/llm"}
+
+
+@pytest.fixture
+def behind(upstream):
+    with running_proxy(upstream, trusted_proxies="127.0.0.0/8") as proxy:
+        yield proxy
+
+
+def test_the_prefix_of_a_trusted_reverse_proxy_is_in_results_url(behind, upstream):
+    upstream.answer = whole(batch(), headers=JSON)
+    for backend in ("", "/anthropic"):
+        reply = behind.request("GET", f"{backend}/v1/messages/batches/b1", PREFIXED)
+        assert reply.json()["results_url"] == f"https://chat.example/llm{backend}{RESULTS[25:]}"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("Location: {}/v1/models", "/llm/openai/v1/models"),
+        ("Location: /v1/models", "/llm/openai/v1/models"),
+        ("Location: models", "models"),
+        ("Content-Location: {}/v1/models", "/llm/openai/v1/models"),
+        ("Operation-Location: {}/v1/x", "https://chat.example/llm/openai/v1/x"),
+        ("Azure-AsyncOperation: {}/v1/x", "https://chat.example/llm/openai/v1/x"),
+        ("Link: <{}/v1/x?p=2>; rel=next", "<https://chat.example/llm/openai/v1/x?p=2>; rel=next"),
+        ("x-goog-upload-url: {}/upload/v1/x", "https://chat.example/llm/openai/upload/v1/x"),
+    ],
+    ids=lambda value: value.partition(":")[0],
+)
+def test_it_is_in_every_url_that_points_here(behind, upstream, header, expected):
+    upstream.answer = whole(b"", "302 Found", headers=(header.format(upstream.url),))
+    uploads = {"x-goog-api-client": "google-genai-sdk/1.0 gl-node/v22"}
+    reply = behind.request("GET", "/openai/v1/models/", PREFIXED | uploads)
+    assert reply.status == 302
+    assert reply.header(header.partition(":")[0]) == expected
+
+
+PREFIXES = {
+    "/llm": "/llm",
+    "/llm/": "/llm",
+    "/": "",
+    "": "",
+    " /a/b-c.d_e~1/ ": "/a/b-c.d_e~1",
+    "/m%C3%BCller": "/m%C3%BCller",
+    "/a, /b": "/a/b",
+    "/a/,/b/": "/a/b",
+    "/llm, /llm": "/llm",
+    "/a, ": "/a",
+    # Junk
+    "//evil.example": "",
+    "/llm//x": "",
+    "///": "",
+    "llm": "",
+    "https://evil.example/llm": "",
+    "/llm?x=": "",
+    "/llm#x": "",
+    "/llm/../x": "",
+    "/./llm": "",
+    "/..": "",
+    "/%2e%2E/x": "",
+    "/a%2F%2fb": "",
+    "/a%5Cb": "",
+    "/a%0d%0aX: y": "",
+    "/a%00": "",
+    "/a%252e": "",
+    "/a%zz": "",
+    "/\\evil.example": "",
+    "/a b": "",
+    "/a\tb": "",
+    '/a"b': "",
+    "/<script>": "",
+    "/\xfc": "",
+    "/a, //evil.example": "",
+    "/" + "a" * 300: "",
+}
+
+
+@pytest.mark.parametrize("said", PREFIXES)
+def test_only_a_plain_path_is_believed(behind, upstream, said):
+    upstream.answer = whole(b"", "302 Found", headers=("Location: /v1/models",))
+    reply = behind.request("GET", "/v1/models/", {"X-Forwarded-Prefix": said})
+    assert reply.header("location") == f"{PREFIXES[said]}/v1/models"
+
+
+def test_each_of_two_reverse_proxies_adds_its_own(behind, upstream):
+    upstream.answer = whole(b"", "302 Found", headers=("Location: /v1/models",))
+    lines = ("Connection: close", "X-Forwarded-Prefix: /outer", "X-Forwarded-Prefix: /inner")
+    answer = behind.exchange(request_bytes("/v1/models/", *lines))
+    assert b"\r\nLocation: /outer/inner/v1/models\r\n" in answer
+
+
+def test_nobody_else_says_where_this_server_is(proxy, upstream):
+    upstream.answer = whole(b"", "302 Found", headers=("Location: /v1/models",))
+    assert proxy.request("GET", "/v1/models/", PREFIXED).header("location") == "/v1/models"
+    upstream.answer = whole(batch(), headers=JSON)
+    reply = proxy.request("GET", "/v1/messages/batches/b1", PREFIXED)
+    assert reply.json()["results_url"] == RESULTS[25:]
+    assert upstream.requests[0].header("x-forwarded-prefix") is None
+
+
+def test_it_stands_before_the_mount_point_and_counts_once_beside_proxy_fix():
+    environ = {"SCRIPT_NAME": "/mounted", "HTTP_X_FORWARDED_PREFIX": "/llm"}
+    assert outer_mount(environ, trusted=True) == "/llm/mounted"
+    assert outer_mount(environ, trusted=False) == "/mounted"
+    fixed = {"SCRIPT_NAME": "/llm", "HTTP_X_FORWARDED_PREFIX": "/llm"}
+    fixed["werkzeug.proxy_fix.orig"] = {"SCRIPT_NAME": ""}
+    assert outer_mount(fixed, trusted=True) == "/llm"
 
 
 REDIRECTS = ["300 Choices", "301 Moved", "302 Found", "303 See Other", "307 Again", "308 For Good"]

@@ -16,6 +16,7 @@ from growth import ALLOWED, TIMES, growth
 from llmauth.auth.credentials import (
     MAX_CREDENTIALS,
     BadCredentials,
+    KeyRing,
     credentials_in,
     find_key,
     query_keys,
@@ -314,7 +315,7 @@ def test_whatever_reads_a_value_does_so_in_proportion(read: Callable[[str], obje
 
 def keys_found(text: str) -> None:
     with contextlib.suppress(BadCredentials):
-        find_key(header_getter({}), "/gemini/v1beta/models", f"key=a&{text}&key=a")
+        find_key(header_getter({}), "/gemini/v1beta/models", f"key=a&{text}&key=a", KeyRing(()))
 
 
 def test_names_of_headers_that_are_long_are_not_remembered() -> None:

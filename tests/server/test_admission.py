@@ -173,6 +173,17 @@ def test_a_connection_ends_for_who_asks_for_it_beside_other_things(proxy, option
     assert b"Connection: close\r\n" in answer
 
 
+@pytest.mark.parametrize("key", [KEY, WRONG], ids=["right", "wrong"])
+def test_the_system_asks_whether_a_client_is_still_there(proxy, key):
+    with proxy.open(request(key=key, close=False)) as sock:
+        read_until(sock, b"}")
+        (channel,) = proxy.server._channels()
+        assert channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            assert channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 @pytest.mark.parametrize("client", ["requests", "http.client"])
 def test_a_client_that_sends_all_before_it_reads_sees_the_answer(proxy, client):
     body = bytes(300_000)

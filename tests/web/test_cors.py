@@ -62,6 +62,28 @@ def test_a_preflight_of_a_named_page_needs_no_key(open_proxy, upstream, path):
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("cors", ["", PAGE, "*"], ids=["off", "named", "any"])
+def test_what_a_browser_says_of_a_page_is_not_told_to_the_provider(upstream, cors):
+    """Ollama answers 403 to an Origin, and Anthropic 401."""
+    headers = {
+        "Origin": PAGE,
+        "Referer": f"{PAGE}/chat?id=1",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "cors",
+        "Sec-Fetch-Dest": "empty",
+        "Sec-CH-UA-Platform": "Linux",
+        "HTTP-Referer": "https://app.example",
+        "User-Agent": "Mozilla/5.0",
+    }
+    with running_proxy(upstream, cors_origins=cors) as proxy:
+        reply = proxy.request("POST", "/v1/x", headers, b"{}")
+    assert reply.status == 200
+    assert readable(reply) == (cors == PAGE)
+    (received,) = upstream.requests
+    arrived = [name for name in headers if received.header(name)]
+    assert arrived == ["HTTP-Referer", "User-Agent"]
+
+
 @pytest.mark.parametrize(
     "origin",
     [

@@ -47,7 +47,7 @@ def test_it_describes_every_refusal(described):
         ("OPTIONS", "/v1/x", {"Origin": "http://a", "Access-Control-Request-Method": "PUT"}, 403),
         ("GET", "/", {"x-api-key": KEY}, 404),
         ("TRACE", "/v1/models", {"x-api-key": KEY}, 405),
-        ("GET", "/v1/models", {"x-api-key": KEY, "Upgrade": "websocket"}, 501),
+        ("GET", "/v1/models", {"x-api-key": KEY, "Upgrade": "websocket"}, 426),
         ("GET", "/ollama/api/tags", {"x-api-key": KEY}, 502),
         ("GET", "/health", {}, 200),
         ("GET", "/readyz", {}, 200),
