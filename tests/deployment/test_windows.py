@@ -17,6 +17,7 @@ import tree_sitter
 import tree_sitter_powershell
 from commands import environment, get, run_each, started
 from fronts import EXAMPLES, free_port
+from programs import wait_for
 from servers import KEY, TIMEOUT, Upstream, request_bytes
 from streams import HEAD, Held, chunk, read_until
 
@@ -182,13 +183,14 @@ def test_what_the_scheduled_task_runs_serves_and_says_what_is_wrong(tmp_path):
     (tmp_path / "openai.txt").write_text("sk-of-the-provider-0123456789\n", encoding="utf-8")
     settings, port = tmp_path / "llmauth.yaml", free_port()
     settings.write_text(f"server: {{port: {port}}}\ndefault_backend: echo\n", encoding="utf-8")
-    start = str(tmp_path / "start.py")
+    start, log = str(tmp_path / "start.py"), tmp_path / "log" / "start.log"
     with started(start, port=port):
         assert get(port, "/v1/models", KEY)[0] == 200
-    assert "openai" in (tmp_path / "log" / "start.log").read_text(encoding="utf-8")
+        # It serves before it says so.
+        wait_for(lambda: "openai" in log.read_text(encoding="utf-8"), "the banner is there")
     settings.write_text("server: {prot: 8000}", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, start], env=environment(), timeout=60, capture_output=True, check=False
     )
     assert done.returncode == 2
-    assert "prot" in (tmp_path / "log" / "start.log").read_text(encoding="utf-8")
+    assert "prot" in log.read_text(encoding="utf-8")
