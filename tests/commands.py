@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from fronts import STARTING, ended_early
@@ -32,6 +34,30 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def run_each(
+    commands: Iterable[list[str]], *prefix: str, **environ: str
+) -> list[subprocess.CompletedProcess[bytes]]:
+    """Run several commands in one process: see in_turn.py.
+
+    :param prefix: a script that runs a module
+    """
+    commands = list(commands)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, *prefix, "-m", "in_turn"],
+        input=json.dumps(commands).encode("ascii"),
+        env=environment(**environ) | {"PYTHONPATH": path},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode("latin-1")
+    return [
+        subprocess.CompletedProcess(command, code, out.encode("latin-1"), err.encode("latin-1"))
+        for command, (code, out, err) in zip(commands, json.loads(done.stdout), strict=True)
+    ]
 
 
 @contextlib.contextmanager

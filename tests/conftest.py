@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 from servers import Proxy, Upstream, running_proxy
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # The same examples in each run, however slow the machine is; to look for others is fuzzing's.
 settings.register_profile(
@@ -28,13 +30,27 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1 if everything else 0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module together that share a server or a browser; start it once."""
-    for item in items:
-        definitions = item._fixtureinfo.name2fixturedefs.values()
-        if any(definition[-1].scope == "module" for definition in definitions):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByWhatIsShared(config, log)
+
+
+class _ByWhatIsShared(LoadScopeScheduling):
+    """Keeps the tests of a module together that share a server or a browser: it starts once.
+
+    Each other test goes to whoever is free. The largest groups begin.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        self._root = config.rootpath
+        self._together: dict[str, bool] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, _ = nodeid.partition("::")
+        if module not in self._together:
+            source = (self._root / module).read_text(encoding="utf-8")
+            self._together[module] = 'scope="module"' in source
+        return module if self._together[module] else nodeid
 
 
 @pytest.fixture

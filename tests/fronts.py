@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import getpass
 import http.client
+import itertools
 import os
+import secrets
 import shutil
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +28,7 @@ HOST = "localhost"
 WRONG_KEY = "wrong-key-0123456789"
 STARTING = 60.0
 """Seconds within which a program listens, also on a machine that does much else."""
+PORTS_TRIED = 3
 ATTEMPTS = 3
 """Wrong keys that lock an address out of the llmauth behind a front."""
 
@@ -142,25 +145,53 @@ def example(name: str, replaced: dict[str, str]) -> str:
 def free_port() -> int:
     """Return a port of 127.0.0.1 and ::1 that stays free for a program to listen on.
 
-    A connection that has just ended keeps its port for a minute (RFC 9293, TIME-WAIT): whoever
-    asks the system for any port gets another one, and whoever asks for this one gets it.
+    It is none that a system gives to who asks for any, is given once in a run of the tests,
+    whatever number of processes that has, and cannot be had by another run for the next minute.
     """
-    port = _reserved("127.0.0.1", 0)
-    try:
-        return _reserved("::1", port)
-    except OSError as error:
-        return free_port() if error.errno == errno.EADDRINUSE else port  # without IPv6
+    for port in _PORTS:
+        with contextlib.suppress(OSError):  # somebody listens there
+            _reserve("127.0.0.1", port)
+            with contextlib.suppress(OSError):
+                _reserve("::1", port)  # without IPv6 there is none
+            return port
+    raise AssertionError
 
 
-def _reserved(host: str, port: int) -> int:
+def ports(worker: str, workers: int) -> Iterator[int]:
+    """Yield the ports of one process of the tests, again and again, from anywhere on.
+
+    Linux gives out those from 32,768 on by itself, others those from 49,152 on (RFC 6335 §6).
+    """
+    own = range(20_000 + int(worker.removeprefix("gw")), 32_000, workers)
+    start = secrets.randbelow(len(own))
+    return itertools.cycle([*own[start:], *own[:start]])
+
+
+_PORTS = ports(
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0"),
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
+
+
+def _reserve(host: str, port: int) -> None:
+    """Let a connection end on a port, which keeps it for a minute (RFC 9293 §3.6.1, TIME-WAIT).
+
+    Whoever asks for it as a server does gets it, whoever asks as we do does not.
+
+    :raises OSError: somebody has it
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as careful:
+        careful.bind((host, port))
     with socket.create_server((host, port), family=family) as server:
-        address = server.getsockname()[:2]
-        with socket.create_connection(address, TIMEOUT) as client:
+        with socket.create_connection((host, port), TIMEOUT) as client:
             accepted, _ = server.accept()
             accepted.close()  # the first to close is who waits
             client.recv(1)
-    return address[1]
+
+
+class PortTaken(Exception):
+    """Somebody else has the port that a program was to listen on."""
 
 
 # Passes on as much as it does unchanged.
@@ -187,9 +218,29 @@ server {{
 @contextlib.contextmanager
 def plain_nginx(folder: Path, upstream_port: int) -> Iterator[int]:
     """Run nginx without TLS; yields its port."""
-    port = free_port()
-    with _running_nginx(folder, port, _PLAIN_SITE.format(port=port, upstream=upstream_port)):
+
+    def start(port: int) -> AbstractContextManager[int]:
+        return _running_nginx(folder, port, _PLAIN_SITE.format(port=port, upstream=upstream_port))
+
+    with _on_a_free_port(start) as (port, _):
         yield port
+
+
+@contextlib.contextmanager
+def _on_a_free_port(
+    start: Callable[[int], AbstractContextManager[int]]
+) -> Iterator[tuple[int, int]]:
+    """Run a program on a free port, on another if that is taken in between; yields it and a pid."""
+    with contextlib.ExitStack() as stack:
+        for attempt in range(PORTS_TRIED):
+            port = free_port()
+            try:
+                pid = stack.enter_context(start(port))
+                break
+            except PortTaken as taken:
+                if attempt == PORTS_TRIED - 1:
+                    pytest.fail(str(taken), pytrace=False)
+        yield port, pid
 
 
 @contextlib.contextmanager
@@ -201,27 +252,30 @@ def nginx(
     :param folder: for its files; created
     :param more: further text to replace in the example
     """
-    port = free_port()
     letsencrypt = "/etc/letsencrypt/live/llm.example.com"
-    site = example(
-        "nginx.conf",
-        {
-            "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream_port};",
-            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
-            "listen [::]:443 ssl;": f"listen [::1]:{port} ssl;",
-            f"{letsencrypt}/fullchain.pem": str(cert.chain),
-            f"{letsencrypt}/privkey.pem": str(cert.key),
-            "/var/log/nginx": str(folder),
-        }
-        | (more or {}),
-    )
-    with _running_nginx(folder, port, site) as pid:
+
+    def start(port: int) -> AbstractContextManager[int]:
+        site = example(
+            "nginx.conf",
+            {
+                "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream_port};",
+                "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+                "listen [::]:443 ssl;": f"listen [::1]:{port} ssl;",
+                f"{letsencrypt}/fullchain.pem": str(cert.chain),
+                f"{letsencrypt}/privkey.pem": str(cert.key),
+                "/var/log/nginx": str(folder),
+            }
+            | (more or {}),
+        )
+        return _running_nginx(folder, port, site)
+
+    with _on_a_free_port(start) as (port, pid):
         yield Front(port, folder, cert.client, pid)
 
 
 @contextlib.contextmanager
 def _running_nginx(folder: Path, port: int, site: str) -> Iterator[int]:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config = folder / "nginx.conf"
     config.write_text(_NGINX_AROUND_IT.format(folder=folder, user=getpass.getuser(), site=site))
     with _running([program("nginx"), "-c", str(config), "-p", str(folder)], port, folder) as pid:
@@ -232,23 +286,26 @@ def _running_nginx(folder: Path, port: int, site: str) -> Iterator[int]:
 def caddy(folder: Path, upstream_port: int, cert: Certificate) -> Iterator[Front]:
     """Run Caddy with examples/Caddyfile."""
     folder.mkdir()
-    port = free_port()
-    site = example(
-        "Caddyfile",
-        {
-            "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream_port}",
-            # On these addresses alone: on another of this machine the port may be somebody's.
-            "llm.example.com {": (
-                f"https://:{port} {{\n\tbind 127.0.0.1 ::1\n\ttls {cert.chain} {cert.key}"
-            ),
-            "\tlog {\n": "\tadmin off\n\tauto_https disable_redirects\n\tlog {\n",
-        },
-    )
     config = folder / "Caddyfile"
-    config.write_text(site)
     command = [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(config)]
     home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    with _running(command, port, folder, **home) as pid:
+
+    def start(port: int) -> AbstractContextManager[int]:
+        site = example(
+            "Caddyfile",
+            {
+                "reverse_proxy 127.0.0.1:8000": f"reverse_proxy 127.0.0.1:{upstream_port}",
+                # On these addresses alone: on another of this machine the port may be somebody's.
+                "llm.example.com {": (
+                    f"https://:{port} {{\n\tbind 127.0.0.1 ::1\n\ttls {cert.chain} {cert.key}"
+                ),
+                "\tlog {\n": "\tadmin off\n\tauto_https disable_redirects\n\tlog {\n",
+            },
+        )
+        config.write_text(site)
+        return _running(command, port, folder, **home)
+
+    with _on_a_free_port(start) as (port, pid):
         yield Front(port, folder, cert.client, pid)
 
 
@@ -261,16 +318,23 @@ def program(name: str) -> str:
     return found
 
 
-def ended_early(command: list[str], code: int, output: str) -> NoReturn:
-    """Fail for a program that did not start, on one screen: no test is to blame for it."""
-    last = "\n".join(output.splitlines()[-15:])
-    pytest.fail(f"{' '.join(command)[:200]} ended with {code}:\n{last}", pytrace=False)
+def ended_early(
+    command: list[str], code: int, output: str, *, elsewhere: bool = False
+) -> NoReturn:
+    """Fail for a program that did not start, on one screen: no test is to blame for it.
+
+    :param elsewhere: it can be tried on another port
+    :raises PortTaken: then, when its port was taken
+    """
+    last = "\n".join(line[:200] for line in output.splitlines()[-15:])
+    said = f"{' '.join(command)[:200]} ended with {code}:\n{last}"
+    if elsewhere and "in use" in output:
+        raise PortTaken(said)
+    pytest.fail(said, pytrace=False)
 
 
 @contextlib.contextmanager
-def _running(
-    command: list[str], port: int, folder: Path, **environ: str
-) -> Iterator[int]:
+def _running(command: list[str], port: int, folder: Path, **environ: str) -> Iterator[int]:
     said = folder / "stderr"
     with said.open("wb") as file:
         process = subprocess.Popen(
@@ -283,7 +347,8 @@ def _running(
                 break
             time.sleep(0.02)
         if process.poll() is not None:
-            ended_early(command, process.returncode, said.read_text(encoding="utf-8"))
+            output = said.read_text(encoding="utf-8")
+            ended_early(command, process.returncode, output, elsewhere=True)
         yield process.pid
     finally:
         process.terminate()

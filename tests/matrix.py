@@ -297,7 +297,7 @@ def install() -> None:
 
 def run_all() -> dict[Client, Found]:
     install()
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(len(CLIENTS)) as pool:  # they wait more than they work
         return dict(zip(CLIENTS, pool.map(run, CLIENTS), strict=True))
 
 

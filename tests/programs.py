@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fronts import STARTING, ended_early, free_port, program
+from fronts import PORTS_TRIED, STARTING, PortTaken, ended_early, free_port, program
 
 TIMEOUT = 20.0
 ROOT = Path(__file__).parent.parent
@@ -54,14 +54,21 @@ class Program:
     """
 
     def __init__(self, command: list[str], environ: dict[str, str] | None = None) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [part.replace("{port}", str(self.port)) for part in command]
         self._environ = environ
         self._output = tempfile.NamedTemporaryFile(suffix=".log", delete=False)  # noqa: SIM115
-        self.start()
+        for attempt in range(PORTS_TRIED):
+            self.port = free_port()
+            self.url = f"http://127.0.0.1:{self.port}"
+            self._command = [part.replace("{port}", str(self.port)) for part in command]
+            with contextlib.suppress(PortTaken):
+                self.start(elsewhere=attempt + 1 < PORTS_TRIED)
+                break
 
-    def start(self) -> None:
+    def start(self, *, elsewhere: bool = False) -> None:
+        """Start it, also when it has been stopped.
+
+        :raises PortTaken: when it can be tried elsewhere
+        """
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
         self.process = subprocess.Popen(
             self._command,
@@ -75,7 +82,8 @@ class Program:
             lambda: self.is_up() or self.process.poll() is not None, self._command[0], STARTING
         )
         if self.process.poll() is not None:
-            ended_early(self._command, self.process.returncode, self.output())
+            code, output = self.process.returncode, self.output()
+            ended_early(self._command, code, output, elsewhere=elsewhere)
 
     def is_up(self) -> bool:
         return listens(self.port)

@@ -9,7 +9,56 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from html import escape
 from importlib.resources import files
+from typing import Any
+
+from ..auth.request import raw_mount
+from ..exceptions import RequestRefused
+
+_ELSEWHERE = {"/": "docs", "/docs/": "../docs"}
+"""Where people with a browser look for the page first, and where it is from there."""
+_WEIGHT = re.compile(r"[01](?:\.\d{0,3})?", re.ASCII)
+_BACKENDS = "<!-- backends -->"
+
+
+class PageElsewhere(RequestRefused):
+    """302: the page is at another path than where a browser asks for it."""
+
+    code = 302
+    type = "not_found_error"
+    status = "NOT_FOUND"
+    error_code = "page_elsewhere"
+
+    def __init__(self, location: str) -> None:
+        headers = [("Location", location), ("Vary", "Accept")]
+        super().__init__("What people want to know of this server is at /docs.", headers)
+
+
+def elsewhere(path: str, environ: Mapping[str, Any]) -> PageElsewhere | None:
+    """Return the way to the page for who asks for HTML where only a mistake can be meant.
+
+    It leads from one public place to another, whatever key the request brings. Programs, which do
+    not ask for HTML by its name, are not concerned.
+
+    :param path: below the application's root
+    """
+    if path not in _ELSEWHERE or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return None
+    if not _wants_html(environ.get("HTTP_ACCEPT", "")):
+        return None
+    # Relative, so that it holds behind prefixes that only a front knows; but a mount point may be
+    # written without the slash after it.
+    mount = raw_mount(environ)
+    return PageElsewhere(f"{mount}/docs" if mount else _ELSEWHERE[path])
+
+
+def with_backends(page: str, names: Iterable[str]) -> str:
+    """Return the page with the names of the backends that it offers."""
+    options = "".join(f'<option value="{escape(name)}">' for name in names)
+    return page.replace(_BACKENDS, options)
 
 
 def docs_page() -> tuple[str, str]:
@@ -28,6 +77,21 @@ def docs_page() -> tuple[str, str]:
         "require-trusted-types-for 'script'",
     )
     return page, "; ".join(policy)
+
+
+def _wants_html(accept: str) -> bool:
+    """True where HTML is named, and JSON is not preferred (RFC 9110 §12.5.1)."""
+    html = _quality(accept, "text/html")
+    return html > 0 and html >= _quality(accept, "application/json")
+
+
+def _quality(accept: str, kind: str) -> float:
+    for entry in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        if name == kind:
+            weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+            return float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    return 0.0
 
 
 def _part(name: str) -> str:

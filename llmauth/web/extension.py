@@ -32,6 +32,7 @@ from ..proxy.slots import Slots, server_stopping
 from ..redact.logging import Redactor
 from .access_log import AccessLog
 from .cors import Cors
+from .docs_page import elsewhere
 
 EXTENSION = "llmauth"
 ENTRY = "llmauth.entry"
@@ -116,6 +117,10 @@ class State:
         info = self.guard.info(environ)
         if not info.decided:
             environ["PATH_INFO"] = info.path
+            page = elsewhere(info.path, environ)
+            if page and info.path not in self.guard.bypass:
+                info.refuse(page)
+                return info
             public = self.guard.is_public(info, environ, pages=True)
             public = public and not self.router.names_another(info.path)
             self.admit(info, environ, public=public, forwards=public, at_once=at_once)

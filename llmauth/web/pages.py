@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from ..version import __version__
-from .docs_page import docs_page
+from .docs_page import docs_page, with_backends
 from .extension import current_state
 
 pages_blueprint = Blueprint("llmauth_pages", __name__)
@@ -68,5 +68,7 @@ def openapi() -> Response:
 @pages_blueprint.get("/docs")
 def docs() -> Response:
     """Tell people how to use this server."""
+    settings = current_state().settings
+    names = [name for name, backend in settings.backends.items() if settings.uses(backend)]
     policy = {"Content-Security-Policy": _DOCS_POLICY}
-    return Response(_DOCS, mimetype="text/html", headers=policy)
+    return Response(with_backends(_DOCS, names), mimetype="text/html", headers=policy)

@@ -14,6 +14,8 @@ from fronts import program
 from matrix import CLIENTS, DOCS, FAILURES, FEATURES, OWN_KEY, SERVERS_KEY
 from servers import KEY, running_proxy
 
+from llmauth.config.keys import KEY_VARIABLE
+
 TEXT = "echo: one two three"
 SAID = {
     "chat": TEXT,
@@ -141,6 +143,9 @@ def test_every_failure_is_in_the_documentation():
     assert set(MESSAGES) | {"no_key"} == set(FAILURES)
 
 
+KEYS = {KEY_VARIABLE: KEY, "OWN_KEY": OWN_KEY}
+
+
 def blocks(language: str) -> list[str]:
     """Return the examples of the documentation in one language."""
     return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
@@ -162,8 +167,10 @@ def everything():
 # A model of the examples may be out of date by now; they need not be.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("number", range(4))
-def test_the_examples_in_python_run(everything, capsys, number):
-    exec(here(blocks("python")[number], everything.url), {"PROXY_KEY": KEY, "OWN_KEY": OWN_KEY})
+def test_the_examples_in_python_run(everything, capsys, monkeypatch, number):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    exec(here(blocks("python")[number], everything.url), {})
     assert capsys.readouterr().out == "echo: Hello\n" * 2
 
 
@@ -172,7 +179,7 @@ def test_the_examples_in_javascript_run(found, everything, number):
     done = subprocess.run(
         ["node", "--input-type=module", "-e", here(blocks("js")[number], everything.url)],
         cwd=matrix.SDKS,
-        env=os.environ | {"PROXY_KEY": KEY, "OWN_KEY": OWN_KEY},
+        env=os.environ | KEYS,
         capture_output=True,
         text=True,
         check=False,
@@ -184,7 +191,7 @@ def test_the_examples_in_javascript_run(found, everything, number):
 def test_the_examples_in_the_shell_run(echo):
     program("curl")
     (example,) = blocks("sh")
-    environ = os.environ | {"PROXY_KEY": KEY, "OWN_KEY": OWN_KEY}
+    environ = os.environ | KEYS
     done = subprocess.run(
         ["sh", "-c", here(example, echo.url)],
         env=environ,

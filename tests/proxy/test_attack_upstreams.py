@@ -86,7 +86,7 @@ def door(request, proxy):
         return
     app = create_app(proxy.server.state.settings)
     with make_server("127.0.0.1", 0, app, threaded=True) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.port
         server.shutdown()

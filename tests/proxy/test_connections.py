@@ -72,7 +72,7 @@ def careless():
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         handler = Handler
         environ = {"OPENAI_API_BASE_URL": f"http://127.0.0.1:{server.server_port}"}

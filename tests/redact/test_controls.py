@@ -11,7 +11,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from commands import KEY, run
+from commands import KEY, run, run_each
 
 from llmauth.capture.har import har
 from llmauth.capture.safe_json import dumps
@@ -226,7 +226,7 @@ def test_no_name_that_a_command_repeats_drives_a_terminal(sent, tmp_path):
     capture.write_text("{}\n", encoding="utf-8")
     environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY, "LLMAUTH_CONFIG": str(settings)}
     environ |= {"PYTHONUTF8": "1", "CAPTURE_FILE": str(capture)}
-    for arguments in (
+    commands = (
         ["check"],
         ["check", "--backend", f"local=http://127.0.0.1:1/{sent}"],
         ["check", "--backend", f"lo{sent}cal=http://127.0.0.1:1"],
@@ -238,6 +238,6 @@ def test_no_name_that_a_command_repeats_drives_a_terminal(sent, tmp_path):
         ["capture", "show", str(capture)],
         ["capture", sent],
         ["serve", "--capture-file", f"{tmp_path}/{sent}/x"],
-    ):
-        done = run(*arguments, **environ)
-        assert obeyed(done.stdout + done.stderr) == set(), arguments
+    )
+    for done in run_each(commands, **environ):
+        assert obeyed((done.stdout + done.stderr).decode("utf-8")) == set(), done.args

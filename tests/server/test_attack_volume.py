@@ -25,16 +25,16 @@ LIMIT = 64 * 2**20
 
 # Of more addresses than MAX_ADDRESSES: what is remembered has reached its bound.
 FLOODS = {
-    "IPv4, once each": "200_000, 1, lambda n: IPv4Address(0x0B000000 + n)",
-    "IPv4, until blocked": "80_000, 5, lambda n: IPv4Address(0x0B000000 + n)",
-    "IPv4, until blocked, one key": "80_000, 5, lambda n: IPv4Address(0x0B000000 + n), 'x'",
+    "IPv4, once each": "100_000, 1, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked": "68_000, 5, lambda n: IPv4Address(0x0B000000 + n)",
+    "IPv4, until blocked, one key": "68_000, 5, lambda n: IPv4Address(0x0B000000 + n), 'x'",
     "one /48, five times round": (
-        "327_680, 1, lambda n: IPv6Address(0x20010DB8 << 96 | (n & 0xFFFF) << 64 | n)"
+        "327_680, 1, lambda n: f'2001:db8:0:{n & 0xFFFF:x}::{n >> 16:x}'"
     ),
 }
 MEASURE = """
 import logging
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from llmauth.auth.client_address import Clients
 from llmauth.auth.ledger import Policy
 from llmauth.auth.lockout import Lockout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,17 +12,21 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from browser import FOREIGN_HOST, running_browser
+from flask import Flask
 from programs import npm_install
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from servers import KEY, Upstream, running_proxy, whole
 from waitress.server import create_server
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
 
-from llmauth import create_app
+from llmauth import LLMAuth, create_app, proxy_blueprint
+from llmauth.config.keys import KEY_VARIABLE
 from llmauth.config.loading import Given, load
 
 WRONG = "wrong-key-0123456789abcdefghij"
@@ -80,6 +85,15 @@ def stream(*events: str, gate: threading.Event | None = None, end: bytes = b"0\r
 
 def word(text: str) -> str:
     return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+@pytest.fixture(scope="module")
+def doors():
+    """An upstream, and a proxy before it that locks nobody out."""
+    server = Upstream()
+    with running_proxy(server, brute_force_enabled=False) as proxy:
+        yield server, proxy
+    server.stop()
 
 
 # The page
@@ -169,6 +183,192 @@ def test_behind_a_prefix_the_address_and_the_links_hold(browser):
         browser.wait_for("#answer", "echo: Hello there")
     finally:
         server.close()
+
+
+SOME = {"OPENAI_API_KEY": "sk-x", "MY_VLLM_API_BASE_URL": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({}, ["openai"]),
+        ({"LLM_BACKEND": "echo"}, ["echo"]),
+        (SOME, ["my-vllm", "openai"]),
+        (SOME | {"LLM_BACKEND": "ollama"}, ["my-vllm", "ollama", "openai"]),
+        ({"GROQ_API_KEY": "gsk_x", "LLM_BACKEND": "echo"}, ["echo", "groq"]),
+    ],
+    ids=["nothing", "echo", "two", "three", "built in"],
+)
+def test_it_offers_the_backends_that_this_server_has(browser, environ, names):
+    with running_proxy(None, environ) as proxy:
+        browser.open(f"{proxy.url}/docs")
+        offered = browser.run("return [...document.querySelectorAll('#backends option')]"
+                              ".map((option) => option.value)")
+    assert sorted(offered) == names
+
+
+def test_it_names_the_variable_of_the_key_as_the_readme_does(browser, echo):
+    browser.open(f"{echo.url}/docs", scripts=False)
+    page = browser.text("body")
+    named = set(re.findall(r"\b[A-Z_]*KEY\b", page))
+    assert named == {KEY_VARIABLE}
+    # Zed makes the variable's name of the provider's.
+    assert '"llm_interactive_proxy": {' in page
+
+
+HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs/"])
+def test_a_browser_that_asks_for_no_page_is_shown_this_one(browser, echo, path):
+    browser.open(f"{echo.url}{path}")
+    assert browser.driver.title.startswith("llmauth")
+    assert browser.driver.current_url == f"{echo.url}/docs"
+    assert browser.messages() == []
+
+
+@pytest.mark.parametrize("path", ["/", "/docs/", "/?utm=1", "/docs/?x"])
+@pytest.mark.parametrize(
+    ("method", "accept", "redirected"),
+    [
+        ("GET", HTML, True),
+        ("HEAD", HTML, True),
+        ("GET", "application/json;q=0.5, Text/HTML ;level=1;q=0.7", True),
+        ("GET", "*/*", False),
+        ("GET", None, False),
+        ("GET", "application/json", False),
+        ("GET", "application/json, text/html;q=0.5", False),
+        ("GET", "text/html;q=0", False),
+        ("GET", "text/html;q=nan", False),
+        ("GET", "text/htmlx", False),
+        ("POST", HTML, False),
+        ("OPTIONS", HTML, False),
+    ],
+)
+@pytest.mark.parametrize("key", [None, KEY, WRONG], ids=["no key", "right", "wrong"])
+def test_who_accepts_html_is_sent_to_the_page(doors, path, method, accept, redirected, key):
+    """Whatever key he brings; all others get what they got before, and are counted as before."""
+    upstream, proxy = doors
+    upstream.answer = whole()
+    upstream.requests.clear()
+    reply = proxy.request(method, path, {"Accept": accept} if accept else {}, key=key)
+    if not redirected:
+        at_root = path.startswith("/?") or path == "/"
+        assert reply.status == {None: 401, WRONG: 401, KEY: 404 if at_root else 200}[key]
+        assert len(upstream.requests) == (reply.status == 200)
+        return
+    assert (reply.status, upstream.requests) == (302, [])
+    assert urljoin(f"http://x{path}", reply.header("location")) == "http://x/docs"
+    assert (reply.header("vary"), reply.header("cache-control")) == ("Accept", "no-store")
+    assert (b"/docs" in reply.body) is (method == "GET")
+
+
+def test_the_way_to_the_page_is_no_way_around_the_lockout(upstream):
+    """It is neither counted nor forgives, and leads nobody further than to the page."""
+    with running_proxy(upstream, max_failed_attempts=2) as proxy:
+        statuses = []
+        for _ in range(2):
+            statuses.append(proxy.request("GET", "/", {"Accept": HTML}, key=WRONG).status)
+            statuses.append(proxy.request("GET", "/v1/x", {"Accept": HTML}, key=WRONG).status)
+        assert statuses == [302, 401, 302, 401]
+        assert proxy.request("GET", "/", {"Accept": HTML}, key=KEY).status == 302
+        assert proxy.request("GET", "/docs/", key=KEY).status == 429
+        assert proxy.request("GET", "/v1/x", {"Accept": HTML}, key=KEY).status == 429
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["/./", "//", "/docs/.", "/docs//", "/docs/x", "/%64ocs/", "/v1/"])
+def test_no_other_path_leads_to_the_page(doors, path):
+    upstream, proxy = doors
+    upstream.answer = whole()
+    upstream.requests.clear()
+    assert proxy.request("GET", path, {"Accept": HTML}, key=None).status == 401
+    assert upstream.requests == []
+
+
+def test_a_path_that_was_opened_for_reading_is_forwarded_to_browsers_too(upstream):
+    with running_proxy(upstream, bypass_paths="/docs/") as proxy:
+        assert proxy.request("GET", "/docs/", {"Accept": HTML}, key=None).status == 200
+    assert upstream.requests[0].target == "/docs/"
+
+
+@pytest.mark.parametrize("path", ["/team/llm", "/team/llm/", "/team/llm/docs/"])
+def test_the_page_is_found_below_a_prefix(path):
+    app = create_app(load(Given({}), ECHO | {KEY_VARIABLE: KEY}))
+    mounted = DispatcherMiddleware(lambda environ, start: [], {"/team/llm": app.wsgi_app})
+    reply = Client(mounted).get(path, headers={"Accept": HTML})
+    assert urljoin(f"http://x{path}", reply.headers["location"]) == "http://x/team/llm/docs"
+
+
+def test_an_application_of_ones_own_keeps_its_root(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    app = Flask("host")
+    LLMAuth(app)
+    app.register_blueprint(proxy_blueprint, url_prefix="/llm")
+    app.get("/")(lambda: "mine")
+    client = app.test_client()
+    for path, with_key in (("/", 200), ("/docs/", 404), ("/llm/", 404)):
+        assert client.get(path, headers={"Accept": HTML}).status_code == 401
+        headers = {"Accept": HTML, "x-api-key": KEY}
+        assert client.get(path, headers=headers).status_code == with_key
+
+
+# On a phone
+
+
+def in_sight(browser, selector: str) -> bool:
+    return browser.run(
+        "const { top, bottom } = document.querySelector(arguments[0]).getBoundingClientRect();"
+        "return top >= 0 && bottom <= innerHeight && bottom > top",
+        selector,
+    )
+
+
+LONG = " ".join(f"word{number}" for number in range(300))
+PHONES = [(375, 667), (360, 800), (320, 568), (667, 375)]
+
+
+@pytest.mark.parametrize(("width", "height"), PHONES, ids=str)
+@pytest.mark.parametrize("answer", ["Hello", LONG], ids=["short", "long"])
+def test_the_answer_is_in_sight_on_a_phone(browser, doors, width, height, answer):
+    doors[0].answer = stream(word(answer), word("!"))
+    browser.open(f"{doors[1].url}/docs", width=width, height=height)
+    assert not in_sight(browser, "#answer")
+    send(browser)
+    browser.wait_for("#status", "Done: ")
+    assert in_sight(browser, "#answer")
+    assert in_sight(browser, "#status")
+
+
+@pytest.mark.parametrize(("width", "height"), PHONES, ids=str)
+@pytest.mark.parametrize("key", ["two words", WRONG], ids=["no key", "wrong"])
+@pytest.mark.parametrize("button", ["#send", "#list"])
+def test_what_is_wrong_is_in_sight_on_a_phone(browser, doors, width, height, key, button):
+    browser.open(f"{doors[1].url}/docs", width=width, height=height)
+    browser.fill(key=key)
+    browser.find(button).click()
+    browser.wait_for("#problem", "key")
+    assert in_sight(browser, "#problem")
+
+
+def test_the_models_and_that_they_are_there_are_in_sight_on_a_phone(browser, doors):
+    doors[0].answer = whole(b'{"data": [{"id": "a"}, {"id": "b"}]}')
+    browser.open(f"{doors[1].url}/docs", width=375, height=667)
+    browser.fill(key=KEY)
+    browser.find("#list").click()
+    browser.wait_for("#status", "2 models")
+    assert in_sight(browser, "#status")
+    assert in_sight(browser, "#model")
+
+
+def test_nothing_moves_where_the_answer_can_be_seen(browser, doors):
+    doors[0].answer = stream(word(LONG))
+    browser.open(f"{doors[1].url}/docs", width=1200, height=980)
+    browser.run("document.querySelector('#try').scrollIntoView()")
+    before = browser.run("return scrollY")
+    send(browser)
+    browser.wait_for("#status", "Done: ")
+    assert browser.run("return scrollY") == before
 
 
 # Trying a key
@@ -392,7 +592,7 @@ def test_examples_run_as_they_are_copied(browser, echo, npm, client):
     elif client == "javascript":
         (npm / "example.mjs").write_text(example, encoding="utf-8")
         command = ["node", "example.mjs"]
-    environ = {"PATH": os.environ["PATH"], "LLM_KEY": KEY}
+    environ = {"PATH": os.environ["PATH"], KEY_VARIABLE: KEY}
     done = subprocess.run(
         command, cwd=npm, env=environ, capture_output=True, text=True, timeout=60, check=False
     )

@@ -154,6 +154,16 @@ const LOCKED_OUT = "too_many_failed_attempts";
 let running = null;
 let waiting = null;
 
+// The answer's place may be out of sight: on a phone it is below the form.
+function reveal() {
+  $("result").scrollIntoView({ block: "nearest" });
+}
+
+function makeRoom() {
+  const below = $("result").offsetTop >= $("form").offsetTop + $("form").offsetHeight;
+  $("result").scrollIntoView({ block: below ? "start" : "nearest" }); // it grows
+}
+
 function reset(text) {
   clearInterval(waiting);
   waiting = null;
@@ -181,6 +191,7 @@ function tell(title, ...lines) {
       return line;
     }),
   );
+  reveal();
 }
 
 function countDown(seconds) {
@@ -206,6 +217,8 @@ async function explain(response) {
   const error = (Array.isArray(body) ? body[0] : body)?.error ?? {};
   const locked = error.code === LOCKED_OUT;
   const id = response.headers.get("x-request-id") ?? response.headers.get("request-id");
+  const after = Number(response.headers.get("retry-after"));
+  if (locked && after > 0) countDown(after);
   tell(
     locked
       ? "Too many wrong keys came from your address"
@@ -215,8 +228,6 @@ async function explain(response) {
       : error.message ?? (typeof error === "string" ? error : null),
     id ? `Request id: ${id}` : null,
   );
-  const after = Number(response.headers.get("retry-after"));
-  if (locked && after > 0) countDown(after);
 }
 
 function failed(error, answered) {
@@ -296,6 +307,7 @@ async function send() {
   const controller = new AbortController();
   let response;
   reset("Waiting for the first words ...");
+  makeRoom();
   busy(controller);
   try {
     const started = performance.now();
@@ -344,6 +356,7 @@ function offer(answer) {
   $("status").textContent = found.length
     ? `${found.length} models, now in the list of the field "Model".`
     : "The backend names no models.";
+  reveal();
 }
 
 function chooseApi() {
