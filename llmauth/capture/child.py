@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from .pipe import WRITTEN, messages, unpacked
+from .pipe import DONE, messages, unpacked
 from .writer import CaptureWriter
 
 NICENESS = 5
@@ -38,29 +37,21 @@ def main() -> None:
     try:
         writer = CaptureWriter(**arguments, report=report)
         send_report()
+        _send(DONE)
         for added, observed, events, dropped in arriving:
-            with _limited(patience):
-                writer.learn(added, observed)
-                writer.write(map(unpacked, events), dropped)
-            with contextlib.suppress(OSError):  # the proxy has ended
-                os.write(1, WRITTEN)
-        with _limited(patience):
-            writer.end()
+            _end_after(patience)
+            writer.learn(added, observed)
+            writer.write(map(unpacked, events), dropped)
+            faulthandler.cancel_dump_traceback_later()
+            _send(DONE)
+        _end_after(patience)
+        writer.end()
     except ConnectionError:
         sys.exit(1)
 
 
-@contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """End the process when this takes longer: one event must not keep all others from the file."""
-    _end_after(seconds)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
 def _end_after(seconds: float) -> None:
+    """End the process when what follows takes longer: one event must not keep all from the file."""
     # It needs no lock of Python's, which a regular expression keeps as long as it searches.
     faulthandler.dump_traceback_later(seconds, exit=True)
 
@@ -68,10 +59,18 @@ def _end_after(seconds: float) -> None:
 def send_report(
     *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
 ) -> bool:
-    """Send the proxy a line; False when it has ended."""
+    """Send the proxy a line; False when it has ended.
+
+    :param failures: events that were withheld or lost, and failed writes, since the last time
+    :param writes: lines are being written at the moment
+    """
     said = {"failures": failures, "writes": writes, "warning": warning, "error": error}
+    return _send(json.dumps(said).encode("ascii") + b"\n")
+
+
+def _send(line: bytes) -> bool:
     try:
-        os.write(1, json.dumps(said).encode("ascii") + b"\n")
+        os.write(1, line)
     except OSError:
         return False
     return True

@@ -10,10 +10,11 @@ from typing import Any
 
 from ..redact.redactor import Redactor
 from .process import WriterProcess
-from .queue import EventQueue
+from .queue import EventQueue, Message
 
 RESTART_INTERVAL = 1.0
-"""Seconds between attempts to start the process that writes."""
+"""Seconds between attempts to start the process that writes, and after which its end is noticed
+when there is nothing to write."""
 
 PATIENCE = 30.0
 """Seconds for one message, which is `queue.MESSAGE_SIZE` or one event at most. A process that takes
@@ -26,67 +27,55 @@ logger = logging.getLogger(__name__)
 
 
 class Delivery:
-    """A thread of its own sends the messages of a queue, from `start` on.
+    """A thread of its own has the messages of a queue written, one at a time, from `start` on.
+
+    What ends a process may be the message that it was at, and part of that may be written. So it is
+    not sent again, and what was not sent as a whole is.
 
     :param arguments: of `CaptureWriter`
     :param redactor: its secrets are sent to the process
     """
 
     def __init__(self, queue: EventQueue, arguments: dict[str, Any], redactor: Redactor) -> None:
-        self.failures = 0
-        """Failed writes, and events withheld or lost."""
-
-        self.writes = True
-        """Lines are being written, as far as is known."""
-
         self._queue = queue
         self._arguments = arguments
         self._redactor = redactor
         self._process: WriterProcess | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         self._deadline = float("inf")
         self._next_start = 0.0
         self._missing = self._complete = False
-        self._lost = 0
 
     def start(self) -> bool:
         """Start the thread unless it runs; False if that cannot be, or the end has come.
 
         Not before there is something to send: a server may fork after this was made.
         """
-        if self._thread is not None or self._closing.is_set():
-            return self._thread is not None
+        if self._thread is not None:
+            return True
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._queue.closed.is_set():
                 thread = threading.Thread(target=self._run, name="capture", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # the system has no more of them
-                    self.failures += 1
+                    self._queue.count_failures(1)
                     return False
                 self._thread = thread
-                atexit.register(self._close_at_exit)
-        return True
-
-    def count_failure(self) -> None:
-        """Count an event that cannot be sent."""
-        with self._lock:
-            self.failures += 1
+                atexit.register(self.close, AT_EXIT)
+        return self._thread is not None
 
     def close(self, timeout: float) -> None:
         """Send all that is in the queue, and have it written, for at most `timeout` seconds."""
         with self._lock:
-            first = not self._closing.is_set()
+            first, thread = not self._queue.closed.is_set(), self._thread
             if first:
                 self._deadline = time.monotonic() + timeout
-                self._closing.set()
-            thread = self._thread
-        self._queue.close()
+            self._queue.close()
         if thread is None:
             return
-        atexit.unregister(self._close_at_exit)
+        atexit.unregister(self.close)
         written = self._queue.written
         thread.join(timeout / 2)
         if thread.is_alive() and self._is_stuck_since(written):
@@ -98,17 +87,14 @@ class Delivery:
         if first and not self._complete:
             logger.error(
                 "The wire capture is incomplete: not written in time, %d events are lost.",
-                self._lost + self._queue.unwritten,
+                self._queue.unwritten,
             )
-
-    def _close_at_exit(self) -> None:
-        self.close(AT_EXIT)
 
     def _is_stuck_since(self, written: int) -> bool:
         """True when nothing was written since so many messages were, and something else waits."""
         begun = self._process is not None and self._process.begun
         queue = self._queue
-        return begun and self.writes and queue.written == written and queue.blocked
+        return begun and queue.writes and queue.written == written and queue.blocked
 
     def _kill(self) -> None:
         if process := self._process:
@@ -116,91 +102,78 @@ class Delivery:
 
     def _run(self) -> None:
         in_time = True
-        while in_time and self._queue.gather():
-            in_time = self._deliver()
-        while in_time and (process := self._process):
-            if process.finish(self._deadline - time.monotonic()):
-                break
-            # It has ended too early; what it had not begun is for another one.
-            in_time = self._queue.unsent and self._deliver()
-        if self._process:
-            self._process.finish(0)
-        self._complete = in_time and not self._lost
+        while in_time and not self._queue.ended:
+            if message := self._queue.take(RESTART_INTERVAL):
+                in_time = self._deliver(message)
+            else:
+                self._running_process()  # noticed now rather than by the next event
+        finished = self._process is None or self._process.finish()
+        self._complete = in_time and finished and not self._queue.unwritten
 
-    def _deliver(self) -> bool:
-        """Send what is ready to the process that writes; False when there is no time for that."""
+    def _deliver(self, message: Message) -> bool:
+        """Have a message written; False when there is no time for that."""
         while time.monotonic() < self._deadline:
-            if self._send():
+            if self._write(message):
                 return True
-            if self._closing.wait(RESTART_INTERVAL):
+            if self._queue.closed.wait(RESTART_INTERVAL):
                 time.sleep(min(0.05, max(0.0, self._deadline - time.monotonic())))
         return False
 
-    def _send(self) -> bool:
-        if (self._process is None or self._process.ended) and not self._start_process():
+    def _write(self, message: Message) -> bool:
+        """Send a message, and wait for it to be written; False to try again later."""
+        if not (process := self._running_process()):
             return False
-        process = self._process
-        assert process
         try:
-            while message := self._queue.next():
-                process.send(message.events, message.dropped)
+            written = process.write(message.events, message.dropped)
         except OSError:
-            process.finish(0)
-            lost = self._queue.take_back()
-            with self._lock:
-                self.failures += lost
+            self._note_end(process.end())
             return False
+        if written:
+            self._queue.confirmed()
+        else:
+            self._note_end(process.end(), lost=self._queue.abandoned())
         return True
 
-    def _start_process(self) -> bool:
-        if time.monotonic() < self._next_start:
-            return False
+    def _running_process(self) -> WriterProcess | None:
+        """Return the process that writes, another one if it has ended; None if that must wait."""
+        if self._process and self._process.running:
+            return self._process
         if self._process:
-            self._process.finish(0)
+            self._note_end(self._process.end())
+        if time.monotonic() < self._next_start:
+            return None
         self._next_start = time.monotonic() + RESTART_INTERVAL
         try:
-            self._process = WriterProcess(
-                self._arguments,
-                self._redactor,
-                patience=PATIENCE,
-                on_report=self._note_report,
-                on_written=self._queue.confirm,
-                on_end=self._note_end,
-            )
-        except (OSError, RuntimeError) as exc:  # no program, no memory, no thread
-            self._note_end(f"cannot be started: {getattr(exc, 'strerror', None) or exc}")
-            return False
-        return True
+            self._process = WriterProcess(self._redactor, self._note_report)
+        except OSError as exc:  # no program, no memory
+            self._note_end(f"cannot be started: {exc.strerror or exc}")
+            return None
+        if self._process.begin(self._arguments, PATIENCE):
+            return self._process
+        self._note_end(self._process.end())
+        return None
 
     def _note_report(self, *, failures: int, writes: bool, warning: str, error: str) -> None:
         """Take note of what the process that writes reports."""
-        with self._lock:
-            self.failures += failures
-            self.writes = writes
-            self._queue.excused = not writes
-            back, self._missing = self._missing, False
-        if back:
+        self._queue.count_failures(failures)
+        self._queue.writes = writes
+        if self._missing:
+            self._missing = False
             logger.warning("The process that writes the wire capture runs again.")
         if error:
             logger.error("%s", error)
         if warning:
             logger.warning("%s", warning)
 
-    def _note_end(self, reason: str) -> None:
-        """Take note that the process that writes has ended."""
-        lost = self._queue.take_back()
-        with self._lock:
-            self.failures += lost
-            if self._closing.is_set():
-                self._lost += lost
-                known = True
-            else:
-                self.failures += 1
-                self.writes = False
-                self._queue.excused = True
-                known, self._missing = self._missing, True
-        self._queue.wake()
+    def _note_end(self, reason: str, lost: int = 0) -> None:
+        """Take note that the process that writes has ended, or could not be started."""
+        self._process = None
+        if self._queue.closed.is_set():
+            return  # what is lost is told in the end
+        self._queue.count_failures(1)
+        self._queue.writes = False
         if lost:
             reason += f", {lost} events are lost"
-        if not known:
+        if not self._missing:
             logger.error("The process that writes the wire capture %s. Trying again.", reason)
+        self._missing = True

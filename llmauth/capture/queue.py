@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 OVERHEAD = 128
 """Bytes that a queued event takes beside its own."""
@@ -24,32 +24,36 @@ LAG = 5.0
 logger = logging.getLogger(__name__)
 
 
-class Message(NamedTuple):
+@dataclass
+class Message:
     """Events that are sent together.
 
-    :param dropped: events that are missing before these
-    :param size: bytes that they take of the queue
     :param since: monotonic time of the first of them
+    :param size: bytes that they take of the queue
+    :param dropped: events that are missing before these
     """
 
-    events: list[bytes]
-    dropped: int
-    size: int
     since: float
+    events: list[bytes] = field(default_factory=list)
+    size: int = 0
+    dropped: int = 0
 
 
 class EventQueue:
-    """Events, from when they happen until they are written.
+    """Events, from when they happen until they are written, and how that goes.
 
-    `put` adds one, which never waits; `gather` makes messages of them, and the messages stay until
-    `confirm` says that the first one is written. All methods may be called from any thread.
+    `put` adds one, which never waits. One thread takes one message after the other; each stays
+    until it is `confirmed` or `abandoned`. All methods may be called from any thread.
 
     :param size: bytes that may wait
     """
 
     def __init__(self, size: int) -> None:
-        self.dropped = 0
-        """Events for which there was no room."""
+        self.failures = 0
+        """Failed writes, and events dropped, withheld or lost."""
+
+        self.writes = True
+        """Lines are being written, as far as is known; if not, that has been said."""
 
         self.dropping = False
         """There is no room at the moment."""
@@ -57,164 +61,140 @@ class EventQueue:
         self.written = 0
         """Messages that were written."""
 
-        self.sent = 0
-        """How many of the messages, the first ones, were sent and are not written yet."""
+        self.taken: Message | None = None
+        """The message that is being written."""
 
-        self.excused = False
-        """Why nothing is written has been said; that it lags need not be."""
+        self.closed = threading.Event()
+        """No more events are added."""
 
         self._size = size
-        self._events: deque[bytes] = deque()  # that are in no message yet
-        self._times: deque[float] = deque()  # of these
-        self._messages: deque[Message] = deque()
-        self._held = self._unsent = self._told = 0
-        self._resting = self._woken = self._closed = self._lagging = self._sending = False
-        self._lock = threading.Lock()
-        self._arrived = threading.Condition(self._lock)
+        self._held = self._dropped = self._lost = 0
+        self._lagging = False
+        self._waiting: deque[Message] = deque()
+        self._arrived = threading.Condition()
 
     def put(self, event: bytes, *, always: bool) -> bool:
         """Add an event; False when there is no room for it, or the end has come.
 
         :param always: it has no need of room
         """
-        with self._lock:
+        size, now = len(event) + OVERHEAD, time.monotonic()
+        with self._arrived:
             before = self.dropping
-            added = self._put(event, always=always)
-            news = ["cannot keep up: events are being dropped"] * (self.dropping and not before)
-            news += self._lag_news()
+            added = always or (not self.closed.is_set() and self._has_room(size))
+            if added:
+                self._add(event, size, now)
+            news = self._lag_news(now)
+            if self.dropping and not before:
+                news.append("cannot keep up: events are being dropped")
         _tell(news)
         return added
-
-    def _put(self, event: bytes, *, always: bool) -> bool:
-        size = len(event) + OVERHEAD
-        if not always and (self._closed or not self._has_room(size)):
-            return False
-        self._held += size
-        self._unsent += size
-        self._events.append(event)
-        self._times.append(time.monotonic())
-        if self._resting or self._unsent >= MESSAGE_SIZE:
-            self._arrived.notify()
-        return True
 
     def _has_room(self, size: int) -> bool:
         # What is larger than the whole queue passes alone.
         self.dropping = self._held > 0 and self._held + size > self._size
-        self.dropped += self.dropping
+        self._dropped += self.dropping
+        self.failures += self.dropping
         return not self.dropping
 
-    def close(self) -> None:
-        """Add no more events, and have the rest gathered at once."""
-        with self._lock:
-            self._closed = True
-            self._arrived.notify_all()
-
-    def wake(self) -> None:
-        """Have a message gathered, though there may be nothing to send."""
-        with self._lock:
-            self._woken = True
+    def _add(self, event: bytes, size: int, now: float) -> None:
+        if not self._waiting or self._waiting[-1].size >= MESSAGE_SIZE:
+            self._waiting.append(Message(now))
             self._arrived.notify()
+        self._waiting[-1].events.append(event)
+        self._waiting[-1].size += size
+        self._held += size
 
-    def gather(self) -> bool:
-        """Wait for events, and make a message of some of them; False when no more will come."""
-        with self._lock:
-            self._resting = True
-            self._arrived.wait_for(
-                lambda: self._events or self._told < self.dropped or self._closed or self._woken
-            )
-            self._resting = self._woken = False
-            self._arrived.wait_for(lambda: self._unsent >= MESSAGE_SIZE or self._closed, GATHERING)
-            if self._closed and not (self._events or self._told < self.dropped):
-                return False
-            events, total = [], 0
-            since = self._times[0] if self._times else time.monotonic()
-            while self._events and total < MESSAGE_SIZE:
-                events.append(self._events.popleft())
-                self._times.popleft()
-                total += len(events[-1]) + OVERHEAD
-            self._unsent -= total
-            dropped, self._told = self.dropped - self._told, self.dropped
-            self._messages.append(Message(events, dropped, total, since))
-            return True
-
-    def next(self) -> Message | None:
-        """Return the next message to send, if there is one; the one before it has been sent."""
-        with self._lock:
-            self._sending = len(self._messages) > self.sent
-            if not self._sending:
+    def take(self, timeout: float) -> Message | None:
+        """Wait for events, so many seconds at most, and return some; None if there are none."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._pending() or self.closed.is_set(), timeout)
+            if not self._pending():
                 return None
-            self.sent += 1
-            return self._messages[self.sent - 1]
+            self._arrived.wait_for(self._full, GATHERING)
+            self.taken = self._waiting.popleft() if self._waiting else Message(time.monotonic())
+            self.taken.dropped, self._dropped = self._dropped, 0
+            return self.taken
 
-    def confirm(self) -> None:
-        """Forget the first message, which has been written."""
-        with self._lock:
-            if not self.sent:
-                return
+    def confirmed(self) -> None:
+        """Forget the message that was taken: it is written."""
+        with self._arrived:
             self.written += 1
-            self._forget_first()
-            news = self._lag_news()
+            self._release()
+            news = self._lag_news(time.monotonic())
         _tell(news)
 
-    def take_back(self) -> int:
-        """Have all messages sent again; return how many events are lost.
-
-        Lost is the message that the process was at which was to write them: part of it may be
-        written, and it may be what ended the process.
-        """
-        with self._lock:
-            lost = 0
-            if self.sent > self._sending:  # what was not sent as a whole was not begun
-                lost = len(self._forget_first().events)
-            self.sent = 0
-            self._sending = False
+    def abandoned(self) -> int:
+        """Forget the message that was taken, and return how many events are lost with it."""
+        with self._arrived:
+            lost = len(self._release().events)
+            self.failures += lost
+            self._lost += lost if self.closed.is_set() else 0
             return lost
 
-    def _forget_first(self) -> Message:
-        message = self._messages.popleft()
-        self.sent -= 1
+    def _release(self) -> Message:
+        message, self.taken = self.taken, None
+        assert message
         self._held -= message.size
         self.dropping = self.dropping and self._held > self._size // 2
         return message
 
+    def count_failures(self, number: int) -> None:
+        """Count events that could not be sent or shown, and attempts to write that failed."""
+        with self._arrived:
+            self.failures += number
+
+    def close(self) -> None:
+        """Add no more events, and have the rest taken at once."""
+        with self._arrived:
+            self.closed.set()
+            self._arrived.notify_all()
+
     @property
-    def unsent(self) -> bool:
-        """Whether there are messages to send."""
-        return len(self._messages) > self.sent
+    def ended(self) -> bool:
+        """Whether it is closed, and all messages were taken."""
+        return self.closed.is_set() and not self._pending()
+
+    def _pending(self) -> bool:
+        return bool(self._waiting or self._dropped)
+
+    def _full(self) -> bool:
+        return len(self._waiting) > 1 or self.closed.is_set()
 
     @property
     def blocked(self) -> bool:
         """Whether anything waits behind the message that is being written."""
-        with self._lock:
-            return bool(self._events) or len(self._messages) > min(self.sent, 1)
+        return bool(self._waiting)
 
     @property
     def unwritten(self) -> int:
-        """Events that have not been written."""
-        with self._lock:
-            return len(self._events) + sum(len(message.events) for message in self._messages)
+        """Events that have not been written, and those lost since `close`."""
+        with self._arrived:
+            messages = [*self._waiting, *filter(None, [self.taken])]
+            return self._lost + sum(len(message.events) for message in messages)
 
     def seconds_behind(self) -> float:
         """Return how far the writing lags, 0 when it does not."""
-        with self._lock:
-            news = self._lag_news()
-            lag = self._lag() if self._lagging else 0.0
+        now = time.monotonic()
+        with self._arrived:
+            news = self._lag_news(now)
+            lag = self._lag(now) if self._lagging else 0.0
         _tell(news)
         return lag
 
-    def _lag(self) -> float:
+    def _lag(self, now: float) -> float:
         """Return for how many seconds the oldest event has waited to be written."""
-        if self._messages:
-            return time.monotonic() - self._messages[0].since
-        return time.monotonic() - self._times[0] if self._times else 0.0
+        if oldest := self.taken or (self._waiting[0] if self._waiting else None):
+            return now - oldest.since
+        return 0.0
 
-    def _lag_news(self) -> list[str]:
+    def _lag_news(self, now: float) -> list[str]:
         """Return what is to be said when the writing has just fallen behind, or caught up."""
-        lag = self._lag()
+        lag = self._lag(now)
         if (lag > (LAG / 2 if self._lagging else LAG)) == self._lagging:
             return []
         self._lagging = not self._lagging
-        if self.excused:
+        if not self.writes:
             return []
         return [f"is {lag:.0f} seconds behind" if self._lagging else "has caught up"]
 

@@ -52,7 +52,7 @@ class WireCapture:
     @property
     def failures(self) -> int:
         """Failed writes, and events dropped, withheld or lost."""
-        return self._queue.dropped + self._delivery.failures
+        return self._queue.failures
 
     @property
     def healthy(self) -> bool:
@@ -63,7 +63,7 @@ class WireCapture:
     def state(self) -> str:
         """``ok``, or how many events were not written, and how far the capture is behind."""
         lag = self._queue.seconds_behind()
-        if self._delivery.writes and not self._queue.dropping and not lag:
+        if self._queue.writes and not self._queue.dropping and not lag:
             return "ok"
         return f"{f'{lag:.0f} s behind, ' if lag else ''}{self.failures} events not written"
 
@@ -97,7 +97,7 @@ class WireCapture:
         try:
             data = packed(event)
         except ValueError:  # a server gave us something else than it should have
-            self._delivery.count_failure()
+            self._queue.count_failures(1)
             return False
         return self._delivery.start() and self._queue.put(data, always=always)
 
