@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 LIMIT = 8 * 1024**2
 """Bytes of a body, after decompression, that are captured."""
@@ -37,10 +37,8 @@ class Budget:
         self.left = HELD
 
 
-class Decoder(Protocol):
-    """Undoes one content coding, returning at most about `limit` bytes more than it was asked."""
-
-    def __call__(self, data: bytes, limit: int, /) -> bytes: ...
+Decoder = Callable[[bytes, int], bytes]
+"""Undoes one content coding, returning at most about so many bytes more than it was asked."""
 
 
 class BodyDecoder:
@@ -86,7 +84,7 @@ class BodyDecoder:
 
 def _decoder(coding: str) -> Decoder | None:
     if coding in ("gzip", "x-gzip"):
-        return zlib_decoder(zlib.MAX_WBITS | 16)
+        return _limited(zlib.decompressobj(zlib.MAX_WBITS | 16))
     if coding == "deflate":
         return _deflate()
     if coding == "br":
@@ -108,15 +106,6 @@ def _module(name: str) -> ModuleType | None:
         return None
 
 
-def zlib_decoder(window_bits: int) -> Decoder:
-    decompress = zlib.decompressobj(window_bits)
-
-    def decode(data: bytes, limit: int) -> bytes:
-        return decompress.decompress(data, limit)
-
-    return decode
-
-
 def _deflate() -> Decoder:
     # RFC 9110 §8.4.1.2: some send it without the zlib wrapper.
     chosen: list[Decoder] = []
@@ -124,7 +113,8 @@ def _deflate() -> Decoder:
     def decode(data: bytes, limit: int) -> bytes:
         if not chosen and data:
             wrapped = data[0] & 0x0F == 8 and data[0] >> 4 <= 7
-            chosen.append(zlib_decoder(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS))
+            bits = zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
+            chosen.append(_limited(zlib.decompressobj(bits)))
         return chosen[0](data, limit) if chosen else b""
 
     return decode

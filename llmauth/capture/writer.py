@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ..redact.redactor import Redactor
 from .file import RotatingFile
@@ -17,28 +17,18 @@ RETRY_INTERVAL = 0.5
 """Seconds between attempts to write to a failing disk."""
 
 
-class Report(Protocol):
-    """Tells the proxy what an operator should know; returns False when the proxy has ended."""
-
-    def __call__(
-        self, *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
-    ) -> bool:
-        """Report.
-
-        :param failures: events that were withheld or lost, and failed writes, since the last time
-        :param writes: lines are being written at the moment
-        """
-
-
 class CaptureWriter:
     """Writes the wire capture. Not for several threads.
 
     :param path: of the file
     :param max_bytes: size at which it is rotated
     :param max_files: files in all
+    :param report: as `child.send_report`, with which the proxy is told what an operator should know
     """
 
-    def __init__(self, path: str, *, max_bytes: int, max_files: int, report: Report) -> None:
+    def __init__(
+        self, path: str, *, max_bytes: int, max_files: int, report: Callable[..., bool]
+    ) -> None:
         self._redactor = Redactor()
         self._json = SafeJSON(self._redactor)
         self._budget = Budget()
