@@ -17,10 +17,9 @@ import time
 from ..exceptions import ConfigurationError
 from ..redact.redactor import Redactor
 from .file import RotatingFile
-from .pipe import packed
 from .process import WriterProcess
 from .queue import EventQueue, Message
-from .recorder import Event, Exchange
+from .recorder import Exchange
 
 QUEUE_SIZE = 64 * 1024**2
 """Bytes of requests and responses that may wait in memory to be written."""
@@ -103,7 +102,8 @@ class WireCapture:
         :param credentials: of the request; masked however long the exchange takes
         """
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
-        return Exchange(self._put, next(self._numbers), (client, ids, credentials))
+        self._start()
+        return Exchange(self._queue.put, next(self._numbers), (client, ids, credentials))
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -129,38 +129,23 @@ class WireCapture:
                 self._queue.unwritten,
             )
 
-    def _put(self, event: Event, *, always: bool) -> bool:
-        """Queue an event; False when there is no room for it.
+    def _start(self) -> None:
+        """Start the thread unless it runs, or the end has come.
 
-        :param always: needed to complete an exchange that is in the capture already
-        """
-        # As bytes: thousands of tuples that live for a moment keep the garbage collector busy,
-        # which costs a tenth of the requests.
-        try:
-            data = packed(event)
-        except ValueError:  # a server gave us something else than it should have
-            self._queue.count_failures(1)
-            return False
-        return self._start() and self._queue.put(data, always=always)
-
-    def _start(self) -> bool:
-        """Start the thread unless it runs; False if that cannot be, or the end has come.
-
-        Not before there is something to send: a server may fork after this was made.
+        Not before there is something to write: a server may fork after this was made.
         """
         if self._thread is not None:
-            return True
+            return
         with self._lock:
             if self._thread is None and not self._queue.closed.is_set():
                 thread = threading.Thread(target=self._run, name="capture", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # the system has no more of them
+                except RuntimeError:  # the system has no more of them; the next exchange tries it
                     self._queue.count_failures(1)
-                    return False
+                    return
                 self._thread = thread
                 atexit.register(self.close, AT_EXIT)
-        return self._thread is not None
 
     def _is_stuck_since(self, written: int) -> bool:
         """True when nothing was written since so many messages were, and something else waits."""

@@ -530,10 +530,10 @@ def test_a_capture_that_is_always_behind_lags_though_it_goes_on(monkeypatch):
     monkeypatch.setattr(queue.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(queue, "GATHERING", 0)
     events = queue.EventQueue(10**6)
-    assert events.put(b"event", always=False)
+    assert events.put((1, None, "stream_chunk", 0.0, (b"",)), always=False)
     assert events.take(0)
     clock[0] = 0.5
-    assert events.put(b"event", always=False)
+    assert events.put((1, None, "stream_chunk", 0.0, (b"",)), always=False)
     assert events.seconds_behind() == 0
     clock[0] = queue.LAG + 1
     events.confirmed()
