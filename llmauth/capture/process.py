@@ -1,4 +1,4 @@
-"""The process that writes the wire capture, as the proxy sees it: `child` is what runs in it.
+"""The process that writes the wire capture, as the proxy sees it: `writer` is what runs in it.
 
 Redacting and writing in the proxy's own process would take Python's one lock from the requests for
 a third of the time. `subprocess` starts it rather than `multiprocessing`, which would run the
@@ -26,7 +26,7 @@ sys.path[:] = sys.argv[2:]
 import types
 package = sys.modules["llmauth"] = types.ModuleType("llmauth")
 package.__path__ = [sys.argv[1]]
-from llmauth.capture.child import main
+from llmauth.capture.writer import main
 main()
 """
 
@@ -42,7 +42,7 @@ class WriterProcess:
 
     For one thread, but for `kill`, on which the other methods return.
 
-    :param on_report: called with the arguments of `child.send_report`
+    :param on_report: called with the arguments of `writer.send_report`
     :raises OSError: it cannot be started
     """
 

@@ -80,7 +80,7 @@ def children(parent: int) -> list[int]:
     for task in Path(f"/proc/{parent}/task").iterdir():
         for pid in (task / "children").read_text().split():
             with contextlib.suppress(OSError):
-                if b"llmauth.capture.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"llmauth.capture.writer" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
     return found
 
