@@ -162,8 +162,10 @@ class WireCapture:
         while in_time and not self._queue.ended:
             if message := self._queue.take(RESTART_INTERVAL):
                 in_time = self._deliver(message)
-            else:
-                self._running_process()  # noticed now rather than by the next event
+            elif not (self._process and self._process.running):
+                self._restart()  # noticed now rather than by the next event
+        if not in_time:
+            self._kill()
         finished = self._process is None or self._process.finish()
         self._complete = in_time and finished and not self._queue.unwritten
 
@@ -178,7 +180,7 @@ class WireCapture:
 
     def _write(self, message: Message) -> bool:
         """Send a message, and wait for it to be written; False to try again later."""
-        if not (process := self._running_process()):
+        if not (process := self._process or self._restart()):
             return False
         try:
             written = process.write(message.events, message.dropped)
@@ -191,10 +193,8 @@ class WireCapture:
             self._note_end(process.end(), lost=self._queue.abandoned())
         return True
 
-    def _running_process(self) -> WriterProcess | None:
-        """Return the process that writes, another one if it has ended; None if that must wait."""
-        if self._process and self._process.running:
-            return self._process
+    def _restart(self) -> WriterProcess | None:
+        """Start the process that writes, in place of one that has ended; None if that must wait."""
         if self._process:
             self._note_end(self._process.end())
         if time.monotonic() < self._next_start:
