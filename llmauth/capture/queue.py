@@ -47,7 +47,7 @@ class EventQueue:
     """Events, from when they happen until they are written, and how that goes.
 
     `put` adds one, which never waits. One thread takes one message after the other; each stays
-    until it is `confirmed` or `abandoned`. All methods may be called from any thread.
+    until `forget`. All methods may be called from any thread.
 
     :param size: bytes that may wait
     """
@@ -65,8 +65,8 @@ class EventQueue:
         self.written = 0
         """Messages that were written."""
 
-        self.taken: Message | None = None
-        """The message that is being written."""
+        self.taken = False
+        """The first message is being written."""
 
         self.closed = threading.Event()
         """No more events are added."""
@@ -74,7 +74,7 @@ class EventQueue:
         self._size = size
         self._held = self._dropped = self._lost = 0
         self._lagging = False
-        self._waiting: deque[Message] = deque()
+        self._messages: deque[Message] = deque()
         self._arrived = threading.Condition()
 
     def put(self, event: Event, *, always: bool) -> bool:
@@ -109,46 +109,45 @@ class EventQueue:
         return not self.dropping
 
     def _add(self, data: bytes, size: int, now: float) -> None:
-        if not self._waiting or self._waiting[-1].size >= MESSAGE_SIZE:
-            self._waiting.append(Message(now))
+        if not self.waiting or self._messages[-1].size >= MESSAGE_SIZE:
+            self._messages.append(Message(now))
             self._arrived.notify()
-        self._waiting[-1].events.append(data)
-        self._waiting[-1].size += size
+        self._messages[-1].events.append(data)
+        self._messages[-1].size += size
         self._held += size
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait, but for the one that was taken."""
+        return len(self._messages) - self.taken
 
     def take(self, timeout: float) -> Message | None:
         """Wait for events, so many seconds at most, and return some; None if there are none."""
+        closed = self.closed.is_set
         with self._arrived:
-            self._arrived.wait_for(lambda: self._pending() or self.closed.is_set(), timeout)
-            if not self._pending():
+            self._arrived.wait_for(lambda: self.waiting or self._dropped or closed(), timeout)
+            if not (self.waiting or self._dropped):
                 return None
-            self._arrived.wait_for(self._full, GATHERING)
-            self.taken = self._waiting.popleft() if self._waiting else Message(time.monotonic())
-            self.taken.dropped, self._dropped = self._dropped, 0
-            return self.taken
+            self._arrived.wait_for(lambda: self.waiting > 1 or closed(), GATHERING)
+            if not self.waiting:
+                self._messages.append(Message(time.monotonic()))  # to tell what is missing
+            self.taken = True
+            self._messages[0].dropped, self._dropped = self._dropped, 0
+            return self._messages[0]
 
-    def confirmed(self) -> None:
-        """Forget the message that was taken: it is written."""
+    def forget(self, *, written: bool) -> int:
+        """Forget the message that was taken; return how many events are lost with it."""
         with self._arrived:
-            self.written += 1
-            self._release()
-            news = self._lag_news(time.monotonic())
-        _tell(news)
-
-    def abandoned(self) -> int:
-        """Forget the message that was taken, and return how many events are lost with it."""
-        with self._arrived:
-            lost = len(self._release().events)
+            self.taken, message = False, self._messages.popleft()
+            self._held -= message.size
+            self.dropping = self.dropping and self._held > self._size // 2
+            self.written += written
+            lost = 0 if written else len(message.events)
             self.failures += lost
             self._lost += lost if self.closed.is_set() else 0
-            return lost
-
-    def _release(self) -> Message:
-        message, self.taken = self.taken, None
-        assert message
-        self._held -= message.size
-        self.dropping = self.dropping and self._held > self._size // 2
-        return message
+            news = self._lag_news(time.monotonic()) if written else []
+        _tell(news)
+        return lost
 
     def count_failures(self, number: int) -> None:
         """Count events that could not be sent or shown, and attempts to write that failed."""
@@ -163,26 +162,14 @@ class EventQueue:
 
     @property
     def ended(self) -> bool:
-        """Whether it is closed, and all messages were taken."""
-        return self.closed.is_set() and not self._pending()
-
-    def _pending(self) -> bool:
-        return bool(self._waiting or self._dropped)
-
-    def _full(self) -> bool:
-        return len(self._waiting) > 1 or self.closed.is_set()
-
-    @property
-    def blocked(self) -> bool:
-        """Whether anything waits behind the message that is being written."""
-        return bool(self._waiting)
+        """Whether it is closed, and nothing waits."""
+        return self.closed.is_set() and not (self.waiting or self._dropped)
 
     @property
     def unwritten(self) -> int:
         """Events that have not been written, and those lost since `close`."""
         with self._arrived:
-            messages = [*self._waiting, *filter(None, [self.taken])]
-            return self._lost + sum(len(message.events) for message in messages)
+            return self._lost + sum(len(message.events) for message in self._messages)
 
     def seconds_behind(self) -> float:
         """Return how far the writing lags, 0 when it does not."""
@@ -195,9 +182,7 @@ class EventQueue:
 
     def _lag(self, now: float) -> float:
         """Return for how many seconds the oldest event has waited to be written."""
-        if oldest := self.taken or (self._waiting[0] if self._waiting else None):
-            return now - oldest.since
-        return 0.0
+        return now - self._messages[0].since if self._messages else 0.0
 
     def _lag_news(self, now: float) -> list[str]:
         """Return what is to be said when the writing has just fallen behind, or caught up."""

@@ -151,7 +151,7 @@ class WireCapture:
         """True when nothing was written since so many messages were, and something else waits."""
         begun = self._process is not None and self._process.begun
         queue = self._queue
-        return begun and queue.writes and queue.written == written and queue.blocked
+        return begun and queue.writes and queue.written == written and queue.waiting > 0
 
     def _kill(self) -> None:
         if process := self._process:
@@ -187,10 +187,9 @@ class WireCapture:
         except OSError:
             self._note_end(process.end())
             return False
-        if written:
-            self._queue.confirmed()
-        else:
-            self._note_end(process.end(), lost=self._queue.abandoned())
+        lost = self._queue.forget(written=written)
+        if not written:
+            self._note_end(process.end(), lost)
         return True
 
     def _restart(self) -> WriterProcess | None:

@@ -536,10 +536,10 @@ def test_a_capture_that_is_always_behind_lags_though_it_goes_on(monkeypatch):
     assert events.put((1, None, "stream_chunk", 0.0, (b"",)), always=False)
     assert events.seconds_behind() == 0
     clock[0] = queue.LAG + 1
-    events.confirmed()
+    events.forget(written=True)
     assert events.take(0)
     assert events.seconds_behind() == queue.LAG + 0.5
-    events.confirmed()
+    events.forget(written=True)
     assert events.seconds_behind() == 0
 
 
