@@ -73,7 +73,8 @@ class WireCapture:
         self._lock = threading.Lock()
         self._deadline = float("inf")
         self._next_start = 0.0
-        self._missing = self._complete = False
+        self._missing = False
+        self._complete = True
 
     @property
     def failures(self) -> int:
@@ -112,9 +113,17 @@ class WireCapture:
             if first:
                 self._deadline = time.monotonic() + timeout
             self._queue.close()
-        if thread is None:
-            return
-        atexit.unregister(self.close)
+        if thread is not None:
+            atexit.unregister(self.close)
+            self._join(thread, timeout)
+        if first and (self._queue.unwritten or not self._complete):
+            logger.error(
+                "The wire capture is incomplete: not written in time, %d events are lost.",
+                self._queue.unwritten,
+            )
+
+    def _join(self, thread: threading.Thread, timeout: float) -> None:
+        """Wait for the thread, and end the process that it waits for when it takes too long."""
         written = self._queue.written
         thread.join(timeout / 2)
         if thread.is_alive() and self._is_stuck_since(written):
@@ -123,11 +132,6 @@ class WireCapture:
         if thread.is_alive():
             self._kill()
             thread.join(timeout)
-        if first and not self._complete:
-            logger.error(
-                "The wire capture is incomplete: not written in time, %d events are lost.",
-                self._queue.unwritten,
-            )
 
     def _start(self) -> None:
         """Start the thread unless it runs, or the end has come.
@@ -158,7 +162,7 @@ class WireCapture:
             process.kill()
 
     def _run(self) -> None:
-        in_time = True
+        self._complete, in_time = False, True
         while in_time and not self._queue.ended:
             if message := self._queue.take(RESTART_INTERVAL):
                 in_time = self._deliver(message)
@@ -166,8 +170,7 @@ class WireCapture:
                 self._restart()  # noticed now rather than by the next event
         if not in_time:
             self._kill()
-        finished = self._process is None or self._process.finish()
-        self._complete = in_time and finished and not self._queue.unwritten
+        self._complete = in_time and (self._process is None or self._process.finish())
 
     def _deliver(self, message: Message) -> bool:
         """Have a message written; False when there is no time for that."""

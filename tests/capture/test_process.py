@@ -367,6 +367,32 @@ def test_what_a_process_says_that_cannot_start_is_in_the_log(
     monkeypatch.undo()
 
 
+class NoThread(threading.Thread):
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_no_request_fails_and_the_next_one_has_all_written(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", NoThread)
+        recording.ask("early")
+    assert recording.capture.failures == 1
+    recording.ask("late")
+    recording.events()
+    assert recording.asked() == ["early", "late"]
+
+
+def test_at_the_end_it_is_said_what_no_thread_has_written(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading, "Thread", NoThread)
+    recording.ask()
+    recording.capture.close(30)
+    assert "not written in time, 2 events are lost." in caplog.text
+
+
 def test_what_cannot_be_sent_ends_nothing(recording: Recording) -> None:
     class Text(str):
         pass
