@@ -1,5 +1,5 @@
 """The wire capture: what crosses the proxy, as JSON Lines without secrets.
 
 Events come in from the requests (`recorder`) and are queued (`queue`); a process of its own, which
-`delivery` keeps running, decodes, redacts and writes them. `show` and `har` read what was written.
+`recording` keeps running, decodes, redacts and writes them. `show` and `har` read what was written.
 """

@@ -6,10 +6,8 @@ import marshal
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-WRITTEN = b"written\n"
+DONE = b"done\n"
 """The answer to each message, once all of it is in the file."""
-
-_LENGTH = 8  # bytes before a message, which tell its length
 
 
 def packed(value: Any) -> bytes:
@@ -26,16 +24,11 @@ def unpacked(data: bytes) -> Any:
     return marshal.loads(data)  # nosec B302
 
 
-def framed(message: Any) -> bytes:
-    """Return a message with its length."""
-    data = packed(message)
-    return len(data).to_bytes(_LENGTH, "big") + data
-
-
 def messages(stream: BinaryIO) -> Iterator[Any]:
     """Yield what was sent, until the end; of a message that is cut off, nothing."""
-    while len(length := stream.read(_LENGTH)) == _LENGTH:
-        size = int.from_bytes(length, "big")
-        if len(data := stream.read(size)) < size:
-            break
-        yield unpacked(data)
+    while True:
+        try:
+            message = marshal.load(stream)  # nosec B302
+        except EOFError:
+            return
+        yield message

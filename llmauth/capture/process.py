@@ -1,4 +1,4 @@
-"""The process that writes the wire capture, as the proxy sees it: `child` is what runs in it.
+"""The process that writes the wire capture, as the proxy sees it: `writer` is what runs in it.
 
 Redacting and writing in the proxy's own process would take Python's one lock from the requests for
 a third of the time. `subprocess` starts it rather than `multiprocessing`, which would run the
@@ -12,13 +12,12 @@ import json
 import os
 import subprocess  # nosec B404: starts this Python with a program of ours, no shell
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..redact.redactor import Redactor
-from .pipe import WRITTEN, framed
+from .pipe import DONE, packed
 
 # The package's own __init__ would import Flask and all, which takes ten times as long.
 _PROGRAM = """\
@@ -27,7 +26,7 @@ sys.path[:] = sys.argv[2:]
 import types
 package = sys.modules["llmauth"] = types.ModuleType("llmauth")
 package.__path__ = [sys.argv[1]]
-from llmauth.capture.child import main
+from llmauth.capture.writer import main
 main()
 """
 
@@ -35,103 +34,93 @@ _MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "419430
 """Bytes: has glibc return large pieces of memory as soon as they are free, see mallopt(3)."""
 
 _LAST_WORDS = 300  # characters
-_DYING = 1.0  # seconds
 _STUCK = b"Timeout ("  # says faulthandler, before it ends the process
 
 
 class WriterProcess:
     """Starts it, sends it events and the secrets to mask, and reads its reports.
 
-    :param arguments: of `CaptureWriter`
-    :param patience: seconds after which it ends itself when it is stuck with one message
-    :param on_report: called by another thread with the arguments of `child.send_report`
-    :param on_written: called by that thread when the oldest message that was sent is written
-    :param on_end: called by that thread with the reason when the process has ended
+    For one thread, but for `kill`, on which the other methods return.
+
+    :param on_report: called with the arguments of `writer.send_report`
     :raises OSError: it cannot be started
     """
 
-    def __init__(
-        self,
-        arguments: dict[str, Any],
-        redactor: Redactor,
-        *,
-        patience: float,
-        on_report: Callable[..., None],
-        on_written: Callable[[], None],
-        on_end: Callable[[str], None],
-    ) -> None:
-        self.ended = False
-        self._first_message = arguments, patience
+    def __init__(self, redactor: Redactor, on_report: Callable[..., None]) -> None:
+        self.begun = False
+        """True once it has said that it is ready."""
+
         self._redactor = redactor
         self._on_report = on_report
-        self._on_written = on_written
-        self._on_end = on_end
         self._known = 0
-        self._begun = threading.Event()
+        self._last_words = ""
         self._process = _start()
-        reading = self._read_reports
-        self._thread = threading.Thread(target=reading, name="capture-reports", daemon=True)
-        self._thread.start()
 
     @property
-    def begun(self) -> bool:
-        """True once it has said something, or has ended."""
-        return self._begun.is_set()
+    def running(self) -> bool:
+        return self._process.poll() is None
 
-    def send(self, events: Sequence[bytes], dropped: int) -> None:
+    def begin(self, arguments: dict[str, Any], patience: float) -> bool:
+        """Wait until it is ready; False if it has ended.
+
+        :param arguments: of `CaptureWriter`
+        :param patience: seconds after which it ends itself when it is stuck with one message
+        """
+        with contextlib.suppress(OSError):
+            self._send((arguments, patience))
+        self.begun = self._is_done()
+        return self.begun
+
+    def write(self, events: Sequence[bytes], dropped: int) -> bool:
         """Send packed events, after all secrets that were known when they happened.
 
-        :raises OSError: the process has ended, and has not had these events
+        :return: True when they are written; False if it ended before
+        :raises OSError: it has ended, and has not had these events
         """
-        if not self._begun.is_set():
-            self._write(self._first_message)
-            self._begun.wait()
-        if self.ended or self._process.stdin.closed:  # type: ignore[union-attr]
-            raise BrokenPipeError
         self._known, added, observed = self._redactor.learned_since(self._known)
-        self._write((added, observed, events, dropped))
+        self._send((added, observed, events, dropped))
+        return self._is_done()
 
-    def finish(self, timeout: float) -> bool:
-        """Let it write what it has, for at most so many seconds; True when it did."""
+    def finish(self) -> bool:
+        """Let it write what it has; True when it did."""
+        self.end()
+        return self._process.returncode == 0
+
+    def end(self) -> str:
+        """Wait until it has ended, for it gets no more; return how it did."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
-        self._thread.join(max(0.0, timeout))
-        in_time = self.ended
-        self.kill()
-        return in_time and self._process.returncode == 0
+        with self._process.stdout:  # type: ignore[union-attr]
+            self._is_done()
+        status = self._process.wait()
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        how += f": {self._redactor.text(self._last_words)}" if self._last_words else ""
+        return f"has ended ({how})"
 
     def kill(self) -> None:
-        """End it at once; what waits in a `send` fails."""
+        """End it at once, unless it hangs in a write to a dead disk."""
         self._process.kill()
-        self._thread.join(_DYING)  # longer if it hangs in a write to a dead disk
 
-    def _write(self, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         pipe: Any = self._process.stdin
-        rest = memoryview(framed(message))
+        rest = memoryview(packed(message))
         while rest:
             rest = rest[pipe.raw.write(rest) :]
 
-    def _read_reports(self) -> None:
-        """Read what it writes until it has ended."""
-        last_words = ""
-        with self._process.stdout as stdout:  # type: ignore[union-attr]
-            for line in stdout:
-                if line.endswith(WRITTEN):
-                    self._on_written()
-                elif line.startswith(b'{"failures"'):
-                    self._on_report(**json.loads(line))
-                    self._begun.set()
-                elif line.startswith(_STUCK):
-                    last_words = "it was stuck with an event"
-                    break
-                else:
-                    last_words = line.decode("utf-8", "replace").strip()[:_LAST_WORDS] or last_words
-        status = self._process.wait()
-        self.ended = True
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        how += f": {self._redactor.text(last_words)}" if last_words else ""
-        self._on_end(f"has ended ({how})")
-        self._begun.set()
+    def _is_done(self) -> bool:
+        """Read its reports until it is done with what it was sent; False if it has ended before."""
+        stdout: Any = self._process.stdout
+        for line in stdout:
+            if line.endswith(DONE):
+                return True
+            if line.startswith(b'{"failures"'):
+                self._on_report(**json.loads(line))
+            elif line.startswith(_STUCK):
+                self._last_words = "it was stuck with an event"
+                stdout.read()  # where it was
+            elif words := line.decode("utf-8", "replace").strip():
+                self._last_words = words[:_LAST_WORDS]
+        return False
 
 
 def _start() -> subprocess.Popen[bytes]:

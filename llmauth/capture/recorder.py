@@ -33,7 +33,7 @@ class Exchange:
         self._enqueue = put
         self._number = number
         self._about: About | None = about
-        self._skipped = self._finished = False
+        self._ended = False
 
     def inbound_request(
         self,
@@ -73,9 +73,7 @@ class Exchange:
 
         :param error: what broke it off
         """
-        if not self._finished:
-            self._finished = True
-            self._put("outbound_response", (error,), belongs=True)
+        self._put("outbound_response", (error,), belongs=True)
 
     def _put(self, direction: str, rest: tuple[Any, ...], *, belongs: bool = False) -> None:
         """Queue an event.
@@ -84,15 +82,15 @@ class Exchange:
 
         :param belongs: it is small, and those before it are not complete without it
         """
-        if self._skipped:
+        if self._ended:
             return
+        self._ended = direction == "outbound_response"
         about = self._about
         event: Event = (self._number, about, direction, time.time(), rest)
-        always = belongs and about is None
-        if self._enqueue(event, always=always):
+        if self._enqueue(event, always=belongs and about is None):
             self._about = None
-        else:
-            self._skipped = about is not None
+        elif about is not None:
+            self._ended = True
 
 
 def _request(

@@ -49,23 +49,15 @@ class SafeJSON:
             self._version = self.redactor.version
             self._pairs.clear()
         pairs = self._pairs
-        try:
-            return ",".join([pairs[pair] for pair in values.items()])
-        except KeyError:
-            pass
-        new = {name: value for name, value in values.items() if (name, value) not in pairs}
-        lines = self._clean(new) or [self.value({n: v})[1:-1] for n, v in new.items()]
-        line_of = dict(zip(new, lines, strict=True))
-        for name, value in new.items():
-            if not isinstance(value, str) or len(value) <= LONGEST:
-                pairs[name, value] = line_of[name]
-        return ",".join([line_of.get(n) or pairs[n, v] for n, v in values.items()])
-
-    def _clean(self, values: Mapping[str, Any]) -> list[str] | None:
-        """Serialise all of the pairs if there is no secret in any; they are searched together."""
-        lines = [dumps({name: value})[1:-1] for name, value in values.items()]
-        together = ",".join(lines)
-        return lines if self.redactor.text(together) == together else None
+        lines: list[str] = []
+        for pair in values.items():
+            line = pairs.get(pair)
+            if line is None:
+                line = self.value(dict([pair]))[1:-1]
+                if not isinstance(pair[1], str) or len(pair[1]) <= LONGEST:
+                    pairs[pair] = line
+            lines.append(line)
+        return ",".join(lines)
 
 
 def dumps(value: Any) -> str:

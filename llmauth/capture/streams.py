@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from ..redact.redactor import Redactor, masked_pieces
+from ..redact.shapes import Span
 
 MAX_EVENT = 4 * 1024**2
 """Characters of an event; a longer one is treated as plain text."""
@@ -40,11 +41,10 @@ def stream_without_secrets(
     :param cuts: where the pieces but the last one end; a secret is masked where it begins
     :param broken: the stream broke off, maybe in the middle of a secret
     """
-    events = _events(kind, text)
-    changed = _without_spoken_secrets(redactor, events, broken)
-    if changed:
-        cuts = _moved(events, changed, cuts)
-        text = "".join([changed.get(number, event) for number, event in enumerate(events)])
+    if spoken := _spoken_secrets(redactor, kind, text, broken):
+        pieces = masked_pieces(text, spoken, cuts)
+        text = "".join(pieces)
+        cuts = list(accumulate(map(len, pieces[:-1])))
     return masked_pieces(text, redactor.spans(text, cut=broken), cuts)
 
 
@@ -58,47 +58,31 @@ def array_without_secrets(redactor: Redactor, events: list[Any]) -> Any:
         return redactor.mapping(events)
 
 
-def _events(kind: str, text: str) -> list[str]:
+def _spoken_secrets(redactor: Redactor, kind: str, text: str, broken: bool) -> list[Span]:
+    """Return the spans of events that hold a piece of a secret, and what takes their place."""
     ends = [0, *(match.end() for match in _ENDS[kind].finditer(text)), len(text)]
-    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False) if start < end]
-
-
-def _without_spoken_secrets(
-    redactor: Redactor, events: Sequence[str], broken: bool
-) -> dict[int, str]:
-    """Return the events that hold a piece of a secret, masked, by their numbers."""
+    events = list(pairwise(ends))
     spoken: dict[str, list[tuple[int, int, str]]] = {}
-    for number, event in enumerate(events):
-        for place, (path, holder, name) in enumerate(_parsed(event)[1]):
+    for number, (start, end) in enumerate(events):
+        for place, (path, holder, name) in enumerate(_parsed(text[start:end])[1]):
             if path in spoken or len(spoken) < _MAX_TEXTS:
                 spoken.setdefault(path, []).append((number, place, holder[name]))
     changed: dict[int, dict[int, str]] = {}
-    for pieces in spoken.values():
-        whole = "".join([text for _, _, text in pieces])
+    for said in spoken.values():
+        whole = "".join([piece for _, _, piece in said])
         if not (spans := redactor.spans(whole, cut=broken)):
             continue
-        cuts, at = [], 0
-        for _, _, text in pieces:
-            cuts.append(at := at + len(text))
-        for (number, place, text), masked in zip(
-            pieces, masked_pieces(whole, spans, cuts), strict=False
+        cuts = accumulate(len(piece) for _, _, piece in said)
+        for (number, place, piece), masked in zip(
+            said, masked_pieces(whole, spans, cuts), strict=False
         ):
-            if masked != text:
+            if masked != piece:
                 changed.setdefault(number, {})[place] = masked
-    return {number: _rewritten(events[number], texts) for number, texts in changed.items()}
-
-
-def _moved(events: Sequence[str], changed: dict[int, str], cuts: Sequence[int]) -> list[int]:
-    """Return where the cuts are when some of the events are other ones."""
-    before, after = [0], [0]
-    for number, event in enumerate(events):
-        before.append(before[-1] + len(event))
-        after.append(after[-1] + len(changed.get(number, event)))
-    moved = []
-    for cut in cuts:
-        number = min(bisect_right(before, cut), len(events)) - 1
-        moved.append(min(after[number] + cut - before[number], after[number + 1]))
-    return moved
+    return [
+        (start, end, _rewritten(text[start:end], changed[number]))
+        for number, (start, end) in enumerate(events)
+        if number in changed
+    ]
 
 
 def _parsed(event: str) -> tuple[Any, _Texts]:

@@ -1,14 +1,21 @@
-"""Makes lines of the events of the wire capture, and writes them: the work of its process."""
+"""The process that writes the wire capture. It ends when the proxy does, not before."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ..redact.redactor import Redactor
 from .file import RotatingFile
 from .payloads import Budget
+from .pipe import DONE, messages, unpacked
 from .recorder import Event
 from .rendering import ExchangeRenderer
 from .safe_json import SafeJSON
@@ -16,18 +23,8 @@ from .safe_json import SafeJSON
 RETRY_INTERVAL = 0.5
 """Seconds between attempts to write to a failing disk."""
 
-
-class Report(Protocol):
-    """Tells the proxy what an operator should know; returns False when the proxy has ended."""
-
-    def __call__(
-        self, *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
-    ) -> bool:
-        """Report.
-
-        :param failures: events that were withheld or lost, and failed writes, since the last time
-        :param writes: lines are being written at the moment
-        """
+NICENESS = 5
+"""Where processors are short, requests go first; the capture is written a little later."""
 
 
 class CaptureWriter:
@@ -36,9 +33,12 @@ class CaptureWriter:
     :param path: of the file
     :param max_bytes: size at which it is rotated
     :param max_files: files in all
+    :param report: as `send_report`
     """
 
-    def __init__(self, path: str, *, max_bytes: int, max_files: int, report: Report) -> None:
+    def __init__(
+        self, path: str, *, max_bytes: int, max_files: int, report: Callable[..., bool]
+    ) -> None:
         self._redactor = Redactor()
         self._json = SafeJSON(self._redactor)
         self._budget = Budget()
@@ -116,3 +116,69 @@ class CaptureWriter:
                 break
         if failed:
             self._report(warning="The wire capture is being written again.")
+
+
+def main() -> None:
+    """Write what comes on standard input until its end; reports go to the output.
+
+    The first message is the arguments of `CaptureWriter`, and the seconds that any other message
+    may take; each further one those of its methods `learn` and `write`.
+    """
+    _ignore_signals()
+    if hasattr(os, "nice"):
+        with contextlib.suppress(OSError):  # a service manager may forbid it
+            os.nice(NICENESS)
+    arriving = messages(sys.stdin.buffer)
+    arguments, patience = next(arriving)
+
+    def report(**said: Any) -> bool:
+        _end_after(patience)  # a disk that fails is no event that takes for ever
+        return send_report(**said)
+
+    try:
+        writer = CaptureWriter(**arguments, report=report)
+        send_report()
+        _send(DONE)
+        for added, observed, events, dropped in arriving:
+            _end_after(patience)
+            writer.learn(added, observed)
+            writer.write(map(unpacked, events), dropped)
+            faulthandler.cancel_dump_traceback_later()
+            _send(DONE)
+        _end_after(patience)
+        writer.end()
+    except ConnectionError:
+        sys.exit(1)
+
+
+def _end_after(seconds: float) -> None:
+    """End the process when what follows takes longer: one event must not keep all from the file."""
+    # It needs no lock of Python's, which a regular expression keeps as long as it searches.
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+def send_report(
+    *, failures: int = 0, writes: bool = True, warning: str = "", error: str = ""
+) -> bool:
+    """Send the proxy a line; False when it has ended.
+
+    :param failures: events that were withheld or lost, and failed writes, since the last time
+    :param writes: lines are being written at the moment
+    """
+    said = {"failures": failures, "writes": writes, "warning": warning, "error": error}
+    return _send(json.dumps(said).encode("ascii") + b"\n")
+
+
+def _send(line: bytes) -> bool:
+    try:
+        os.write(1, line)
+    except OSError:
+        return False
+    return True
+
+
+def _ignore_signals() -> None:
+    """A service manager and Ctrl-C signal all processes of a server; this one ends after it."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -247,36 +247,31 @@ def _undo(level: Level) -> Level | None:
 
     def raw(position: int) -> int:
         if not shifts:
-            shifts.append(_Shifts(text, _ESCAPE, lambda escape: len(_character(escape))))
-        return outer(position + shifts[0].before(position))
+            shifts.append(_shifts(text, _ESCAPE, lambda escape: len(_character(escape))))
+        places, lengths = shifts[0]
+        return outer(position + lengths[bisect_left(places, position)])
 
     return Level(undone, raw)
 
 
-class _Shifts:
-    """Maps positions in a text in which something was replaced to those in the original.
+_Shifts = tuple[list[int], list[int]]
+"""Where in a text something was replaced, and by how much the text is shorter before that."""
+
+
+def _shifts(
+    text: str, pattern: re.Pattern[str], length: Callable[[re.Match[str]], int]
+) -> _Shifts:
+    """Return what maps positions in a text in which something was replaced to the original's.
 
     :param pattern: of what was replaced
     :param length: of what took its place
     """
-
-    def __init__(
-        self, text: str, pattern: re.Pattern[str], length: Callable[[re.Match[str]], int]
-    ) -> None:
-        self._at: list[int] = []
-        self._shifts = [0]
-        for match in pattern.finditer(text):
-            if shorter := match.end() - match.start() - length(match):
-                self._at.append(match.start() - self._shifts[-1])
-                self._shifts.append(self._shifts[-1] + shorter)
-
-    def before(self, position: int) -> int:
-        """Return by how much the text is shorter before a position."""
-        return self._shifts[bisect_left(self._at, position)]
-
-    def up_to(self, position: int) -> int:
-        """Return the same, with what was replaced right at the position."""
-        return self._shifts[bisect_right(self._at, position)]
+    places, lengths = [], [0]
+    for match in pattern.finditer(text):
+        if shorter := match.end() - match.start() - length(match):
+            places.append(match.start() - lengths[-1])
+            lengths.append(lengths[-1] + shorter)
+    return places, lengths
 
 
 def _character(match: re.Match[str]) -> str:
@@ -320,10 +315,10 @@ def over_breaks(
     spans = find(_BREAK.sub("", text))
     if not spans:
         return
-    shifts = _Shifts(text, _BREAK, lambda line_break: 0)
+    places, lengths = _shifts(text, _BREAK, lambda line_break: 0)
     whole = {start for start, _, _ in known}
     for start, end, replacement in spans:
-        first, last = shifts.up_to(start), shifts.before(end)
+        first, last = lengths[bisect_right(places, start)], lengths[bisect_left(places, end)]
         # What is whole on one line does not go on with the next.
         if first < last and end - start >= SEARCHED and start + first not in whole:
             yield start + first, end + last, replacement

@@ -32,23 +32,18 @@ class FormIndex:
     def __init__(self) -> None:
         self._tables = tuple(_Table(gram) for gram in (8, 4, 2, 1))
         self._begun: dict[str, dict[Form, int]] = {}
-        self._lengths: dict[int, int] = {}
+        self._longest = 0
 
     def add(self, form: Form) -> None:
-        self._table(form).add(form)
-        _count(self._lengths, len(form.text), 1)
-        _count(self._begun.setdefault(form.text[:BEGINNING], {}), form, 1)
+        self._longest = max(self._longest, len(form.text))
+        self._count(form, 1)
 
     def discard(self, form: Form) -> None:
-        self._table(form).discard(form)
-        _count(self._lengths, len(form.text), -1)
-        known = self._begun[beginning := form.text[:BEGINNING]]
-        _count(known, form, -1)
-        if not known:
-            del self._begun[beginning]
+        self._count(form, -1)
 
-    def _table(self, form: Form) -> _Table:
-        return next(table for table in self._tables if len(form.text) >= table.least)
+    def _count(self, form: Form, by: int) -> None:
+        next(table for table in self._tables if len(form.text) >= table.least).count(form, by)
+        _count_in(self._begun, form.text[:BEGINNING], form, by)
 
     def find(self, text: str) -> list[Span]:
         """Return the spans of all forms in the text, those that overlap as one."""
@@ -60,8 +55,7 @@ class FormIndex:
 
         At least `BEGINNING` characters of it must be there.
         """
-        longest = max(self._lengths, default=0)
-        for start in range(max(0, len(text) - longest), len(text) - BEGINNING + 1):
+        for start in range(max(0, len(text) - self._longest), len(text) - BEGINNING + 1):
             known = self._begun.get(text[start : start + BEGINNING])
             if known is None:
                 continue
@@ -81,26 +75,17 @@ class _Table:
         self.least = 2 * gram - 1
         self.blocks: dict[str, int] = {}
         self._gram = gram
+        # The longest ones first; those with longer heads are in the table before.
+        self._lengths = range(min(HEAD, 4 * gram - 2), self.least - 1, -1)
         self._heads: dict[str, dict[Form, int]] = {}
-        self._lengths: dict[int, int] = {}
 
-    def add(self, form: Form) -> None:
+    def count(self, form: Form, by: int) -> None:
+        """Count a form once more (1), or once less (-1)."""
         head = form.text[:HEAD]
-        _count(self._heads.setdefault(head, {}), form, 1)
-        _count(self._lengths, len(head), 1)
+        # A head that is known without its blocks is not found, and does no harm.
+        _count_in(self._heads, head, form, by)
         for offset in range(self._gram):
-            block = head[offset : offset + self._gram]
-            _count(self.blocks, block, 1)
-
-    def discard(self, form: Form) -> None:
-        head = form.text[:HEAD]
-        for offset in range(self._gram):
-            _count(self.blocks, head[offset : offset + self._gram], -1)
-        _count(self._lengths, len(head), -1)
-        known = self._heads[head]
-        _count(known, form, -1)
-        if not known:
-            del self._heads[head]
+            _count(self.blocks, head[offset : offset + self._gram], by)
 
     def find(self, text: str, rest: Run) -> list[Span]:
         gram, blocks = self._gram, self.blocks
@@ -116,9 +101,8 @@ class _Table:
 
     def _compare(self, text: str, at: int, rest: Run, spans: list[Span]) -> None:
         """Add the spans of forms whose beginning covers a block."""
-        lengths = sorted(self._lengths, reverse=True)
         for start in range(max(0, at - self._gram + 1), at + 1):
-            for length in lengths:
+            for length in self._lengths:
                 known = self._heads.get(text[start : start + length])
                 if known and (span := _longest(text, start, length, known, rest)):
                     _append(spans, span)
@@ -146,6 +130,12 @@ def _append(spans: list[Span], span: Span) -> None:
         spans[-1] = min(start, span[0]), max(end, span[1]), replacement
     else:
         spans.append(span)
+
+
+def _count_in(counts: dict[str, dict[_T, int]], key: str, item: _T, by: int) -> None:
+    _count(known := counts.setdefault(key, {}), item, by)
+    if not known:
+        del counts[key]
 
 
 def _count(counts: dict[_T, int], key: _T, by: int) -> None:

@@ -23,7 +23,8 @@ from messages import BODY, EVENTS, JSON
 from programs import ROOT, llmauth, wait_for
 from servers import KEY
 
-from llmauth.capture import delivery, queue
+from llmauth.capture import queue
+from llmauth.capture import recording as capturing
 from llmauth.capture.recording import Exchange, WireCapture
 from llmauth.exceptions import ConfigurationError
 from llmauth.redact.logging import Redactor
@@ -83,7 +84,7 @@ def children(parent: int) -> list[int]:
             pids = (task / "children").read_text()
         for pid in pids.split():
             with contextlib.suppress(OSError):
-                if b"llmauth.capture.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"llmauth.capture.writer" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
     return found
 
@@ -131,7 +132,7 @@ def test_it_is_complete_after_close_with_many_threads(recording: Recording) -> N
         texts[name] = texts.get(name, "") + str(event["payload"] or "")
     whole = "data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\n"
     assert all(text.endswith(whole) for text in texts.values())
-    assert recording.capture.healthy
+    assert recording.capture.state == "ok"
     assert recording.capture.failures == 0
 
 
@@ -236,7 +237,7 @@ def test_a_new_process_knows_all_secrets(recording: Recording) -> None:
     recording.ask("first")
     wait_for(lambda: "first" in recording.asked(), "it is written")
     os.kill(recording.pid, signal.SIGKILL)
-    wait_for(lambda: not recording.capture.healthy, "its end is noticed")
+    wait_for(lambda: recording.capture.state != "ok", "its end is noticed")
     recording.ask("second", f"{added} {observed}".encode())
     assert recording.events()[-2]["payload"] == "**** ****"
 
@@ -263,9 +264,9 @@ def test_a_full_disk_fails_no_request_and_nothing_is_lost_when_it_has_room_again
     for number in range(10):
         recording.ask(f"{number}")
     wait_for(lambda: recording.capture.failures > 0, "it is noticed")
-    assert not recording.capture.healthy
+    assert recording.capture.state != "ok"
     recording.path.unlink()
-    wait_for(lambda: recording.capture.healthy, "it is written")
+    wait_for(lambda: recording.capture.state == "ok", "it is written")
     recording.events()
     assert recording.asked() == [str(n) for n in range(10)]
     failed = [r for r in caplog.records if r.levelno == logging.ERROR]
@@ -280,7 +281,7 @@ def test_a_full_queue_drops_and_counts_and_says_so_but_fails_no_request(
     recording.capture = recording.open(queue_size=20_000)
     while recording.capture.failures < 60:
         recording.ask("r", b"x" * 3000)
-    assert not recording.capture.healthy
+    assert recording.capture.state != "ok"
     recording.path.unlink()
     wait_for(recording.path.exists, "there is room")
     events = recording.events()
@@ -325,10 +326,10 @@ def test_a_process_that_is_killed_is_started_again(
     open_exchange = recording.exchange("open")
     open_exchange.inbound_request("GET", "/", {}, None)
     recording.ask("first")
-    wait_for(lambda: "first" in recording.asked(), "it is written")
+    wait_for(lambda: recording.capture._queue.written, "it is written, and that is known")
     os.kill(recording.pid, signal.SIGKILL)
     wait_for(lambda: "has ended (signal 9)" in caplog.text, "its end is noticed")
-    wait_for(lambda: recording.capture.healthy, "it is started again, without an event")
+    wait_for(lambda: recording.capture.state == "ok", "it is started again, without an event")
     assert recording.capture.failures == 1
     open_exchange.finished()  # began in the one that is no more
     recording.ask("second")
@@ -345,16 +346,16 @@ def test_without_a_process_no_request_fails_and_it_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(delivery, "RESTART_INTERVAL", 0.05)
+    monkeypatch.setattr(capturing, "RESTART_INTERVAL", 0.05)
     real = sys.executable
     monkeypatch.setattr(sys, "executable", python)
     recording.ask("early")
     wait_for(lambda: recording.capture.failures > 2, "it is tried again")
-    assert not recording.capture.healthy
+    assert recording.capture.state != "ok"
     assert len(caplog.records) == 1
     assert "cannot be started" in caplog.text
     monkeypatch.setattr(sys, "executable", real)
-    wait_for(lambda: recording.capture.healthy, "it is there")
+    wait_for(lambda: recording.capture.state == "ok", "it is there")
     recording.ask("late")
     recording.events()
     assert recording.asked() == ["early", "late"]
@@ -368,6 +369,32 @@ def test_what_a_process_says_that_cannot_start_is_in_the_log(
     wait_for(lambda: recording.capture.failures > 0, "it is noticed")
     assert "ModuleNotFoundError: No module named" in caplog.text
     monkeypatch.undo()
+
+
+class NoThread(threading.Thread):
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_no_request_fails_and_the_next_one_has_all_written(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", NoThread)
+        recording.ask("early")
+    assert recording.capture.failures == 1
+    recording.ask("late")
+    recording.events()
+    assert recording.asked() == ["early", "late"]
+
+
+def test_at_the_end_it_is_said_what_no_thread_has_written(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading, "Thread", NoThread)
+    recording.ask()
+    recording.capture.close(30)
+    assert "not written in time, 2 events are lost." in caplog.text
 
 
 def test_what_cannot_be_sent_ends_nothing(recording: Recording) -> None:
@@ -506,7 +533,7 @@ def stick(recording: Recording) -> None:
     recording.ask("before")
     wait_for(lambda: recording.capture._queue.written, "it is written")
     recording.exchange("stuck").inbound_request("GET", "/", BR, b"stuck")
-    wait_for(lambda: recording.capture._queue.sent, "it is sent")
+    wait_for(lambda: recording.capture._queue.taken, "it is sent")
 
 
 @linux
@@ -514,7 +541,7 @@ def test_a_capture_that_lags_is_unhealthy_and_says_so(recording, poison, monkeyp
     stick(recording)
     assert recording.capture.state == "ok"
     monkeypatch.setattr(queue, "LAG", 0.1)
-    wait_for(lambda: not recording.capture.healthy, "it is noticed")
+    wait_for(lambda: recording.capture.state != "ok", "it is noticed")
     assert recording.capture.state == "0 s behind, 0 events not written"
     recording.ask("after")
     assert "The wire capture is 0 seconds behind." in caplog.text
@@ -539,17 +566,16 @@ def test_a_capture_that_is_always_behind_lags_though_it_goes_on(monkeypatch):
     monkeypatch.setattr(queue.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(queue, "GATHERING", 0)
     events = queue.EventQueue(10**6)
-    for at in (0.0, 0.5):
-        clock[0] = at
-        assert events.put(b"event", always=False)
-        assert events.gather()
-    assert events.next()
+    assert events.put((1, None, "stream_chunk", 0.0, (b"",)), always=False)
+    assert events.take(0)
+    clock[0] = 0.5
+    assert events.put((1, None, "stream_chunk", 0.0, (b"",)), always=False)
     assert events.seconds_behind() == 0
     clock[0] = queue.LAG + 1
-    events.confirm()
-    assert events.next()
+    events.forget(written=True)
+    assert events.take(0)
     assert events.seconds_behind() == queue.LAG + 0.5
-    events.confirm()
+    events.forget(written=True)
     assert events.seconds_behind() == 0
 
 
@@ -557,7 +583,7 @@ def test_a_capture_that_is_always_behind_lags_though_it_goes_on(monkeypatch):
 def test_an_event_that_takes_for_ever_is_given_up_and_the_others_are_written(
     recording, poison, monkeypatch, caplog
 ):
-    monkeypatch.setattr(delivery, "PATIENCE", 1.0)
+    monkeypatch.setattr(capturing, "PATIENCE", 1.0)
     stick(recording)
     for number in range(20):
         recording.ask(f"{number}", b"x" * 50_000)  # more than the pipe holds
@@ -610,10 +636,10 @@ def test_a_full_queue_behind_a_stuck_event_drops_counts_and_recovers(recording, 
     stick(recording)
     for number in range(20):
         recording.ask(f"{number}", b"x" * 50_000)
-    assert not recording.capture.healthy
+    assert recording.capture.state != "ok"
     assert "events are being dropped" in caplog.text
     os.kill(recording.pid, signal.SIGKILL)
-    wait_for(lambda: recording.capture.healthy, "there is room again")
+    wait_for(lambda: recording.capture.state == "ok", "there is room again")
     recording.ask("after")
     events = recording.events()
     dropped = sum(event["metadata"].get("dropped_events", 0) for event in events)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from attack import send
 
-import llmauth.capture.child  # noqa: F401  the other process, whose modules have caches, too
+import llmauth.capture.writer  # noqa: F401  the other process, whose modules have caches, too
 from llmauth.auth.client_address import Clients
 from llmauth.config.addresses import parse_address, parse_network
 from llmauth.proxy.headers import request_headers
