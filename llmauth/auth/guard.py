@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..config.settings import Settings
-from ..exceptions import AddressLockedOut, AuthenticationRequired, InvalidKey, RequestRefused
+from ..exceptions import (
+    AddressLockedOut,
+    AuthenticationRequired,
+    InvalidKey,
+    KeyWithdrawn,
+    RequestRefused,
+)
 from .advice import about_key
 from .client_address import Clients
 from .credentials import BadCredentials, KeyRing, credentials_in, find_key
@@ -158,9 +164,25 @@ class Guard:
             )
         name = self.keys.match(presented.token)
         if name is None:
+            self._refuse_withdrawn(info, presented.token)
             guess = presented.token.decode("latin-1")
             raise BadCredentials(InvalidKey(about_key(presented.token)), guess)
         return name, presented.own_credentials
+
+    def _refuse_withdrawn(self, info: RequestInfo, token: bytes) -> None:
+        """Refuse a key that was withdrawn from its file: whoever sends it has not heard of it yet.
+
+        :raises BadCredentials: without a guess
+        """
+        if withdrawn := self.keys.withdrawn(token):
+            info.key_name = withdrawn.name
+            if withdrawn.is_to_be_told():
+                logger.warning(
+                    "the key '%s' was withdrawn, and %s still sends it",
+                    withdrawn.name,
+                    info.client,
+                )
+            raise BadCredentials(KeyWithdrawn())
 
     def _refuse_locked_out(self, address: str | None) -> None:
         """Refuse whoever is locked out, even with the right key.
