@@ -8,6 +8,7 @@ full queue is counted and never fails a request.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 
 from ..exceptions import ConfigurationError
@@ -17,6 +18,8 @@ from .file import RotatingFile
 from .pipe import packed
 from .queue import EventQueue
 from .recorder import Event, Exchange
+
+logger = logging.getLogger(__name__)
 
 QUEUE_SIZE = 64 * 1024**2
 """Bytes of requests and responses that may wait in memory to be written."""
@@ -43,8 +46,9 @@ class WireCapture:
         max_files: int,
         queue_size: int = QUEUE_SIZE,
     ) -> None:
-        _try(RotatingFile(path, max_bytes=max_bytes, max_files=max_files))
-        arguments = {"path": os.path.abspath(path), "max_bytes": max_bytes, "max_files": max_files}
+        self._path = os.path.abspath(path)
+        _try(path)
+        arguments = {"path": self._path, "max_bytes": max_bytes, "max_files": max_files}
         self._numbers = itertools.count(1)
         self._queue = EventQueue(queue_size)
         self._delivery = Delivery(self._queue, arguments, redactor)
@@ -83,6 +87,13 @@ class WireCapture:
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
         return Exchange(self._put, next(self._numbers), (client, ids, credentials))
 
+    def reopen(self) -> None:
+        """Make the file anew if it was moved or removed; what is captured next goes into it."""
+        try:
+            _try(self._path)
+        except ConfigurationError as exc:
+            logger.error("%s", exc)
+
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
         self._delivery.close(timeout)
@@ -102,11 +113,12 @@ class WireCapture:
         return self._delivery.start() and self._queue.put(data, always=always)
 
 
-def _try(file: RotatingFile) -> None:
+def _try(path: str) -> None:
+    file = RotatingFile(path, max_bytes=0, max_files=1)
     try:
         file.open()
     except OSError as exc:
         raise ConfigurationError(
-            f"The capture file {file.path} cannot be written: {exc.strerror or exc}."
+            f"The capture file {path} cannot be written: {exc.strerror or exc}."
         ) from exc
     file.close()

@@ -26,7 +26,7 @@ from ..version import __version__
 from ..web.app import create_app
 from . import console
 from .check import run_checks
-from .logs import colourful, configure
+from .logs import colourful, configure, reopen
 
 KEY_BYTES = 32
 """Entropy of a key that ``keygen`` makes: 256 bits, 43 characters."""
@@ -161,9 +161,12 @@ def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
     undo = configure(settings, state.redactor)
     try:
         server = Server(app)
-        click.echo(announce(server), err=True)
-        warn(settings)
-        server.run()
+
+        def started() -> None:
+            click.echo(announce(server), err=True)
+            warn(settings)
+
+        server.run(started, reopen)
     finally:
         undo()
 
