@@ -11,6 +11,7 @@
         ├── InvalidRequest            400
         ├── AuthenticationRequired    401  no credentials (RFC 6750 §3: no ``error=``)
         ├── InvalidKey                401  ``error="invalid_token"``
+        │   └── KeyWithdrawn          401  it was one of this server's until lately
         ├── OriginRefused             403  a page that may not send requests
         ├── ClientRefused             403  without keys, only this machine is served
         ├── NotAllowed                403  a limit of the key: address, backend, model
@@ -185,6 +186,13 @@ class InvalidKey(_Unauthorized):
     """401: the key is not one of this server's keys."""
 
     challenged_with = "invalid_token"
+
+
+class KeyWithdrawn(InvalidKey):
+    """401: the key was one of this server's, and was withdrawn while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__("This key was withdrawn. Ask the operator of this server for its new one.")
 
 
 class OriginRefused(RequestRefused, exceptions.Forbidden):

@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import hmac
 import itertools
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +35,12 @@ MAX_QUERY_KEYS = 16
 MAX_CREDENTIALS = 16
 """Credentials of one request that may be its key, and as many that are remembered, so that they are
 masked wherever they stand."""
+
+MAX_WITHDRAWN = 1024
+"""Keys that were withdrawn while the process runs and are still known, by their digests."""
+
+_TELLING = 60.0
+"""Seconds between two times that the log tells of a withdrawn key that is still sent."""
 
 _SESSION = 12
 """Characters from which on a cookie is taken for a session rather than a preference."""
@@ -244,6 +252,25 @@ def _token(value: str) -> bytes:
     return token
 
 
+@dataclass
+class Withdrawn:
+    """A key that was one of ours.
+
+    :param name: of the key
+    """
+
+    name: str
+    _tell_again: float = -math.inf
+
+    def is_to_be_told(self) -> bool:
+        """True once in a while: clients that have not heard of it go on for days."""
+        now = time.monotonic()
+        due = now >= self._tell_again
+        if due:
+            self._tell_again = now + _TELLING
+        return due
+
+
 class KeyRing:
     """The proxy keys, as digests.
 
@@ -258,6 +285,20 @@ class KeyRing:
     ) -> None:
         self._digests = [(name, _digest(key.encode())) for name, key in keys]
         self._stored = stored
+        self._withdrawn: dict[bytes, Withdrawn] = {}
+
+    def replaced_by(self, keys: Iterable[tuple[str, str]]) -> KeyRing:
+        """Return a ring of other keys that knows which ones were withdrawn."""
+        ring = KeyRing(keys, self._stored)
+        gone = self._withdrawn | {digest: Withdrawn(name) for name, digest in self._digests}
+        for _, digest in ring._digests:
+            gone.pop(digest, None)
+        ring._withdrawn = dict(list(gone.items())[-MAX_WITHDRAWN:])
+        return ring
+
+    def withdrawn(self, token: bytes) -> Withdrawn | None:
+        """Return what is known of a token that is no key any more, None when it never was one."""
+        return self._withdrawn.get(_digest(token)) if self._withdrawn else None
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self.names)})"

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ..config.settings import Settings
-from ..exceptions import AddressLockedOut, AuthenticationRequired, InvalidKey, RequestRefused
+from ..exceptions import (
+    AddressLockedOut,
+    AuthenticationRequired,
+    InvalidKey,
+    KeyWithdrawn,
+    RequestRefused,
+)
 from .advice import about_key
 from .client_address import Clients
 from .credentials import BadCredentials, KeyRing, Presented, credentials_in, find_key
@@ -47,7 +53,7 @@ class Guard:
         # An application may hand its environ to another one, which decides for itself.
         self._environ_key = f"llmauth.request.{id(self):x}"
         self._stored = stored
-        self.use_keys(settings.keys)
+        self.keys = KeyRing(settings.keys, stored.name_of) if stored else KeyRing(settings.keys)
         self.clients = Clients(
             trusted_proxies=settings.trusted_proxies,
             trusted_ips=settings.trusted_ips,
@@ -68,10 +74,6 @@ class Guard:
             secret = "\n".join(sorted(key for _, key in settings.keys)).encode()
             self.lockout = Lockout(policy, settings.storage_uri, secret)
         self._warned_of_proxy = False
-
-    def use_keys(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Let in with these keys, and with those that are stored."""
-        self.keys = KeyRing(keys, self._stored.name_of) if self._stored else KeyRing(keys)
 
     def info(self, environ: dict[str, Any]) -> RequestInfo:
         """Return what is known of the request, parsed once."""
@@ -180,10 +182,26 @@ class Guard:
             )
         name = self.keys.match(presented.token)
         if name is None:
+            self._refuse_withdrawn(info, presented.token)
             guess = presented.token.decode("latin-1")
             raise BadCredentials(InvalidKey(about_key(presented.token)), guess)
         info.key_name, info.key = name, presented.token.decode("latin-1")
         return presented
+
+    def _refuse_withdrawn(self, info: RequestInfo, token: bytes) -> None:
+        """Refuse a key that was withdrawn from its file: whoever sends it has not heard of it yet.
+
+        :raises BadCredentials: without a guess
+        """
+        if withdrawn := self.keys.withdrawn(token):
+            info.key_name = withdrawn.name
+            if withdrawn.is_to_be_told():
+                logger.warning(
+                    "the key '%s' was withdrawn, and %s still sends it",
+                    withdrawn.name,
+                    info.client,
+                )
+            raise BadCredentials(KeyWithdrawn())
 
     def _refuse_locked_out(self, address: str | None) -> None:
         """Refuse whoever is locked out, even with the right key.

@@ -1,7 +1,7 @@
 """Files of keys, read again when they change: keys come and go without a restart.
 
-One of the threads that answer requests checks them, at most once a second: there is no thread of
-its own that a fork would lose, and the other requests do not wait.
+A thread of its own checks them, so that no request waits for a disk, and a key that was withdrawn
+is gone though nobody asks. It ends with the application that it is there for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ from .guard import Guard
 
 logger = logging.getLogger(__name__)
 
-CHECK_INTERVAL = 1.0
+CHECK_INTERVAL = 0.25
 """Seconds between two checks of the files."""
 
 SETTLED = 1.0
 """Seconds since a file was last written to, before which it may not be complete."""
 
-AT_THE_LATEST = 2.0
+AT_THE_LATEST = 1.5
 """Seconds since a change was first seen, after which files are read though they go on changing: no
-writer may keep a key that was withdrawn alive."""
+writer may keep a key that was withdrawn alive. With the checks' interval it is within two seconds.
+"""
+
+_CLOSING = 1.0
+"""Seconds that the end of an application waits for a disk that does not answer."""
 
 Keys = tuple[tuple[str, str], ...]
 """Pairs of a name and a key."""
@@ -70,28 +75,50 @@ class KeyFiles:
                 self._groups.append(
                     _Group("provider", [Path(source.value)], read, keys, self._use_provider_keys)
                 )
-        self._lock = threading.Lock()
-        self._next = 0.0 if self._groups else math.inf
+        self._begin()
+        if self._groups:
+            _survive_forks(weakref.ref(self))
 
-    @property
-    def due(self) -> bool:
-        """True when :meth:`reload_if_changed` would ask the disk."""
-        return time.monotonic() >= self._next
+    def reload(self) -> None:
+        """Have all files read now, changed or not; does not wait for it."""
+        self._all = True
+        self._wake.set()
 
-    def reload_if_changed(self) -> None:
-        """Read what has changed; for every request, nearly always without effect."""
-        if not self.due or not self._lock.acquire(blocking=False):
-            return
-        try:
-            self._next = time.monotonic() + CHECK_INTERVAL
+    def close(self) -> None:
+        """End the thread; the files are not read again."""
+        self._closed = True
+        self._wake.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(_CLOSING)
+
+    def _begin(self) -> None:
+        """Start the thread; again in the child of a fork, which has none of its parent's."""
+        self.lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = self._all = False
+        self._thread: threading.Thread | None = None
+        if self._groups:
+            self._thread = threading.Thread(
+                target=_watch,
+                args=(weakref.ref(self), self._wake),
+                name="llmauth-key-files",
+                daemon=True,
+            )
+            self._thread.start()
+
+    def check(self) -> bool:
+        """Read what has changed; False once there is nothing to do any more."""
+        if self._closed:
+            return False
+        with self.lock:
+            everything, self._all = self._all, False
             for group in self._groups:
-                group.reload_if_changed()
-        finally:
-            self._lock.release()
+                group.check(anew=everything)
+        return True
 
     def _use_proxy_keys(self, keys: Keys) -> None:
         self._redactor.add(*(key for _, key in keys))
-        self._guard.use_keys(keys)
+        self._guard.keys = self._guard.keys.replaced_by(keys)
         warn_of_weak(keys)
 
     def _use_provider_keys(self, keys: Keys) -> None:
@@ -127,33 +154,76 @@ class _Group:
         self._read_by = math.inf
         self._error = ""
 
-    def reload_if_changed(self) -> None:
+    def check(self, *, anew: bool) -> None:
+        """Read the files if they have changed.
+
+        :param anew: read them in any case
+        """
         state = [_state_of(path) for path in self._paths]
-        if state == self._state:
-            self._read_by = math.inf
-            return
-        self._read_by = min(self._read_by, time.monotonic() + AT_THE_LATEST)
-        fresh = any(one is not None and _is_fresh(one[0]) for one in state)
-        if fresh and time.monotonic() < self._read_by:
-            return
+        if not anew:
+            if state == self._state:
+                self._read_by = math.inf
+                return
+            self._read_by = min(self._read_by, time.monotonic() + AT_THE_LATEST)
+            fresh = any(one is not None and _is_fresh(one[0]) for one in state)
+            if fresh and time.monotonic() < self._read_by:
+                return
         self._state, self._read_by = state, math.inf
         try:
             keys = self._read()
-        except ConfigurationError as exc:
+            if keys != self._keys:
+                self._use(keys)
+        except Exception as exc:  # whatever it is: the thread goes on
             self._state = None  # try again: the fault may be this process's, without descriptors
-            self._complain(str(exc))
+            known = isinstance(exc, ConfigurationError)
+            self._complain(str(exc) if known else f"unexpected {type(exc).__name__}")
             return
-        self._error = ""
-        if keys != self._keys:
-            before, self._keys = self._keys, keys
-            self._use(keys)
-            logger.info("%s keys were read again: %s", self._kind, _difference(before, keys))
+        before, self._keys = self._keys, keys
+        if keys != before or self._error or anew:
+            self._error = ""
+            what = _difference(before, keys) or "as they were"
+            logger.info("%s keys were read again: %s", self._kind, what)
 
     def _complain(self, error: str) -> None:
         if error != self._error:
             self._error = error
             files = ", ".join(map(str, self._paths))
             logger.error("the %s keys stay as they are: %s (in %s)", self._kind, error, files)
+
+
+def _watch(files: weakref.ref[KeyFiles], wake: threading.Event) -> None:
+    """Check the files until they are closed, or nobody has their application any more."""
+    while True:
+        wake.wait(CHECK_INTERVAL)
+        wake.clear()
+        here = files()
+        if here is None or not here.check():
+            return
+        del here
+
+
+def _survive_forks(files: weakref.ref[KeyFiles]) -> None:
+    """Have the thread in each child of a fork as well, which is not made in the middle of a check.
+
+    gunicorn with ``--preload`` forks its workers from a process that has the application.
+    """
+    held: list[KeyFiles] = []
+
+    def before() -> None:
+        if here := files():
+            here.lock.acquire()
+            held.append(here)
+
+    def in_parent() -> None:
+        while held:
+            held.pop().lock.release()
+
+    def in_child() -> None:
+        while held:
+            held.pop()._begin()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _read_one(name: str, source: KeySource) -> Keys:

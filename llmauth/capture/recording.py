@@ -21,6 +21,8 @@ from .process import WriterProcess
 from .queue import EventQueue, Message
 from .recorder import Exchange
 
+logger = logging.getLogger(__name__)
+
 QUEUE_SIZE = 64 * 1024**2
 """Bytes of requests and responses that may wait in memory to be written."""
 
@@ -62,9 +64,9 @@ class WireCapture:
         max_files: int,
         queue_size: int = QUEUE_SIZE,
     ) -> None:
-        _try(RotatingFile(path, max_bytes=max_bytes, max_files=max_files))
-        options = {"path": os.path.abspath(path), "max_bytes": max_bytes, "max_files": max_files}
-        self._options = options
+        self._path = os.path.abspath(path)
+        _try(self._path)
+        self._options = {"path": self._path, "max_bytes": max_bytes, "max_files": max_files}
         self._redactor = redactor
         self._numbers = itertools.count(1)
         self._queue = EventQueue(queue_size)
@@ -105,6 +107,13 @@ class WireCapture:
         ids = {"request_id": request_id, "backend": backend, "key_name": key_name}
         self._start()
         return Exchange(self._queue.put, next(self._numbers), (client, ids, credentials))
+
+    def reopen(self) -> None:
+        """Make the file anew if it was moved or removed; what is captured next goes into it."""
+        try:
+            _try(self._path)
+        except ConfigurationError as exc:
+            logger.error("%s", exc)
 
     def close(self, timeout: float) -> None:
         """Write what is queued, for at most `timeout` seconds, and take no more."""
@@ -238,11 +247,12 @@ class WireCapture:
         self._missing = True
 
 
-def _try(file: RotatingFile) -> None:
+def _try(path: str) -> None:
+    file = RotatingFile(path, max_bytes=0, max_files=1)
     try:
         file.open()
     except OSError as exc:
         raise ConfigurationError(
-            f"The capture file {file.path} cannot be written: {exc.strerror or exc}."
+            f"The capture file {path} cannot be written: {exc.strerror or exc}."
         ) from exc
     file.close()

@@ -27,7 +27,7 @@ from ..web.app import create_app
 from . import console
 from .check import run_checks
 from .keys import keys
-from .logs import colourful, configure
+from .logs import colourful, configure, reopen
 from .usage import usage
 
 KEY_BYTES = 32
@@ -163,9 +163,12 @@ def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
     undo = configure(settings, state.redactor)
     try:
         server = Server(app)
-        click.echo(announce(server), err=True)
-        warn(settings)
-        server.run()
+
+        def started() -> None:
+            click.echo(announce(server), err=True)
+            warn(settings)
+
+        server.run(started, reopen)
     finally:
         undo()
 

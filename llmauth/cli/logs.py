@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from ..config.settings import Settings
@@ -113,15 +114,17 @@ class _LineWriter(logging.Handler):
     the program ends.
 
     :param file: takes bytes
+    :param path: of the file, which is followed when it is moved or removed
     """
 
-    def __init__(self, file: Any, *, encoding: str = "utf-8", closes: bool) -> None:
+    def __init__(self, file: Any, *, encoding: str = "utf-8", path: str | None = None) -> None:
         super().__init__()
         self._file = file
         self._encoding = encoding
-        self._closes = closes
+        self._path = os.path.abspath(path) if path else None
+        self._identity = _identity(os.fstat(file.fileno())) if path else None
         self._torn = False
-        self._backlog: Backlog[str] = Backlog(
+        self._backlog: Backlog[str | None] = Backlog(
             "llmauth-log",
             limit=MAX_WAITING,
             work=self._write,
@@ -140,12 +143,19 @@ class _LineWriter(logging.Handler):
 
     def close(self) -> None:
         left = self._backlog.close(FLUSH_SECONDS)
-        if self._closes and not left:  # or the thread is stuck in the middle of it
+        if self._path and not left:  # or the thread is stuck in the middle of it
             self._file.close()
         super().close()
 
-    def _write(self, lines: list[str]) -> None:
-        text = "".join([f"{line}\n" for line in lines]).replace("\n", os.linesep)
+    def reopen(self) -> None:
+        """Make the file anew if it was moved or removed, without waiting for the next line."""
+        self._backlog.put(None)
+
+    def _write(self, lines: Iterable[str | None]) -> None:
+        if self._path:
+            self._follow(self._path)
+        text = "".join([f"{line}\n" for line in lines if line is not None])
+        text = text.replace("\n", os.linesep)
         data = text.encode(self._encoding, "backslashreplace")
         # An error may have left half a line.
         rest = memoryview(b"\n" + data if self._torn else data)
@@ -161,10 +171,31 @@ class _LineWriter(logging.Handler):
         finally:
             self._torn = bool(rest) and (self._torn or len(rest) < size)
 
+    def _follow(self, path: str) -> None:
+        """Go on in the file that has the path now: ``logrotate`` moves the one before."""
+        with contextlib.suppress(OSError):  # it is gone
+            if _identity(os.stat(path)) == self._identity:
+                return
+        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
+            os.dup2(file.fileno(), self._file.fileno(), inheritable=False)
+            self._identity = _identity(os.fstat(file.fileno()))
+            self._torn = False
+
     def _tell_of_dropped(self, number: int) -> None:
         message = "%d lines of the log were dropped: they could not be written in time."
         arguments = (__name__, logging.WARNING, "", 0, message, (number,), None)
         self._write([self.format(logging.LogRecord(*arguments))])
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def reopen() -> None:
+    """Have the log go on in the file that its path leads to."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineWriter):
+            handler.reopen()
 
 
 def _unbuffered(stream: TextIO) -> Any:
@@ -181,11 +212,11 @@ def _handler(settings: Settings) -> logging.Handler:
             raise ConfigurationError(
                 f"The log file {settings.log_file} cannot be written: {exc.strerror}."
             ) from None  # which names the file again
-        return _LineWriter(file, closes=True)
+        return _LineWriter(file, path=settings.log_file)
     stderr = _unbuffered(sys.stderr)
     if stderr is None:
         return logging.StreamHandler(sys.stderr)
-    return _LineWriter(stderr, encoding=sys.stderr.encoding or "utf-8", closes=False)
+    return _LineWriter(stderr, encoding=sys.stderr.encoding or "utf-8")
 
 
 def configure(settings: Settings, redactor: Redactor) -> Callable[[], None]:

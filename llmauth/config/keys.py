@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..exceptions import ConfigurationError
 from ..redact.messages import hidden
 from ..redact.uris import uri_secrets
+from .key_shape import LINE, MINIMUM_LENGTH, is_path, not_a_key, not_a_line
 from .values import read_text
 
 logger = logging.getLogger(__name__)
@@ -21,9 +22,7 @@ DEFAULT_NAME = "default"
 MAX_KEY_BYTES = 4096
 """A longer key is refused unseen: it is hostile input (CVE-2026-42208)."""
 
-MINIMUM_LENGTH = 16
-"""Characters; a shorter key is accepted with a warning. ``llmauth keygen`` makes 43 of them."""
-
+QUOTES = ("'", '"', "`")
 SAMPLES = ("change-me", "your-key", "your-proxy-key", "secret", "example")
 MISSING = (
     f"API key not configured: set {KEY_VARIABLE}, "
@@ -78,19 +77,27 @@ def read_keys(sources: Iterable[KeySource]) -> tuple[tuple[str, str], ...]:
         if source.in_file:
             keys += keys_in_file(Path(source.value), source.name, source.variable)
         else:
-            keys.append((source.name, checked_key(source.value, source.variable)))
+            keys.append((source.name, _key_in(source)))
     return distinct(keys)
 
 
-def distinct(keys: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the keys, refusing one name for two keys and two names for one."""
+def distinct(
+    keys: list[tuple[str, str]], places: Sequence[str] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Return the keys, refusing one name for two keys and two names for one.
+
+    :param places: where each one stands, for the error
+    """
     names: dict[str, str] = {}
     by_key: dict[str, str] = {}
-    for name, key in keys:
+    for number, (name, key) in enumerate(keys):
+        where = f"{places[number]}: " if places else ""
         if names.setdefault(name, key) != key:
-            raise ConfigurationError(f"There are two keys named '{name}'. Name them differently.")
+            raise ConfigurationError(
+                f"{where}There are two keys named '{name}'. Name them differently."
+            )
         if by_key.setdefault(key, name) != name:
-            raise ConfigurationError(f"'{by_key[key]}' and '{name}' name the same key.")
+            raise ConfigurationError(f"{where}'{by_key[key]}' and '{name}' name the same key.")
     return tuple(names.items())
 
 
@@ -101,18 +108,26 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
     :param variable: named in errors
     """
     keys: list[tuple[str, str]] = []
+    places: list[str] = []
     for number, line in _lines(path, variable):
         own, colon, key = line.partition(": ")
         if not colon:
             own, key = name if not keys else f"{name}-{len(keys) + 1}", line
         where = f"{variable} ({path}, line {number})"
         if not _NAME.fullmatch(own):
-            raise ConfigurationError(f"{where}: a key's name is made of letters, digits, . _ @ -")
+            raise ConfigurationError(
+                f"{where}: a key's name is made of letters, digits, . _ @ -. {LINE}"
+            )
         if weakness(key) and hidden(own) != own:
-            raise ConfigurationError(f"{where}: the name looks like a key. A line is NAME: KEY.")
+            raise ConfigurationError(f"{where}: the name looks like a key. {LINE}")
+        key = key.strip()
+        if not _is_quoted(key) and (wrong := not_a_line(key, named=bool(colon))):
+            raise ConfigurationError(f"{where}: {wrong}")
         keys.append((own, checked_key(key, where)))
+        places.append(where)
     if not keys:
         raise ConfigurationError(f"{variable}: {path} holds no key.")
+    distinct(keys, places)
     return keys
 
 
@@ -123,21 +138,36 @@ def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def checked_key(value: str, where: str) -> str:
+def checked_key(value: str, where: str, *, if_path: str = "Put the key there.") -> str:
     """Return a key that can travel in a header.
 
     :param where: the variable or file that holds it; the value itself is never named
+    :param if_path: what to do about a file's path in place of the key
     """
     key = value.strip()
-    if key[:1] in "\"'" or key[-1:] in "\"'":
+    if _is_quoted(key):
         raise ConfigurationError(f"{where}: the key has quotes around it; remove them.")
+    if is_path(key):
+        raise ConfigurationError(f"{where}: holds the path of a file, not a key. {if_path}")
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigurationError(
             f"{where}: the key holds a space, a control character or one that is not ASCII."
         )
     if len(key) > MAX_KEY_BYTES:
         raise ConfigurationError(f"{where}: the key is over {MAX_KEY_BYTES} characters long.")
+    if wrong := not_a_key(key):
+        raise ConfigurationError(f"{where}: {wrong}")
     return key
+
+
+def _is_quoted(key: str) -> bool:
+    return key[:1] in QUOTES or key.rstrip(",;")[-1:] in QUOTES
+
+
+def _key_in(source: KeySource) -> str:
+    """Return the key that a variable holds."""
+    variable = source.variable
+    return checked_key(source.value, variable, if_path=f"Name the file in {variable}_FILE.")
 
 
 def weakness(key: str) -> str | None:
@@ -172,11 +202,12 @@ def read_provider_key(source: KeySource) -> str:
     :raises ConfigurationError: when there is none that could be sent, or more than one
     """
     if not source.in_file:
-        return checked_key(source.value, source.variable)
+        return _key_in(source)
     lines = list(_lines(Path(source.value), source.variable))
     if len(lines) != 1:
         raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")
-    return checked_key(lines[0][1], source.variable)
+    number, line = lines[0]
+    return checked_key(line, f"{source.variable} ({source.value}, line {number})")
 
 
 def secrets_in(environ: Mapping[str, str]) -> Iterator[str]:

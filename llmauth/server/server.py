@@ -90,7 +90,7 @@ class Server:
     def __init__(self, app: Application) -> None:
         self.state: State = app.extensions[EXTENSION]
         settings = self.state.settings
-        self._stopping = False
+        self._stopping = self._hung_up = self._in_terminal = False
         self._map: dict[int, Any] = {}
         self._closed = False
         self._use_poll = hasattr(select, "poll")
@@ -162,15 +162,34 @@ class Server:
         self.state.close()
         return left
 
-    def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or Ctrl-C; a second one ends the process at once."""
+    def run(
+        self,
+        on_ready: Callable[[], None] = lambda: None,
+        reopen_log: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve until SIGTERM, SIGINT or Ctrl-C; a second one ends the process at once.
+
+        SIGHUP ends nothing: files are opened again, and keys read again. It is also what comes
+        when the terminal is closed that the server was started from, without ``nohup``; that does.
+
+        :param on_ready: is called once signals are obeyed
+        :param reopen_log: is called at SIGHUP
+        """
         previous = {number: signal.signal(number, self._on_signal) for number in _signals()}
+        if hasattr(signal, "SIGHUP"):
+            previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)
+            ignored = previous[signal.SIGHUP] is signal.SIG_IGN
+            self._in_terminal = not ignored and _has_terminal()
         try:
+            on_ready()
             # Not a wait for an event: on Windows, Ctrl-C does not interrupt one, and setting an
             # event from a signal handler may find its lock taken by the same thread.
             polls = 0
             while not self._stopping:
                 time.sleep(_POLL_SECONDS)
+                if self._hung_up:
+                    self._hung_up = False
+                    self._reload(reopen_log)
                 polls += 1
                 if polls % _POLLS_BETWEEN_TRIMS == 0:
                     return_free_pages()
@@ -183,6 +202,18 @@ class Server:
         if self._stopping:
             os._exit(1)
         self._stopping = self.state.slots.draining = True
+
+    def _on_hangup(self, number: int, frame: Any) -> None:
+        if self._in_terminal and not _has_terminal():
+            self._stopping = self.state.slots.draining = True
+        self._hung_up = True
+
+    def _reload(self, reopen_log: Callable[[], None]) -> None:
+        reopen_log()
+        logger.info("SIGHUP: log and capture are opened again, and files of keys are read again")
+        if self.state.capture:
+            self.state.capture.reopen()
+        self.state.key_files.reload()
 
     def _poll(self, timeout: float) -> None:
         if self._use_poll:
@@ -267,6 +298,15 @@ class Server:
 def _signals() -> list[signal.Signals]:
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _has_terminal() -> bool:
+    """True while the process has a terminal that controls it; one that was closed is none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

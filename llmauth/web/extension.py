@@ -96,7 +96,7 @@ class State:
 
         :param public: it needs no key
         :param forwards: it needs none to be forwarded either
-        :param at_once: leave it undecided if a store or a disk would have to be asked
+        :param at_once: leave it undecided if a store would have to be asked
         """
         guard = self.guard
         info.public = public
@@ -106,10 +106,8 @@ class State:
         if self.slots.draining and not public:
             info.refuse(server_stopping())
             return
-        if not open:
-            if at_once and (self.key_files.due or guard.may_wait(info)):
-                return
-            self.key_files.reload_if_changed()
+        if at_once and not open and guard.may_wait(info):
+            return
         guard.admit(info, environ, open=open, forwards=forwards, observe=self.redactor.observe)
 
     def admit_raw(self, environ: dict[str, Any], *, at_once: bool = False) -> RequestInfo:
@@ -139,6 +137,7 @@ class State:
 
     def close(self) -> None:
         """Close idle connections and write out the capture."""
+        self.key_files.close()
         self.forwarder.close()
         if self.capture:
             self.capture.close(5.0)
@@ -299,7 +298,6 @@ def admit_to_proxy(path: str) -> tuple[State, RequestInfo]:
     if not info.admitted:
         info.public = _proxy_is_public(state, info, path)
         if not info.public:
-            state.key_files.reload_if_changed()
             state.guard.check(info, environ, state.redactor.observe)
         info.admitted = True
     return state, info

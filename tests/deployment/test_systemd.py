@@ -56,3 +56,11 @@ def test_streams_get_their_time_to_finish(unit):
     timeout = re.search(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.MULTILINE)
     assert timeout
     assert int(timeout[1]) > DEFAULT_SHUTDOWN_TIMEOUT + 5
+
+
+def test_a_reload_ends_nothing(unit):
+    """What SIGHUP does is tested in tests/cli/test_log_files.py."""
+    reload = re.search(r"^ExecReload=(\S+) (.*)$", unit.read_text(), re.MULTILINE)
+    assert reload
+    assert Path(reload[1]).exists()
+    assert reload[2] == "-HUP $MAINPID"
