@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from ..config.keys import MAX_KEY_BYTES, MINIMUM_LENGTH
+from ..config.key_shape import MINIMUM_LENGTH
+from ..config.keys import MAX_KEY_BYTES
 from ..exceptions import AuthenticationRequired, InvalidKey, InvalidRequest, RequestRefused
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 from ..redact.forms import has_escapes, levels
