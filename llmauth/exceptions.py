@@ -17,6 +17,7 @@
         ├── NotAllowed                403  a limit of the key: address, backend, model
         ├── UnknownRoute              404
         ├── MethodRefused             405
+        ├── Conflict                  409
         ├── BodyTooLarge              413
         ├── UpgradeRefused            426  WebSocket
         ├── AddressLockedOut          429
@@ -262,6 +263,15 @@ class MethodRefused(RequestRefused, exceptions.MethodNotAllowed):
         such = method if method.isalpha() and len(method) < 10 else "such"  # may be anything
         message = f"This path does not take {such} requests. It takes {methods}."
         super().__init__(message, [("Allow", methods)])
+
+
+class Conflict(RequestRefused, exceptions.Conflict):
+    """409: there is something of this name already."""
+
+    code = 409
+    type = "invalid_request_error"
+    status = "ALREADY_EXISTS"
+    error_code = "already_exists"
 
 
 class BodyTooLarge(RequestRefused, exceptions.RequestEntityTooLarge):

@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
 from .asked import Asked
@@ -24,7 +25,7 @@ from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
-from .store import Database
+from .store import MAX_LOCKOUTS, Database
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -39,6 +40,7 @@ MAX_BATCHES = 256
 
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
+_FLUSHING = 0.5
 _BEAT = 5.0
 _CLOSING = 5.0  # seconds, both
 
@@ -70,6 +72,9 @@ class Accounts:
         self._keep_days = keep_days
         self._windows = windows, windows_errors
         self._reserved = {name.lower() for name in reserved}
+        self.on_clear: Callable[[str], None] = lambda address: None
+        """Is told of each address that is to be let in again."""
+
         self.directory = Directory()
         self._running: set[Grant] = set()
         self._begin()
@@ -115,6 +120,20 @@ class Accounts:
             )
         return secret
 
+    @property
+    def database(self) -> Database:
+        """The file, for commands that come through the server."""
+        return self._database
+
+    def record(self, key: StoredKey) -> dict[str, Any]:
+        """Return a key as JSON has it, with what it has used of its limits."""
+        return key.record(self._limits.used(key))
+
+    def reload(self) -> None:
+        """Follow now what has changed in the file."""
+        with self._lock:
+            self._guarded(self._follow)
+
     def enter(self, sent: Sent) -> Grant:
         """Let a request run.
 
@@ -134,7 +153,21 @@ class Accounts:
 
     def _allow(self, sent: Sent, key: StoredKey) -> tuple[Database, int] | None:
         check_allowed(key, sent.backend, sent.asked)
-        return self._limits.enter(key, estimate_of(sent, self._prices))
+        return self._limits.enter(key, estimate_of(sent, self._prices), self._flush)
+
+    def _flush(self) -> bool:
+        """Wait until what has ended is written; False when there is nothing, or no time."""
+        if not (self._ended or self._unwritten) or self._limits.failing:
+            return False
+        written = threading.Event()
+        self._flushing.append(written)
+        self._woken.set()
+        return written.wait(_FLUSHING)
+
+    def note_block(self, address: str, seconds: float) -> None:
+        """Have it written that an address is locked out."""
+        if len(self._blocks) < MAX_LOCKOUTS:
+            self._blocks[address] = time.time() + seconds
 
     def _end(self, grant: Grant) -> None:
         self._running.discard(grant)
@@ -172,7 +205,10 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
+        self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
+        self._blocks: dict[str, float] = {}
+        self._cleared = time.time()
         self._woken = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -242,18 +278,23 @@ class Accounts:
 
     def _write(self) -> None:
         """Write what has ended in one transaction."""
+        flushing = [self._flushing.popleft() for _ in range(len(self._flushing))]
         self._settle()
         now, failing = time.time(), self._limits.failing
         settled, used = self._unwritten, dict(self._used)
         beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
         prunes = now >= self._next_pruning
-        if not (settled or used or beats or failing or prunes):
+        blocks = dict(self._blocks)
+        if not (settled or used or blocks or beats or failing or prunes or flushing):
             return
         with self._database.transaction():
             for one in settled:
                 one.write(self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
+            if blocks:
+                self._database.note_blocks(blocks.items())
+                self._database.forget_lockouts(now)
             if beats:
                 self._database.beat(self._process, now)
             if prunes:
@@ -261,15 +302,21 @@ class Accounts:
                 forgotten = self._database.forget_requests(old, _PRUNED)
                 self._next_pruning = now + (_PRUNING if forgotten < _PRUNED else 0)
         self._unwritten = []
-        for name, at in used.items():
-            if self._used.get(name) == at:
-                del self._used[name]
+        for waiting in flushing:
+            waiting.set()
+        for noted, written in ((self._used, used), (self._blocks, blocks)):
+            for name, at in written.items():
+                if noted.get(name) == at:
+                    del noted[name]
         self._next_beat = now + _BEAT if beats else self._next_beat
         if failing:
             self._limits.recover()
 
     def _follow(self) -> None:
         """Read the keys again when they have changed."""
+        for address, at in self._database.cleared_lockouts(self._cleared):
+            self._cleared = at
+            self.on_clear(address)
         revision = self._database.revision()
         if revision != self._revision:
             is_first, self._revision = self._revision < 0, revision

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .asked import Asked
+from .asking import UsageFilter
 from .keys import Secret
 from .limits import MINUTE, Estimate
 from .meter import Meter
@@ -84,6 +85,7 @@ class Grant:
         terms = sent.secret.key.terms if sent.secret else None
         if terms and terms.models and sent.asked.lists_models:
             self.allowed_models = terms.allows_model
+        self.usage_filter: UsageFilter | None = None
         self._ended: Callable[[Grant], None] | None = ended
         self._hand_over = hand_over
         self._started = time.monotonic()

@@ -92,10 +92,16 @@ class Limits:
         self.failing = False
         self._next_look = 0.0
 
-    def enter(self, key: StoredKey, estimate: Estimate | None) -> tuple[Database, int] | None:
+    def enter(
+        self,
+        key: StoredKey,
+        estimate: Estimate | None,
+        flush: Callable[[], bool] = lambda: False,
+    ) -> tuple[Database, int] | None:
         """Let a request in, and hold what it may use.
 
         :param estimate: None for one that another pays for
+        :param flush: has written what requests have used that have ended; False when there are none
         :returns: where it is held and as what, to be released when it has ended
         :raises LimitReached: the answer for the client
         """
@@ -104,6 +110,12 @@ class Limits:
             self._count_request(key.name, terms.requests_per_minute)
         if not terms.parallel and not (estimate and terms.counts_tokens):
             return None
+        try:
+            return self._in_file(lambda database: self._hold(database, key, estimate))
+        except LimitReached:
+            # A client that sends one request after another does not wait for our bookkeeping.
+            if not flush():
+                raise
         return self._in_file(lambda database: self._hold(database, key, estimate))
 
     def fall_back(self, reason: str) -> None:

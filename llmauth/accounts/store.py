@@ -22,6 +22,9 @@ VERSION = 1
 APPLICATION = 0x6C6C6D61
 """``PRAGMA application_id``: what tells our files from those of other programs."""
 
+MAX_LOCKOUTS = 10_000
+"""Addresses that are kept to be shown."""
+
 BUSY_SECONDS = 1.0
 """For which a request may wait for another writer; batches are written in milliseconds."""
 
@@ -397,6 +400,43 @@ class Database:
             " (SELECT rowid FROM requests WHERE at < ? ORDER BY at LIMIT ?)",
             (before, number),
         ).rowcount
+
+    # Addresses that are locked out
+
+    def note_blocks(self, blocks: Iterable[tuple[str, float]]) -> None:
+        """Write which addresses are blocked, and until when."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO lockouts VALUES (?, ?, NULL)", list(blocks)
+        )
+
+    def lockouts(self, now: float) -> list[tuple[str, float]]:
+        """Return the addresses that are blocked, and until when."""
+        return self._all(
+            "SELECT address, until FROM lockouts WHERE until > ? AND cleared IS NULL"
+            " ORDER BY until", now,
+        )  # fmt: skip
+
+    def clear_lockout(self, address: str, now: float) -> bool:
+        """Have an address let in again by all servers; False when it is not blocked."""
+        return self._connection.execute(
+            "UPDATE lockouts SET cleared = ? WHERE address = ? AND until > ? AND cleared IS NULL",
+            (now, address, now),
+        ).rowcount > 0
+
+    def cleared_lockouts(self, since: float) -> list[tuple[str, float]]:
+        """Return the addresses that are to be let in again, and since when."""
+        return self._all(
+            "SELECT address, cleared FROM lockouts WHERE cleared > ? ORDER BY cleared", since
+        )
+
+    def forget_lockouts(self, now: float) -> None:
+        """Drop those that are over, of the rest all but the latest."""
+        self._do("DELETE FROM lockouts WHERE until < ?", now)
+        self._do(
+            "DELETE FROM lockouts WHERE address IN"
+            " (SELECT address FROM lockouts ORDER BY until DESC LIMIT -1 OFFSET ?)",
+            MAX_LOCKOUTS,
+        )
 
     # Processes
 

@@ -27,6 +27,8 @@ from .stores import CountingStore
 _MANY = 1000
 """Entries of windows that only serve to remember; more than come together."""
 
+_OF_AN_ADDRESS = ("block", "failure", "strike", "forgivable", "repeat")
+
 _ALWAYS = 10**9
 """Seconds; asks for all that a store holds."""
 
@@ -74,6 +76,11 @@ class Ledger:
         # moments rather than seconds can be wrong about the time, but not beyond the longest block.
         left = self.store.get_expiry(key) - time.time()
         return min(max(left, 0.2), self._policy.max_block_seconds)
+
+    def forgive(self, address: str) -> None:
+        """End the address's block, and forget what led to it."""
+        for kind in _OF_AN_ADDRESS:
+            self.store.clear(f"llmauth/{kind}/{address}")
 
     def note_right_key(self, address: str) -> None:
         """Have the address known as good for a window from now on."""

@@ -64,6 +64,9 @@ class Lockout:
         # time that a store has to answer, and a store that is only busy would be taken for dead.
         self._connections = threading.Semaphore(CONNECTIONS)
         self._lock = threading.Lock()
+        self.on_block: Callable[[str, float], None] = lambda address, seconds: None
+        """Is told of each block: of which address, and for how long."""
+
         self._blocked_until = _Moments()
         self._unblocked_until = _Moments()
         self._noted_right_key = _Moments()
@@ -125,6 +128,7 @@ class Lockout:
             logger.warning(
                 "blocked %s for %d seconds: too many failed attempts%s", client, seconds, counted
             )
+            self.on_block(address, seconds)
         if in_time:
             return None
         return self.blocked(address) or float(self.policy.initial_block_seconds)
@@ -137,6 +141,13 @@ class Lockout:
         # Before it is so: of many threads one need say it.
         self._noted_right_key.put(address, now)
         self._ask(Ledger.note_right_key, address)
+
+    def forgive(self, address: str) -> None:
+        """Let an address in again, as which clients are counted."""
+        self._blocked_until.drop(address)
+        self._ask(Ledger.forgive, address)
+        self._local.forgive(address)
+        logger.warning("%s is let in again", address)
 
     def _digest(self, address: str, guess: str) -> str:
         message = f"{address} {guess}".encode("utf-8", "surrogatepass")

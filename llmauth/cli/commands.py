@@ -27,6 +27,7 @@ from ..web.app import create_app
 from . import console
 from .check import run_checks
 from .keys import keys
+from .lockouts import lockouts
 from .logs import colourful, configure, reopen
 from .usage import usage
 
@@ -193,6 +194,7 @@ def check(**options: Any) -> None:
 
 
 main.add_command(keys)
+main.add_command(lockouts)
 main.add_command(usage)
 
 

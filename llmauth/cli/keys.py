@@ -103,7 +103,7 @@ class _Book:
 
     def __init__(self, database: str | None, config: str | None) -> None:
         given = {"database": database} if database else {}
-        settings = load(Given(given, config_file=config))
+        self.settings = settings = load(Given(given, config_file=config))
         if not settings.database:
             raise ConfigurationError(
                 "No database: name its file with --database, or in LLMAUTH_DATABASE."

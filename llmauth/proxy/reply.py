@@ -56,7 +56,9 @@ class ReplyBody:
     def __init__(
         self, incoming: Incoming, received: Mapping[str, str], *, name: str, lease: Lease
     ) -> None:
+        self._incoming = incoming
         self._chunks = incoming.chunks()
+        self._filter = lease.grant.usage_filter if lease.grant else None
         self._name = name
         self._lease = lease
         self._info = lease.info
@@ -78,6 +80,10 @@ class ReplyBody:
             raise BrokenOff
         try:
             chunk = next(self._chunks)
+        except StopIteration:
+            if rest := self._filter.end() if self._filter else b"":
+                return rest
+            raise
         except ClientDisconnected:
             self.client_left()
             raise BrokenOff from None
@@ -94,14 +100,19 @@ class ReplyBody:
         self._info.error = self._lease.cut_off or "client_disconnected"
 
     def _noted(self, chunk: bytes) -> bytes:
-        if self._events:
+        """Return what of a piece of the answer goes to the client, after all have taken note."""
+        if self._exchange:
+            self._exchange.stream_chunk(chunk)
+        if grant := self._lease.grant:
+            grant.feed(chunk)
+            if self._incoming.complete:
+                grant.end(None)  # before the client has it, and may send another request
+        if self._filter:
+            chunk = self._filter.feed(chunk)
+        if self._events and chunk:
             if self._named is None:
                 self._named = chunk.startswith(b"event:")
             self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
-        if self._exchange:
-            self._exchange.stream_chunk(chunk)
-        if self._lease.grant:
-            self._lease.grant.feed(chunk)
         return chunk
 
     def close(self) -> None:
@@ -176,7 +187,9 @@ class StreamBody(ReplyBody):
         except BadResponseError as exc:
             content, bad = exc.content, exc
         if content:
-            self._noted(content)
+            content = self._noted(content)
+        if self._filter and (self.complete or bad or not data):
+            content += self._filter.end()
         return content + self.break_off(bad) if bad else content
 
 
@@ -213,6 +226,7 @@ class _MaskedError:
         self.reason = incoming.reason
         self.headers: Headers = incoming.headers
         self.close = incoming.close
+        self.complete = False  # lines of it may be held back
         self._incoming = incoming
         self._mask = mask
 

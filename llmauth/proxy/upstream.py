@@ -79,6 +79,10 @@ class Incoming(Protocol):
     reason: str
     headers: Headers
 
+    @property
+    def complete(self) -> bool:
+        """True when the chunk that was yielded last is known to be the end."""
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the body's bytes as they arrive; raises UpstreamBroke and ClientDisconnected."""
 
@@ -231,6 +235,10 @@ class HTTPIncoming:
         self.reason = head.reason
         self.headers: Headers = head.headers
 
+    @property
+    def complete(self) -> bool:
+        return self.body.complete
+
     def chunks(self) -> Iterator[bytes]:
         try:
             yield from self.body.chunks(partial(self._watch.receive, self.sock))
@@ -270,6 +278,7 @@ class _EchoIncoming:
         self.status = status
         self.reason = http.client.responses.get(status, "")
         self.headers = headers
+        self.complete = False
         self._chunks = chunks
 
     def chunks(self) -> Iterator[bytes]:

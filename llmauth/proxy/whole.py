@@ -55,6 +55,7 @@ class Whole:
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.complete = True
         self._body = body
 
     def chunks(self) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from ..exceptions import (
     UnknownRoute,
     UpgradeRefused,
 )
+from .admin import admin_blueprint
 from .blueprint import proxy_blueprint
 from .entry import Entry
 from .extension import EXTENSION, LLMAuth, State, current_state
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     state.serves_pages = True
     app.url_map.merge_slashes = False
     app.register_blueprint(pages_blueprint)
+    app.register_blueprint(admin_blueprint)
     app.register_blueprint(proxy_blueprint)
     app.register_error_handler(HTTPException, _restyled)
     app.register_error_handler(Exception, _unexpected)

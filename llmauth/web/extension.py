@@ -38,6 +38,7 @@ EXTENSION = "llmauth"
 ENTRY = "llmauth.entry"
 """In a WSGI environ: the state of the application whose entry it came through."""
 
+ADMIN_PATHS = "/-/"
 _IDS = frozenset({"x-request-id", "request-id"})  # a provider's own stands
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
 _REACHED_PROXY = "llmauth.reached_proxy"
@@ -54,6 +55,9 @@ class State:
         self.settings = settings
         self.redactor = Redactor(settings.secrets)
         self.guard = Guard(settings, self.accounts)
+        if self.accounts and self.guard.lockout:
+            self.guard.lockout.on_block = self.accounts.note_block
+            self.accounts.on_clear = self.guard.lockout.forgive
         self.cors = Cors(settings.cors_origins)
         self.backends = {name: Backend(own) for name, own in settings.backends.items()}
         self.key_files = KeyFiles(settings, self.guard, self.redactor, self._use_provider_key)
@@ -100,7 +104,7 @@ class State:
         """
         guard = self.guard
         info.public = public
-        answered_by_us = self.cors.enabled or not public
+        answered_by_us = (self.cors.enabled or not public) and not self._is_admins(info)
         info.preflight = answered_by_us and self.cors.is_preflight(environ)
         open = public or info.preflight
         if self.slots.draining and not public:
@@ -133,7 +137,11 @@ class State:
         """
         has_id = any(name.lower() in _IDS for name in names)
         added = [] if has_id else [("x-request-id", info.id)]
-        return added + self.cors.headers(environ)
+        return added if self._is_admins(info) else added + self.cors.headers(environ)
+
+    def _is_admins(self, info: RequestInfo) -> bool:
+        """True for a path by which keys are managed: no other site's page may use it."""
+        return self.serves_pages and info.path.startswith(ADMIN_PATHS)
 
     def close(self) -> None:
         """Close idle connections and write out the capture."""
