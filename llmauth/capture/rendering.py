@@ -77,10 +77,6 @@ class ExchangeRenderer:
             return self._end(at, *rest)
         return [self._request(direction, at, *rest)]
 
-    def remark(self, direction: str, at: float, **metadata: Any) -> str:
-        """Return an event that says something of an exchange, and shows nothing of it."""
-        return self._line(direction, at, metadata)
-
     def _request(
         self,
         direction: str,
@@ -94,7 +90,7 @@ class ExchangeRenderer:
         masked = _masked(headers, is_private)
         payload, note = self._request_payload(body, length, masked, url)
         metadata = {"method": method, "url": url} | _note(note)
-        return self._line(direction, at, metadata, masked, length, payload)
+        return self.line(direction, at, metadata, masked, length, payload)
 
     def _request_payload(
         self, body: bytes, length: int, headers: dict[str, str], url: str
@@ -126,7 +122,7 @@ class ExchangeRenderer:
         if self._stream is None:
             return []
         metadata = {"status": status} | _note(self._decoder.note)
-        return [self._line("stream_start", at, metadata, masked)]
+        return [self.line("stream_start", at, metadata, masked)]
 
     def _add(self, at: float, data: bytes) -> None:
         """Keep the next chunk of the body until its end."""
@@ -148,12 +144,12 @@ class ExchangeRenderer:
         self._budget.left += len(self._body) + OVERHEAD * len(self._marks)
         ending: dict[str, Any] = {"error": error} if error else {}
         if self._response is None:
-            return [self._line("outbound_response", at, ending)]
+            return [self.line("outbound_response", at, ending)]
         began, status, headers = self._response
         cut = bool(error or self._decoder.note)
         if self._stream:
             ending |= {"status": status, "chunks": self._chunks} | _note(self._decoder.note)
-            end = self._line("stream_end", at, ending, length=self._length)
+            end = self.line("stream_end", at, ending, length=self._length)
             return [*self._streamed(self._stream, broken=cut), end]
         payload, note = self._payload(bytes(self._body), headers, cut=cut)
         if isinstance(payload, list) and len(payload) > 1:
@@ -161,8 +157,8 @@ class ExchangeRenderer:
         shown = headers, self._length, self._json.value(payload)
         metadata = {"status": status} | _note(self._decoder.note or note)
         return [
-            self._line("inbound_response", began, metadata, *shown),
-            self._line("outbound_response", at, metadata | ending, *shown),
+            self.line("inbound_response", began, metadata, *shown),
+            self.line("outbound_response", at, metadata | ending, *shown),
         ]
 
     def _streamed(self, kind: str, *, broken: bool) -> list[str]:
@@ -178,7 +174,7 @@ class ExchangeRenderer:
         text = "".join(texts)
         pieces = stream_without_secrets(self._redactor, kind, text, cuts, broken=broken)
         return [
-            self._line("stream_chunk", at, {"chunk": number}, length=size, payload=dumps(piece))
+            self.line("stream_chunk", at, {"chunk": number}, length=size, payload=dumps(piece))
             for (number, at, size, _), piece in zip(self._marks, pieces, strict=False)
             if piece
         ]
@@ -191,7 +187,7 @@ class ExchangeRenderer:
             payload = self._redactor.text(payload, cut=True)
         return payload, note
 
-    def _line(
+    def line(
         self,
         direction: str,
         at: float,

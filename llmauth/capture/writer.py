@@ -96,7 +96,7 @@ class CaptureWriter:
 
     def _remark(self, direction: str, at: float, **metadata: Any) -> str:
         """Return an event that says only that something is missing, and holds nothing else."""
-        return ExchangeRenderer(self._json, self._budget).remark(direction, at, **metadata)
+        return ExchangeRenderer(self._json, self._budget).line(direction, at, metadata)
 
     def _write_line(self, line: str) -> None:
         """Write a line, again and again until it succeeds or the proxy has ended."""

@@ -389,7 +389,7 @@ SERVER_MUTATIONS = {
     "credentials of requests are not observed": (
         "auth/credentials.py", "is_credential(key[5:])", "False", "whole capture"),
     "what is said in pieces is not joined": (
-        "capture/streams.py", "    if changed:\n", "    if False:\n", "show"),
+        "capture/streams.py", "    if spoken := ", "    if False and ", "show"),
 }  # fmt: skip
 FORM_MUTATIONS = {
     "plain": ("redact/forms.py", "    yield from texts\n", "    yield from texts[1:]\n"),
