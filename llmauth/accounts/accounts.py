@@ -157,7 +157,7 @@ class Accounts:
 
     def _flush(self) -> bool:
         """Wait until what has ended is written; False when there is nothing, or no time."""
-        if not (self._ended or self._unwritten) or self._limits.failing:
+        if not (self._ended or self._settling or self._unwritten) or self._limits.failing:
             return False
         written = threading.Event()
         self._flushing.append(written)
@@ -205,6 +205,7 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
+        self._settling = False
         self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
         self._blocks: dict[str, float] = {}
@@ -279,7 +280,9 @@ class Accounts:
     def _write(self) -> None:
         """Write what has ended in one transaction."""
         flushing = [self._flushing.popleft() for _ in range(len(self._flushing))]
+        self._settling = True
         self._settle()
+        self._settling = False
         now, failing = time.time(), self._limits.failing
         settled, used = self._unwritten, dict(self._used)
         beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
