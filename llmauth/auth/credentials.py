@@ -21,6 +21,7 @@ from ..exceptions import AuthenticationRequired, InvalidRequest, RequestRefused
 from ..providers.table import KEY_HEADERS, PROXY_KEY_HEADER, QUERY_KEY_PATH
 from ..redact.memory import MAX_OBSERVED
 from ..redact.redactor import is_credential
+from .advice import about_tokens
 
 _OWS = " \t"
 """What HTTP calls white space (RFC 9110 §5.6.3); ``str.strip`` takes more than that."""
@@ -183,9 +184,7 @@ def _bearer(value: str) -> str:
     if not token:
         raise BadCredentials(InvalidRequest("'Authorization: Bearer' came without a key."))
     if any(c in token for c in " \t"):
-        raise BadCredentials(
-            InvalidRequest("'Authorization' holds more than one token; send one."), token
-        )
+        raise BadCredentials(InvalidRequest(about_tokens(token)), token)
     return token
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exceptions import ConfigurationError
-from .keys import checked_key, distinct
-from .loading import Given, load, nearest
-from .settings import TABLE, Settings
+from .loading import Given, load
+from .names import nearest
+from .settings import TABLE, Settings, checked_keys
 
 PREFIX = "LLMAUTH_"
 
@@ -41,7 +41,7 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
                 f"{PREFIX}{name} in the Flask configuration is unknown."
                 f"{nearest(PREFIX + name, (PREFIX + k for k in known))}"
             )
-    keys = distinct([(n, checked_key(k, f"{PREFIX}API_KEY")) for n, k in pairs.items()])
+    keys = checked_keys(pairs, f"{PREFIX}API_KEY")
     values = {attributes[name]: value for name, value in own.items() if value is not None}
     return load(Given(values, backends, keys, "Flask configuration", file))
 

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from ..exceptions import ConfigurationError
-from ..providers.table import PROVIDERS
-from ..redact.uris import uri_secrets
-from .addresses import parse_address
-from .backends import BASE_URL_SUFFIX, BackendTable, backends_in_yaml, variable_of
-from .keys import (
-    KEY_VARIABLE,
-    MISSING,
-    hiding,
-    proxy_key_sources,
-    read_keys,
-    secrets_in,
-    warn_of_weak,
-)
-from .settings import TABLE, Setting, Settings
-from .values import read_text
+from .backends import BackendTable
+from .faults import Faults
+from .keys import KEY_VARIABLE, distinct, hiding, proxy_key_sources, read_keys, secrets_in
+from .names import nearest
+from .notices import about_environment, about_settings, is_kubernetes
+from .settings import ATTRIBUTES, TABLE, Setting, Settings, checked_keys
+from .yaml_file import read_settings
 
 logger = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "LLMAUTH_CONFIG"
-_SECRET_NAME = re.compile(
-    r"(?i)(?:^|[._])(?:api_?keys?|keys?|password|passwd|secret|token)(?:$|\.)"
-)
+_ARGUMENTS = ("keys", "backends", "config_file")
+_MISSING = {
+    "flag": "set {}, or start with --disable-auth for local development",
+    "environment": "set {}, or DISABLE_AUTH=true for local development",
+    "Flask configuration": "set {} in the environment or LLMAUTH_API_KEY in the configuration of "
+    "the Flask application, or LLMAUTH_DISABLE_AUTH for local development",
+    "argument": "set {} in the environment or give load() keys, or disable_auth for local "
+    "development",
+}
+_BY_HAND = "give Settings keys, or disable_auth for local development"
 
 
 @dataclass(frozen=True)
@@ -56,77 +50,102 @@ class Given:
     kind: str = "flag"
     config_file: str | None = None
 
+    def name_of(self, setting: Setting) -> str:
+        """Return how the setting is called by whoever gave it."""
+        names = {"flag": setting.flag, "argument": setting.attribute}
+        return f"{self.kind} {names.get(self.kind, f'LLMAUTH_{setting.attribute.upper()}')}"
 
-def load(given: Given | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the effective settings.
 
-    :param given: what takes precedence over everything else
+def load(
+    given: Given | Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the effective settings: those given, else of the environment, else of the file.
+
+    ::
+
+        load({"port": 9000, "keys": {"anna": KEY}, "backends": {"local": "http://127.0.0.1:8080"}})
+
+    :param given: what takes precedence over everything else, by the attributes of
+        :class:`Settings`: values, or text as in the environment. ``keys`` maps names to keys and
+        replaces those of the environment, ``backends`` maps names to URLs, or to mappings as in
+        the config file, which ``config_file`` names.
     :param environ: defaults to ``os.environ``
-    :raises ConfigurationError: naming the setting, where it came from and what is wrong
+    :raises ConfigurationError: naming each setting that cannot be used, where it came from and what
+        is wrong
     """
-    given = given or Given()
+    if given is None:
+        given = Given(kind="environment")
+    elif not isinstance(given, Given):
+        given = _from_mapping(given)
     environ = os.environ if environ is None else environ
     with hiding(chain(secrets_in(environ), (key for _, key in given.keys))):
         return _loaded(given, environ)
 
 
+def _from_mapping(given: Mapping[str, Any]) -> Given:
+    for name in given:
+        if name not in ATTRIBUTES and name not in _ARGUMENTS:
+            raise ConfigurationError(
+                f"argument '{name}' is no setting.{nearest(name, [*ATTRIBUTES, *_ARGUMENTS])}"
+            )
+    return Given(
+        {name: value for name, value in given.items() if name in ATTRIBUTES and value is not None},
+        given.get("backends") or {},
+        checked_keys(given.get("keys") or (), "argument keys"),
+        "argument",
+        str(given.get("config_file") or "") or None,
+    )
+
+
 def _loaded(given: Given, environ: Mapping[str, str]) -> Settings:
+    faults = Faults()
+    named_by = "flag --config" if given.config_file else f"environment {CONFIG_VARIABLE}"
     file = given.config_file or environ.get(CONFIG_VARIABLE, "").strip() or None
-    flat, in_file = _read_file(Path(file)) if file else ({}, {})
+    flat: dict[str, Any] = {}
+    in_file: dict[Any, Any] = {}
+    known = not file
+    if file:
+        with faults.collected():
+            flat, in_file = read_settings(Path(file), named_by, faults)
+            known = True
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, str] = {"keys": given.kind}
     for setting in TABLE:
         raw, origin = _find(setting, given, environ, flat, file)
         origins[setting.attribute] = origin
         if origin != "default":
-            values[setting.attribute] = _parsed(setting, raw, origin)
-    table = BackendTable(environ)
-    if in_file:
-        table.add_file(in_file, str(file))
+            with faults.collected():
+                values[setting.attribute] = setting.parsed(raw, origin)
+    spoken_of = [*given.backends, values.get("default_backend", "")]
+    table = BackendTable(environ, faults, map(str, spoken_of))
+    table.add_file(in_file, str(file))
     table.add_environment()
     table.add_given(given.backends, given.kind)
+    backends = table.finished()
     sources = () if given.keys else proxy_key_sources(environ)
-    settings = Settings(
-        **values,
-        keys=given.keys or read_keys(sources),
-        key_sources=sources,
-        backends=MappingProxyType(table.finished()),
-        origins=MappingProxyType(origins | table.origins),
-    )
-    return _consistent(settings)
-
-
-def require_keys(settings: Settings) -> None:
-    """Refuse to go on without a key while authentication is on."""
-    if not settings.keys and not settings.disable_auth:
-        raise ConfigurationError(MISSING)
-
-
-def warn(settings: Settings) -> None:
-    """Log what the operator should know at every start."""
-    if settings.disable_auth:
-        logger.warning("authentication is off: everyone who reaches %s is let in", settings.host)
-    for path in settings.bypass_paths:
-        backend = path[1:].partition("/")[0]
-        if backend in settings.backends and backend != settings.default_backend:
-            logger.warning(
-                "bypass_paths: '%s' of the proxy needs a key nevertheless: it names the backend "
-                "'%s', and only the default one is served without",
-                path,
-                backend,
+    keys = list(given.keys)
+    for source in sources:
+        with faults.collected():
+            keys += read_keys((source,))
+    with faults.collected():
+        distinct(keys)
+    notices = about_environment(environ, backends, table.ignored)
+    settings = None
+    if not faults.messages:
+        with faults.collected():
+            settings = Settings(
+                **values,
+                keys=tuple(keys),
+                key_sources=sources,
+                backends=backends,
+                origins=origins | table.origins,
+                notices=notices,
             )
-    warn_of_weak(settings.keys)
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine can reach the address."""
-    address = parse_address(host)
-    return host.lower() == "localhost" if address is None else address.is_loopback
-
-
-def with_changes(settings: Settings, **changes: Any) -> Settings:
-    """Return a copy with some values replaced, checked like a loaded one."""
-    return _consistent(replace(settings, **changes))
+    if faults.messages and known and not (keys or sources or values.get("disable_auth")):
+        faults.add(_missing(given.kind, notices))
+    faults.refuse()
+    assert settings
+    return settings
 
 
 def _find(
@@ -138,145 +157,32 @@ def _find(
 ) -> tuple[Any, str]:
     """Return the raw value and where it came from."""
     if setting.attribute in given.values:
-        kind = given.kind
-        name = setting.flag if kind == "flag" else f"LLMAUTH_{setting.attribute.upper()}"
-        return given.values[setting.attribute], f"{kind} {name}"
-    if environ.get(setting.env, "").strip():
-        return environ[setting.env], f"environment {setting.env}"
+        return given.values[setting.attribute], given.name_of(setting)
+    if (value := environ.get(setting.env, "").strip()) and not is_kubernetes(value):
+        return value, f"environment {setting.env}"
     if setting.name in flat:
         return flat[setting.name], f"{file}: {setting.name}"
     return None, "default"
 
 
-def _parsed(setting: Setting, raw: Any, origin: str) -> Any:
-    try:
-        return setting.parse(raw)
-    except ValueError as exc:
-        value = "" if setting.secret or setting.list_of else f" '{raw}'"
-        raise ConfigurationError(f"{setting.name} ({origin}):{value} {exc}.") from None
+def require_keys(settings: Settings) -> None:
+    """Refuse to go on without a key while authentication is on."""
+    if not settings.keys and not settings.disable_auth:
+        raise ConfigurationError(_missing(settings.origins["keys"], settings.notices))
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the settings of a config file by their dotted names, and its backends."""
-    text = read_text(path, f"Cannot read the config file {path}")
-    try:
-        content = yaml.load(text, _Loader)  # nosec B506 (a SafeLoader)
-    except RecursionError:
-        raise ConfigurationError(f"{path}: what it holds is nested too deeply.") from None
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        # What stands there may be a key.
-        problem = re.sub(r"'.*'", "'...'", getattr(exc, "problem", None) or "it is not YAML")
-        raise ConfigurationError(f"{path}{where}: {problem}.") from None
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: the file holds {type(content).__name__}, not settings.")
-    backends = backends_in_yaml(content.pop("backends", None), str(path))
-    try:
-        flat = dict(_flattened(content))
-    except RecursionError:
-        raise ConfigurationError(f"{path}: a mapping holds itself.") from None
-    known = {setting.name: setting for setting in TABLE}
-    sections = {name.rpartition(".")[0] for name in known}
-    for name, value in flat.items():
-        if name not in known and not (value in (None, {}) and name in sections):
-            _refuse_name(name, path, known)
-        if name == "auth.brute_force_protection.storage_uri" and uri_secrets(str(value)):
-            raise ConfigurationError(
-                f"{path}: {name} holds a password. Set the URI in {known[name].env} instead."
-            )
-    return {name: value for name, value in flat.items() if value not in (None, {})}, backends
+def _missing(kind: str, notices: tuple[str, ...]) -> str:
+    advice = _MISSING.get(kind, _BY_HAND).format(KEY_VARIABLE)
+    meant = "".join(f" {notice}" for notice in notices if KEY_VARIABLE in notice)
+    return f"API key not configured: {advice}.{meant}"
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands there twice: the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem="a key is repeated", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
+def warn(settings: Settings) -> None:
+    """Log what the operator should know at every start."""
+    for notice in (*settings.notices, *about_settings(settings)):
+        logger.warning("%s", notice)
 
 
-def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _flattened(value, f"{name}.")
-        else:
-            yield name, value
-
-
-def _refuse_name(name: str, path: Path, known: Iterable[str]) -> None:
-    if _SECRET_NAME.search(name):
-        backend = name.lower().removesuffix("_api_key")
-        variable = f"{backend.upper()}_API_KEY" if backend in PROVIDERS else KEY_VARIABLE
-        raise ConfigurationError(
-            f"{path}: {name}: keys do not belong in the config file. "
-            f"Set {variable}, or {variable}_FILE to the path of a file that holds it."
-        )
-    raise ConfigurationError(
-        f"{path}: '{name}' is no setting.{nearest(name, [*known, 'backends'])}"
-    )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the question after the known name that was meant, or nothing."""
-    by_last = {candidate.rpartition(".")[2]: candidate for candidate in known}
-    everything = {candidate: candidate for candidate in by_last.values()} | by_last
-    for word in (name, name.rpartition(".")[2]):
-        if close := difflib.get_close_matches(word, everything, 1):
-            return f" Did you mean '{everything[close[0]]}'?"
-    return ""
-
-
-def _about_missing_backend(name: str, there: Iterable[str]) -> str:
-    """Say what makes a backend of this name, or which one was meant."""
-    if name in PROVIDERS:
-        variable = variable_of(name) + BASE_URL_SUFFIX
-        return f"the backend '{name}' has no base URL. Set {variable}."
-    variable = variable_of(re.sub(r"[^A-Za-z0-9]+", "-", name)) + BASE_URL_SUFFIX
-    known = dict.fromkeys([*there, *PROVIDERS])
-    question = nearest(name.lower().replace("_", "-"), known)
-    return (
-        f"there is no backend '{name}'.{question} {variable} makes one of that name. "
-        f"There are: {', '.join(there)}."
-    )
-
-
-def _consistent(settings: Settings) -> Settings:
-    """Refuse settings that contradict each other."""
-
-    def origin(attribute: str) -> str:
-        return settings.origins.get(attribute, "default")
-
-    if settings.max_block_seconds < settings.initial_block_seconds:
-        raise ConfigurationError(
-            f"max_block_seconds ({settings.max_block_seconds}, {origin('max_block_seconds')}) is "
-            f"shorter than initial_block_seconds ({settings.initial_block_seconds}, "
-            f"{origin('initial_block_seconds')})."
-        )
-    if settings.default_backend not in settings.backends:
-        raise ConfigurationError(
-            f"default_backend ({origin('default_backend')}): "
-            + _about_missing_backend(settings.default_backend, settings.backends)
-        )
-    if (
-        settings.disable_auth
-        and not settings.allow_unauthenticated_network
-        and not is_loopback(settings.host)
-    ):
-        raise ConfigurationError(
-            f"disable_auth ({origin('disable_auth')}): others can reach {settings.host} "
-            f"({origin('host')}), and nobody would need a key. Listen on 127.0.0.1, "
-            "or add --allow-unauthenticated-network if this is what you want."
-        )
-    if settings.disable_auth and "*" in settings.cors_origins:
-        raise ConfigurationError(
-            f"cors_origins ({origin('cors_origins')}): authentication is off "
-            f"({origin('disable_auth')}), and '*' would let every page that somebody here opens "
-            "use this server. Name the origins."
-        )
-    return settings
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    """Return a copy with some values replaced, checked like a loaded one."""
+    return replace(settings, **changes)

@@ -1,8 +1,8 @@
 """The one table of settings.
 
 Each field of :class:`Settings` is one setting: its name in YAML, its environment variable, its
-flag, its default, its bounds and its help. Loading, ``--help``, the Flask configuration and the
-README's reference are all made from these fields.
+flag, its default, its bounds and its help. Loading, ``--help``, ``help(llmauth.Settings)``, the
+Flask configuration and the README's reference are all made from these fields.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from ..exceptions import ConfigurationError
 from ..redact.messages import hidden
-from ..redact.uris import masked_uri, uri_secrets
+from ..redact.uris import uri_secrets
 from .addresses import Network
-from .keys import KeySource
+from .backends import BackendSettings as BackendSettings
+from .backends import BackendTable
+from .contradictions import contradictions
+from .faults import Faults
+from .keys import KeySource, checked_key, distinct, hiding
 from .values import (
     list_of,
     number,
@@ -29,6 +34,8 @@ from .values import (
     parse_size,
     parse_storage_uri,
     parse_text,
+    plain,
+    sentence,
 )
 
 DEFAULT_THREADS = 256
@@ -64,6 +71,18 @@ class Setting:
     switch_off: str | None = None
     secret: bool = False
 
+    def parsed(self, raw: Any, origin: str) -> Any:
+        """Return the setting's value.
+
+        :param raw: a text, what YAML makes of one, or a value that was parsed already
+        :raises ConfigurationError: naming the setting, where it came from and what is wrong
+        """
+        try:
+            return self.parse(plain(raw))
+        except ValueError as exc:
+            value = "" if self.secret or self.list_of else f" '{raw}'"
+            raise ConfigurationError(sentence(f"{self.name} ({origin}):{value} {exc}")) from None
+
 
 def _setting(
     name: str,
@@ -83,44 +102,21 @@ _FLAG = "--auth-brute-force"
 _DAY = 86_400
 
 
-@dataclass(frozen=True)
-class BackendSettings:
-    """One upstream.
-
-    :param base_url: with or without its version segment; ``echo:`` is the built-in echo
-    :param auth: how it wants its key: bearer, x-api-key, x-goog-api-key, api-key or none
-    :param api_key_env: the environment variable that holds its key
-    :param api_key: None when there is none; never shown
-    :param key_source: where it was read
-    :param proxy: URL of the HTTP proxy through which it is reached
-    :param redirects: to other hosts: refuse, or hand-on to the client
-    :param connect_timeout: seconds to connect
-    :param first_byte_timeout: seconds from the request to the response's headers
-    :param read_timeout: seconds between two reads of the response's body
-    :param idle_timeout: seconds after which an idle connection to it is not used again
-    """
-
-    name: str
-    base_url: str
-    auth: str
-    api_key_env: str
-    api_key: str | None = field(default=None, repr=False)
-    key_source: KeySource | None = field(default=None, repr=False)
-    proxy: str | None = field(default=None, repr=False)
-    redirects: str = "refuse"
-    connect_timeout: float = 10.0
-    first_byte_timeout: float = 600.0
-    read_timeout: float = 300.0
-    idle_timeout: float = 55.0
-
-    def __repr__(self) -> str:
-        return f"BackendSettings({self.name}: {masked_uri(self.base_url)}, {self.auth})"
-
-
 # fmt: off
 @dataclass(frozen=True)
 class Settings:
-    """The effective settings; immutable, and without secrets in their ``repr``."""
+    """The effective settings; immutable, and without secrets in their ``repr``.
+
+    :func:`llmauth.load` makes them of the environment, the config file and what it is given. Made
+    by hand they hold what is given here and defaults, read nothing else, and are checked alike.
+
+    :param keys: pairs of a name, which may be logged, and a proxy key; or a mapping
+    :param backends: by name; the built-in ones that are not among them are there as well
+    :param key_sources: variables and files that the keys were read from, to be read again
+    :param origins: where each setting comes from, by attribute
+    :param notices: what the operator should know of the environment; :func:`warn` logs it
+    :raises ConfigurationError: for values that cannot be used, naming each
+    """
 
     disable_auth: bool = _setting(
         "auth.disable_auth", "DISABLE_AUTH", "--disable-auth", False, parse_bool,
@@ -146,17 +142,17 @@ class Settings:
         "Wrong keys within the window that lock an address out.")
     ttl_seconds: int = _setting(
         f"{_BRUTE}.ttl_seconds", "BRUTE_FORCE_TTL_SECONDS", f"{_FLAG}-ttl", 900,
-        number(int, 1, 30 * _DAY), "Length of the moving window in seconds.")
+        number(int, 1, 30 * _DAY, "seconds"), "Length of the moving window in seconds.")
     initial_block_seconds: int = _setting(
         f"{_BRUTE}.initial_block_seconds", "BRUTE_FORCE_INITIAL_BLOCK_SECONDS",
-        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY),
+        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY, "seconds"),
         "Length of the first block in seconds.")
     block_multiplier: float = _setting(
         f"{_BRUTE}.block_multiplier", "BRUTE_FORCE_BLOCK_MULTIPLIER", f"{_FLAG}-multiplier", 2.0,
         number(float, 1, 1000), "Each further block is this many times longer.")
     max_block_seconds: int = _setting(
         f"{_BRUTE}.max_block_seconds", "BRUTE_FORCE_MAX_BLOCK_SECONDS", f"{_FLAG}-max-block", 3600,
-        number(int, 1, 365 * _DAY), "Longest block in seconds.")
+        number(int, 1, 365 * _DAY, "seconds"), "Longest block in seconds.")
     storage_uri: str = _setting(
         f"{_BRUTE}.storage_uri", "BRUTE_FORCE_STORAGE_URI", f"{_FLAG}-storage", "memory://",
         parse_storage_uri, "Where failures are counted: memory://, redis://, valkey:// and more.",
@@ -177,7 +173,7 @@ class Settings:
         DEFAULT_MAX_REQUEST_BODY, parse_size, "Largest request body: bytes, or 512K, 256M, 1G.")
     shutdown_timeout: float = _setting(
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
-        DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY),
+        DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY, "seconds"),
         "Seconds that streams get to finish when the server is stopped.")
     trusted_proxies: tuple[Network | str, ...] = _setting(
         "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
@@ -205,7 +201,7 @@ class Settings:
         "File for the wire capture (JSON Lines); no capture when not given.")
     capture_max_bytes: int = _setting(
         "logging.capture_max_bytes", "CAPTURE_MAX_BYTES", "--capture-max-bytes", 64 * 1024**2,
-        parse_size, "Size at which the capture file is rotated.")
+        parse_size, "Size at which the capture file is rotated: bytes, or 512K, 256M, 1G.")
     capture_max_files: int = _setting(
         "logging.capture_max_files", "CAPTURE_MAX_FILES", "--capture-max-files", 5,
         number(int, 1, 1000), "Capture files that are kept.")
@@ -213,7 +209,34 @@ class Settings:
     keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key_sources: tuple[KeySource, ...] = field(default=(), repr=False)
     backends: Mapping[str, BackendSettings] = field(default_factory=lambda: MappingProxyType({}))
-    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        origins, faults = dict(self.origins), Faults()
+        with hiding(_texts(self.keys)):
+            for setting in TABLE:
+                name = setting.attribute
+                value = getattr(self, name)
+                given = "default" if value == setting.default else f"Settings.{name}"
+                if origins.setdefault(name, given) == "default":
+                    origins[name] = given
+                with faults.collected():
+                    self._set(name, setting.parsed(value, origins[name]))
+            with faults.collected():
+                origin = origins.setdefault("keys", "Settings.keys")
+                self._set("keys", checked_keys(self.keys, origin))
+            if not self.origins:
+                with faults.collected():
+                    self._set("backends", _with_built_in(self.backends, origins))
+            self._set("backends", MappingProxyType(dict(self.backends)))
+            self._set("origins", MappingProxyType(origins))
+            faults.refuse()
+            faults.add(*contradictions(self))
+            faults.refuse()
+
+    def _set(self, attribute: str, value: Any) -> None:
+        object.__setattr__(self, attribute, value)
 
     def __repr__(self) -> str:
         values = (f"{s.attribute}={printed(getattr(self, s.attribute))}" for s in TABLE)
@@ -238,12 +261,53 @@ class Settings:
 # fmt: on
 
 
+def _texts(keys: Any) -> list[str]:
+    """Return what may be keys, also of what turns out to be wrong."""
+    pairs = keys.values() if isinstance(keys, Mapping) else keys
+    texts = (pair[-1] if pair and isinstance(pair, (tuple, list)) else pair for pair in pairs)
+    return [text for text in texts if isinstance(text, str)]
+
+
+def checked_keys(keys: Any, origin: str) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a name and a key, each of which a client can send."""
+    pairs = list(keys.items()) if isinstance(keys, Mapping) else list(keys)
+    for pair in pairs:
+        texts = isinstance(pair, tuple) and all(isinstance(part, str) and part for part in pair)
+        if not texts or len(pair) != 2:
+            raise ConfigurationError(f"{origin}: a key is a pair of texts, its name and itself.")
+    return distinct([(name, checked_key(key, f"{origin}: {name}")) for name, key in pairs])
+
+
+def _with_built_in(given: Any, origins: dict[str, str]) -> dict[str, BackendSettings]:
+    table = BackendTable({}, Faults())
+    backends = table.finished()
+    origins |= table.origins
+    for name, backend in dict(given).items():
+        if not isinstance(backend, BackendSettings) or backend.name != name:
+            raise ConfigurationError(
+                f"Settings.backends: '{name}' is no BackendSettings of that name; llmauth.load "
+                "takes URLs and mappings."
+            )
+        backends[name] = backend
+        origins[f"backends.{name}.base_url"] = "Settings.backends"
+    return backends
+
+
 TABLE: tuple[Setting, ...] = tuple(
     Setting(attribute=one.name, default=one.default, **one.metadata)
     for one in fields(Settings)
     if one.metadata
 )
 """All settings in the order of the documentation."""
+
+ATTRIBUTES = tuple(setting.attribute for setting in TABLE)
+
+_CONFIGURED = "\n".join(
+    f"    :param {s.attribute}: {s.help} (default: {s.default if s.default != () else 'none'})"
+    for s in TABLE
+)
+_BEFORE = "    :param keys:"
+Settings.__doc__ = (Settings.__doc__ or "").replace(_BEFORE, f"{_CONFIGURED}\n{_BEFORE}")
 
 
 def printed(value: Any) -> str:
