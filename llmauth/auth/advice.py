@@ -11,6 +11,7 @@ _QUOTES = ('"', "'", "`", "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUO
            "\N{LEFT SINGLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}",
            "\N{DOUBLE LOW-9 QUOTATION MARK}")  # fmt: skip
 _BREAK = re.compile(r"(?:\\[rn]|%0[ad])\Z", re.IGNORECASE)
+_BEARER = re.compile(r"(?i)bearer(?:[\s:=]|\Z)")
 _ASSIGNED = re.compile(r"(?:export )?\w+_(?:KEY|TOKEN)\w* ?[=:]", re.ASCII)
 
 
@@ -21,7 +22,7 @@ def about_key(token: bytes) -> str:
         return "The key has quotes around it. Send it without them."
     if _BREAK.search(text):
         return "The key ends in a written-out line break. Send it without that."
-    if text.lower().startswith("bearer "):
+    if _BEARER.match(text):
         return "'Bearer' stands before the key. In this header the key stands alone."
     if is_sample(text) or is_dummy(text):
         return "This is a placeholder. Give your client the proxy key as its API key."
@@ -43,7 +44,7 @@ def about_key(token: bytes) -> str:
 
 def about_tokens(text: str) -> str:
     """Return a sentence about what follows ``Authorization: Bearer`` and is more than one word."""
-    if text.lower().startswith("bearer"):
+    if _BEARER.match(text):
         return (
             "'Authorization' holds more than one token: 'Bearer' stands before the key twice, "
             "because your client adds one by itself. Give it the key alone."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 from ..auth.stores import open_store
 from ..config.notices import about_settings
@@ -34,7 +36,7 @@ def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
     tried = [b for b in settings.backends.values() if settings.uses(b) or b.base_url == "echo:"]
     with ThreadPoolExecutor(len(tried)) as pool:
         verdicts = pool.map(_check_backend, tried)
-        findings = [_check_store(settings)]
+        findings = [_check_store(settings), *_check_files(settings)]
         findings += [
             (fine, f"backend {backend.name}: {said}")
             for backend, (fine, said) in zip(tried, verdicts, strict=True)
@@ -55,6 +57,18 @@ def _check_store(settings: Settings) -> tuple[bool, str]:
     except ConfigurationError as exc:
         return False, f"store: {exc}"
     return True, f"store {settings.storage_uri}: ok"
+
+
+def _check_files(settings: Settings) -> Iterator[tuple[bool, str]]:
+    for what, name in (("log", settings.log_file), ("capture", settings.capture_file)):
+        if name is None:
+            continue
+        file = Path(name)
+        written = file if file.exists() else file.parent
+        if not written.exists():
+            yield False, f"{what}: {file} cannot be written: there is no folder {written}"
+        elif file.is_dir() or not os.access(written, os.W_OK):
+            yield False, f"{what}: {file} cannot be written"
 
 
 def _check_backend(settings: BackendSettings) -> tuple[bool, str]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
 from ..providers.table import AUTH_STYLES, PROVIDERS
+from ..redact.messages import hidden
 from ..redact.uris import masked_uri, uri_secrets
 from .addresses import parse_address
 from .faults import Faults
@@ -24,6 +25,13 @@ _RESERVED = frozenset(
     ["-", "dashboard", "docs", "health", "healthz", "livez", "metrics", "openapi.json", "readyz"]
 )
 _TIMEOUT = number(float, 0.01, 86_400, "seconds")
+_EXAMPLE = "https://api.example.com/v1"
+_PROXY_EXAMPLE = "http://proxy.example.com:3128"
+_NO_SCHEME = re.compile(
+    r"(?:[Hh]?t?t?ps?s?[:;]?/{1,3}|//)?"
+    r"((?:[a-z0-9_-]+\.)+[a-z0-9-]+|localhost|[a-z0-9_-]+(?=:\d)|\[[\da-f:]+\])"
+    r"((?::\d{1,5})?(?:/[a-z0-9_./~-]*)?)"
+)
 _FRONT_END = re.compile(
     r"(?:\w+_)?(?:PUBLIC|VITE)_|(?:[NPR]?REACT|P?REACT|VUE|NG|UMI|TARO)_APP_|REDWOOD_ENV_"
     r"|(?:NUXT|GATSBY|GRIDSOME|STORYBOOK|RAZZLE|MIX|SNOWPACK|EMBER|ELM_APP|QCLI|WXT|PLASMO)_"
@@ -44,25 +52,20 @@ def parse_base_url(value: Any) -> str:
     # RFC 3986 has no place for these; they are what a template has left.
     usable = usable and not re.search(r"[<>{}|^`]", f"{parts.hostname}{parts.path}")
     if not usable or re.search(r"[\s\x00-\x1f\x7f-\U0010ffff]", text):
-        raise ValueError(f"is not an http:// or https:// URL{_with_scheme(text)}")
+        raise ValueError(f"is not an http:// or https:// URL{_instead(text, _EXAMPLE)}")
     if parts.query or parts.fragment or "?" in text:
         raise ValueError("is a URL with a query or fragment; give only its base")
     return text.rstrip("/")
 
 
-def _with_scheme(text: str) -> str:
-    """Return the question after a URL whose scheme was left out, or misspelt."""
-    parts = re.fullmatch(
-        r"(?:h?t?t?ps?s?[:;]?/{1,3}|//)?((?:[\w-]+\.)+[\w-]+|localhost|[\w-]+(?=:\d)|\[[\da-f:]+\])"
-        r"((?::\d{1,5})?(?:/[\w./~-]*)?)",
-        text,
-        re.IGNORECASE | re.ASCII,
-    )
-    if not parts:
-        return ", such as https://api.example.com/v1"
+def _instead(text: str, example: str, scheme: str = "") -> str:
+    """Return the question after a URL whose scheme was left out, or misspelt; or an example."""
+    parts = _NO_SCHEME.fullmatch(text)
+    if not parts or hidden(parts[1]) != parts[1]:  # a key may have a dot in it, too
+        return f", such as {example}"
     host = parts[1]
     own = parse_address(host) is not None or "." not in host
-    return f": is it {'http' if own else 'https'}://{host}{parts[2]}?"
+    return f": is it {scheme or ('http' if own else 'https')}://{host}{parts[2]}?"
 
 
 def parse_variable(value: Any) -> str:
@@ -76,11 +79,11 @@ def parse_variable(value: Any) -> str:
 def parse_proxy(value: Any) -> str:
     """Parse the URL of an HTTP proxy."""
     text = parse_text(value)
-    url = parse_base_url(text if "://" in text else f"http://{text}")
     if "://" not in text:
-        raise ValueError(f"is not the URL of a proxy: is it {url}?")
+        raise ValueError(f"is not the URL of a proxy{_instead(text, _PROXY_EXAMPLE, 'http')}")
+    url = parse_base_url(text)
     if not url.startswith("http://") or urlsplit(url).path:
-        raise ValueError("is not the URL of a proxy, such as http://proxy.example.com:3128")
+        raise ValueError(f"is not the URL of a proxy, such as {_PROXY_EXAMPLE}")
     return url
 
 

@@ -83,11 +83,12 @@ def load(
 
 
 def _from_mapping(given: Mapping[str, Any]) -> Given:
-    for name in given:
-        if name not in ATTRIBUTES and name not in _ARGUMENTS:
-            raise ConfigurationError(
-                f"argument '{name}' is no setting.{nearest(name, [*ATTRIBUTES, *_ARGUMENTS])}"
-            )
+    known = (*ATTRIBUTES, *_ARGUMENTS)
+    wrong = [name for name in given if name not in known]
+    if wrong:
+        raise ConfigurationError(
+            *(f"argument '{name}' is no setting.{nearest(name, known)}" for name in wrong)
+        )
     return Given(
         {name: value for name, value in given.items() if name in ATTRIBUTES and value is not None},
         given.get("backends") or {},

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from ..providers.table import PROVIDERS
+from ..redact.messages import hidden
 from .addresses import Network
 from .backends import BASE_URL_SUFFIX, PROXY_SUFFIX, BackendSettings, variable_of
-from .keys import KEY_VARIABLE, about_key
+from .keys import KEY_VARIABLE, about_key, secrets_in
 from .placeholders import is_dummy, is_sample, is_variable
 from .settings import TABLE, Settings
 
@@ -101,7 +102,8 @@ def about_environment(
                 notices.append(f"{variable} is not read: it is what Kubernetes says of a service")
         elif meant := names.about(variable, environ):
             notices.append(meant)
-    return (*notices, *_about_proxies(environ, backends))
+    notices += _about_proxies(environ, backends)
+    return tuple(hidden(notice, secrets_in(environ)) for notice in notices)
 
 
 class _Names:

@@ -42,7 +42,7 @@ def test_everything_is_shown_with_all():
 
 
 def test_what_was_set_is_shown_with_where():
-    file = "/nonexistent/log"
+    file = "logs"
     environ = OURS | {"APP_THREADS": "9", "LOG_FILE": file, "OPENAI_TIMEOUT": "7"}
     environ |= {"OPENAI_API_KEY": SECRET, "OPENAI_API_BASE_URL": "http://127.0.0.1:1"}
     status, lines = check("--port", "1234", **environ)
@@ -105,6 +105,19 @@ def test_what_is_wrong_comes_first_then_warnings_then_the_rest():
         "backend echo",
         "not configured",
     ]
+
+
+@pytest.mark.parametrize("variable", ["LOG_FILE", "CAPTURE_FILE"])
+def test_a_file_that_cannot_be_written_is_found_before_the_start(variable, tmp_path):
+    for file, status in (
+        (tmp_path / "file", 0),
+        (tmp_path, 1),
+        (tmp_path / "no" / "file", 1),
+    ):
+        found, lines = check(**OURS, **{variable: str(file)})
+        wrong = [line for line in lines if "cannot be written" in line]
+        assert (found, len(wrong)) == (status, status), lines
+        assert not list(tmp_path.iterdir())
 
 
 def test_without_a_key_everything_else_is_tried_all_the_same():

@@ -86,6 +86,14 @@ def test_what_else_a_foreign_service_has_stops_no_start(other, caplog):
     assert load(environ=OURS | url).backends["shop"].base_url == "https://shop.example/v1"
 
 
+def test_what_is_said_of_the_environment_shows_no_key(caplog):
+    key = "xK3f9QmT7vLp2RsW8yZaBcDe4GhJ6nUo1iXt5wEqVdM"
+    url = {"SHOP_API_BASE_URL": "https://shop.example"}
+    for variable in ("SHOP_TIMEOUT", "SHOP_PROXY", "SHOP_REDIRECTS"):
+        (line,) = told(caplog, **url, **{variable: key})
+        assert key not in line
+
+
 @pytest.mark.parametrize(
     "known",
     [{"LLM_BACKEND": "shop"}, {"LLMAUTH_CONFIG": "FILE"}],
