@@ -33,8 +33,8 @@ _NO_SCHEME = re.compile(
     r"((?::\d{1,5})?(?:/[a-z0-9_./~-]*)?)"
 )
 _FRONT_END = re.compile(
-    r"(?:\w+_)?(?:PUBLIC|VITE)_|(?:[NPR]?REACT|P?REACT|VUE|NG|UMI|TARO)_APP_|REDWOOD_ENV_"
-    r"|(?:NUXT|GATSBY|GRIDSOME|STORYBOOK|RAZZLE|MIX|SNOWPACK|EMBER|ELM_APP|QCLI|WXT|PLASMO)_"
+    r"(?:\w+_)?(?:PUBLIC|VITE)_|(?:P?REACT|VUE|NG|ELM|UMI|TARO)_APP_|REDWOOD_ENV_"
+    r"|(?:NUXT|GATSBY|GRIDSOME|STORYBOOK|RAZZLE|MIX|SNOWPACK|EMBER|QCLI|WXT|PLASMO)_"
 )
 """What the tools that build web pages want the names of their variables to begin with."""
 

@@ -89,9 +89,12 @@ def _from_mapping(given: Mapping[str, Any]) -> Given:
         raise ConfigurationError(
             *(f"argument '{name}' is no setting.{nearest(name, known)}" for name in wrong)
         )
+    backends = given.get("backends") or {}
+    if not isinstance(backends, Mapping):
+        raise ConfigurationError("argument backends is not a mapping of names to settings.")
     return Given(
         {name: value for name, value in given.items() if name in ATTRIBUTES and value is not None},
-        given.get("backends") or {},
+        backends,
         checked_keys(given.get("keys") or (), "argument keys"),
         "argument",
         str(given.get("config_file") or "") or None,

@@ -7,7 +7,7 @@ Flask configuration and the README's reference are all made from these fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -214,22 +214,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         origins, faults = dict(self.origins), Faults()
-        with hiding(_texts(self.keys)):
+        known: tuple[tuple[str, str], ...] = ()
+        with faults.collected():
+            known = checked_keys(self.keys, origins.setdefault("keys", "Settings.keys"))
+            self._set("keys", known)
+        with hiding(key for _, key in known):
             for setting in TABLE:
                 name = setting.attribute
                 value = getattr(self, name)
-                given = "default" if value == setting.default else f"Settings.{name}"
-                if origins.setdefault(name, given) == "default":
-                    origins[name] = given
+                if value != setting.default and origins.get(name, "default") == "default":
+                    origins[name] = f"Settings.{name}"
                 with faults.collected():
-                    self._set(name, setting.parsed(value, origins[name]))
+                    self._set(name, setting.parsed(value, origins.setdefault(name, "default")))
             with faults.collected():
-                origin = origins.setdefault("keys", "Settings.keys")
-                self._set("keys", checked_keys(self.keys, origin))
-            if not self.origins:
-                with faults.collected():
-                    self._set("backends", _with_built_in(self.backends, origins))
-            self._set("backends", MappingProxyType(dict(self.backends)))
+                backends = _checked_backends(self.backends, origins, complete=bool(self.origins))
+                self._set("backends", MappingProxyType(backends))
             self._set("origins", MappingProxyType(origins))
             faults.refuse()
             faults.add(*contradictions(self))
@@ -261,35 +260,42 @@ class Settings:
 # fmt: on
 
 
-def _texts(keys: Any) -> list[str]:
-    """Return what may be keys, also of what turns out to be wrong."""
-    pairs = keys.values() if isinstance(keys, Mapping) else keys
-    texts = (pair[-1] if pair and isinstance(pair, (tuple, list)) else pair for pair in pairs)
-    return [text for text in texts if isinstance(text, str)]
-
-
 def checked_keys(keys: Any, origin: str) -> tuple[tuple[str, str], ...]:
     """Return pairs of a name and a key, each of which a client can send."""
-    pairs = list(keys.items()) if isinstance(keys, Mapping) else list(keys)
-    for pair in pairs:
-        texts = isinstance(pair, tuple) and all(isinstance(part, str) and part for part in pair)
-        if not texts or len(pair) != 2:
+    given = keys.items() if isinstance(keys, Mapping) else keys
+    pairs = []
+    for pair in given if isinstance(given, Iterable) else (given,):
+        if (
+            not isinstance(pair, (tuple, list))
+            or len(pair) != 2
+            or not all(isinstance(part, str) and part for part in pair)
+        ):
             raise ConfigurationError(f"{origin}: a key is a pair of texts, its name and itself.")
-    return distinct([(name, checked_key(key, f"{origin}: {name}")) for name, key in pairs])
+        pairs.append((pair[0], checked_key(pair[1], f"{origin}: {pair[0]}")))
+    return distinct(pairs)
 
 
-def _with_built_in(given: Any, origins: dict[str, str]) -> dict[str, BackendSettings]:
-    table = BackendTable({}, Faults())
-    backends = table.finished()
-    origins |= table.origins
-    for name, backend in dict(given).items():
+def _checked_backends(
+    given: Any, origins: dict[str, str], *, complete: bool
+) -> dict[str, BackendSettings]:
+    """Return the backends by name.
+
+    :param complete: none are there beside those given
+    """
+    backends = {}
+    if not complete:
+        table = BackendTable({}, Faults())
+        backends = table.finished()
+        origins |= table.origins
+    for name, backend in given.items() if isinstance(given, Mapping) else [(given, None)]:
         if not isinstance(backend, BackendSettings) or backend.name != name:
             raise ConfigurationError(
                 f"Settings.backends: '{name}' is no BackendSettings of that name; llmauth.load "
                 "takes URLs and mappings."
             )
         backends[name] = backend
-        origins[f"backends.{name}.base_url"] = "Settings.backends"
+        if not complete:
+            origins[f"backends.{name}.base_url"] = "Settings.backends"
     return backends
 
 

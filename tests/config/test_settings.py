@@ -81,6 +81,10 @@ def test_a_value_may_be_text_as_in_the_environment_and_is_read_once():
     assert (changed.log_level, changed.bypass_paths) == ("DEBUG", ("/a", "/b"))
     assert (changed.port, changed.keys) == (9000, KEYS)
     assert changed.origins["port"] == "Settings.port"
+    assert changed.backends == settings.backends
+    assert "is no BackendSettings" in refused(
+        lambda: dataclasses.replace(settings, backends={"x": "http://127.0.0.1"})
+    )
 
 
 WRONG = {
@@ -131,6 +135,10 @@ def test_every_wrong_value_is_told():
         ({"disable_auth": True, "cors_origins": "*"}, "Name the origins."),
         ({"keys": ("abc",)}, "a key is a pair of texts"),
         ({"keys": (("a", 5),)}, "a key is a pair of texts"),
+        ({"keys": KEY}, "Settings.keys: a key is a pair of texts, its name and itself."),
+        ({"keys": 5}, "a key is a pair of texts"),
+        ({"backends": ["http://x"]}, "is no BackendSettings of that name"),
+        ({"keys": (("a", KEY),), "log_level": KEY}, "logging.level (Settings.log_level): '****'"),
         ({"keys": {"a": "'quoted-0123456789'"}}, "Settings.keys: a: the key has quotes"),
         ({"keys": (("a", KEY), ("b", KEY))}, "name the same key"),
         ({"keys": (("a", KEY), ("a", f"{KEY}2"))}, "two keys named 'a'"),
@@ -183,6 +191,7 @@ def test_load_takes_a_mapping_before_the_environment(tmp_path):
         ({"prot": 1}, "argument 'prot' is no setting. Did you mean 'port'?"),
         ({"key": KEY}, "Did you mean 'keys'?"),
         ({"backends": {"x": "y"}}, "argument backends x: base_url is not"),
+        ({"backends": ["http://x"]}, "argument backends is not a mapping"),
         ({"config_file": "/nonexistent"}, "/nonexistent"),
         ({"keys": {"a": 5}}, "argument keys: a key is a pair of texts"),
     ],
