@@ -49,8 +49,8 @@ def parse_base_url(value: Any) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    # RFC 3986 has no place for these; they are what a template has left.
-    usable = usable and not re.search(r"[<>{}|^`]", f"{parts.hostname}{parts.path}")
+    # What RFC 3986 has no place for is left of a template; and a scheme may stand there twice.
+    usable = usable and not re.search(r"[<>{}|^`]|^https?/", f"{parts.hostname}{parts.path}")
     if not usable or re.search(r"[\s\x00-\x1f\x7f-\U0010ffff]", text):
         raise ValueError(f"is not an http:// or https:// URL{_instead(text, _EXAMPLE)}")
     if parts.query or parts.fragment or "?" in text:
@@ -65,7 +65,8 @@ def _instead(text: str, example: str, scheme: str = "") -> str:
         return f", such as {example}"
     host = parts[1]
     own = parse_address(host) is not None or "." not in host
-    return f": is it {scheme or ('http' if own else 'https')}://{host}{parts[2]}?"
+    url = f"{scheme or ('http' if own else 'https')}://{host}{parts[2]}"
+    return f": is it {url}?" if url != text else f", such as {example}"
 
 
 def parse_variable(value: Any) -> str:
@@ -79,12 +80,9 @@ def parse_variable(value: Any) -> str:
 def parse_proxy(value: Any) -> str:
     """Parse the URL of an HTTP proxy."""
     text = parse_text(value)
-    if "://" not in text:
-        raise ValueError(f"is not the URL of a proxy{_instead(text, _PROXY_EXAMPLE, 'http')}")
-    url = parse_base_url(text)
-    if not url.startswith("http://") or urlsplit(url).path:
-        raise ValueError(f"is not the URL of a proxy, such as {_PROXY_EXAMPLE}")
-    return url
+    if text.startswith("http://") and not urlsplit(url := parse_base_url(text)).path:
+        return url
+    raise ValueError(f"is not the URL of a proxy{_instead(text, _PROXY_EXAMPLE, 'http')}")
 
 
 FIELDS: Mapping[str, Callable[[Any], Any]] = {
@@ -157,8 +155,9 @@ class BackendSettings:
 def _checked_name(name: str, origin: str) -> str:
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigurationError(
-            f"{origin}: '{name}' cannot name a backend: lower-case letters, digits, - and _, "
-            "and neither a version such as v1 nor a page of this server's own."
+            f"{origin}: '{name}' cannot name a backend: lower-case letters, digits, - and _, and "
+            "neither a version such as v1 nor a page of this server's own."
+            f"{nearest(name.lower(), PROVIDERS) if name.lower() != name else ''}"
         )
     return name
 

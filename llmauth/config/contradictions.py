@@ -71,6 +71,11 @@ def _about_missing_backend(name: str, there: Iterable[str]) -> str:
     if name in PROVIDERS:
         variable = variable_of(name) + BASE_URL_SUFFIX
         return f"the backend '{name}' has no base URL. Set {variable}."
+    if "://" in name:
+        return (
+            f"'{name}' is a URL. Name a backend, such as local, and set "
+            f"LOCAL{BASE_URL_SUFFIX} to its URL."
+        )
     variable = variable_of(re.sub(r"[^A-Za-z0-9]+", "-", name)) + BASE_URL_SUFFIX
     known = dict.fromkeys([*there, *PROVIDERS])
     question = nearest(name.lower().replace("_", "-"), known)

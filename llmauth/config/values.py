@@ -15,6 +15,7 @@ from ..exceptions import ConfigurationError
 from ..redact.controls import visible
 from ..redact.uris import is_ambiguous
 from .addresses import UNIX, Network, parse_network
+from .names import nearest
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
@@ -103,8 +104,11 @@ def number(
         try:
             result = kind(text.replace("_", "").encode("ascii"))
         except ValueError:
-            duration = _DURATION.fullmatch(text) if unit else None
-            instead = f": write {_in_seconds(duration)}, without a unit" if duration else ""
+            instead = ""
+            if duration := _DURATION.fullmatch(text) if unit else None:
+                instead = f": write {_in_seconds(duration)}, without a unit"
+            elif re.fullmatch(r"\d+,\d+", text):
+                instead = f": write {text.replace(',', '.')}"
             raise ValueError(f"is not {wanted}{instead}") from None
         if isinstance(value, bool) or not low <= result <= high:
             raise ValueError(" ".join([f"is not between {low} and {high}", unit]).rstrip())
@@ -132,10 +136,12 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     """Return a parser for one of some words, whatever their case."""
 
     def parse(value: Any) -> str:
+        text = str(value).strip().lower()
         for choice in choices:
-            if str(value).strip().lower() == choice.lower():
+            if text == choice.lower():
                 return choice
-        raise ValueError(f"is none of {', '.join(choices)}")
+        question = nearest(text, map(str.lower, choices))
+        raise ValueError(f"is none of {', '.join(choices)}{question and '.' + question}")
 
     return parse
 
@@ -143,10 +149,19 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 def parse_text(value: Any) -> str:
     """Parse a text that must not be empty."""
     if not isinstance(value, str):
-        raise ValueError(f"is not a text but {kind_of(value)}: put quotes around it")
+        quotes = ": put quotes around it" if isinstance(value, (int, float)) else ""
+        raise ValueError(f"is not a text but {kind_of(value)}{quotes}")
     if not value.strip():
         raise ValueError("is empty")
     return value.strip()
+
+
+def parse_host(value: Any) -> str:
+    """Parse the address to listen on, which has neither scheme nor port."""
+    text = parse_text(value)
+    if "/" in text or text.count(":") == 1:
+        raise ValueError("is not an address alone, as 0.0.0.0 is; the port is a setting by itself")
+    return text
 
 
 def parse_optional_text(value: Any) -> str | None:
@@ -158,9 +173,11 @@ def parse_bypass_path(value: Any) -> str:
     """Parse the exact path of a public page."""
     text = parse_text(value)
     if not text.startswith("/") or text == "/":
-        raise ValueError("is not the path of a page: it starts with a slash and names something")
+        raise ValueError(f"holds '{text}', no path of a page, which starts with a slash")
     if any(part in (".", "..") for part in text.split("/")) or re.search(r"[%\\?#\s\x00]|//", text):
-        raise ValueError("is not a plain path: no dots, doubled slashes, escapes, query or spaces")
+        raise ValueError(
+            f"holds '{text}', no plain path: no dots, doubled slashes, escapes, query or spaces"
+        )
     return text
 
 
@@ -211,6 +228,8 @@ def list_of(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     def parse_list(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
             raise ValueError("has brackets around it: write commas between the values, no more")
+        if isinstance(value, str) and re.search(r"[^\s,][\s;]+[^\s,]", value):
+            raise ValueError(f"holds '{value.strip()}': write commas between the values")
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise ValueError(f"is not a list but {kind_of(value)}")
@@ -243,4 +262,7 @@ def parse_proxy(value: Any) -> Network | str:
     try:
         return parse_network(text)
     except ValueError:
-        raise ValueError(f"holds '{value}', which is no address, network or '{UNIX}'") from None
+        raise ValueError(
+            f"holds '{value}', which is no address, network or '{UNIX}': such as 10.0.0.0/8, "
+            "neither a name nor *"
+        ) from None
