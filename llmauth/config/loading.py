@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -13,11 +13,19 @@ from typing import Any
 from ..exceptions import ConfigurationError
 from .backends import BackendTable
 from .faults import Faults
-from .keys import KEY_VARIABLE, distinct, hiding, proxy_key_sources, read_keys, secrets_in
+from .keys import (
+    KEY_VARIABLE,
+    KeySource,
+    distinct,
+    hiding,
+    proxy_key_sources,
+    read_keys,
+    secrets_in,
+)
 from .names import nearest
 from .notices import about_environment, about_settings, is_kubernetes
 from .settings import ATTRIBUTES, TABLE, Setting, Settings, checked_keys
-from .yaml_file import read_settings
+from .yaml_file import ConfigFile
 
 logger = logging.getLogger(__name__)
 
@@ -103,69 +111,68 @@ def _from_mapping(given: Mapping[str, Any]) -> Given:
 
 def _loaded(given: Given, environ: Mapping[str, str]) -> Settings:
     faults = Faults()
-    named_by = "flag --config" if given.config_file else f"environment {CONFIG_VARIABLE}"
     file = given.config_file or environ.get(CONFIG_VARIABLE, "").strip() or None
-    flat: dict[str, Any] = {}
-    in_file: dict[Any, Any] = {}
-    known = not file
-    if file:
-        with faults.collected():
-            flat, in_file = read_settings(Path(file), named_by, faults)
-            known = True
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {"keys": given.kind}
-    for setting in TABLE:
-        raw, origin = _find(setting, given, environ, flat, file)
-        origins[setting.attribute] = origin
-        if origin != "default":
-            with faults.collected():
-                values[setting.attribute] = setting.parsed(raw, origin)
-    spoken_of = [*given.backends, values.get("default_backend", "")]
+    named_by = "flag --config" if given.config_file else f"environment {CONFIG_VARIABLE}"
+    in_file = ConfigFile(Path(file) if file else None, named_by, faults)
+    values, origins = _values(given, environ, in_file, faults)
+    spoken_of = (*given.backends, values.get("default_backend", ""))
     table = BackendTable(environ, faults, map(str, spoken_of))
-    table.add_file(in_file, str(file))
+    table.add_file(in_file.backends, str(file))
     table.add_environment()
     table.add_given(given.backends, given.kind)
     backends = table.finished()
     sources = () if given.keys else proxy_key_sources(environ)
-    keys = list(given.keys)
+    keys = given.keys or _keys(sources, faults)
+    notices = about_environment(environ, backends, table.ignored)
+    if faults.messages:
+        if in_file.known and not (keys or sources or values.get("disable_auth")):
+            faults.add(_missing(given.kind, notices))
+        faults.refuse()
+    return Settings(
+        **values,
+        keys=keys,
+        key_sources=sources,
+        backends=backends,
+        origins=origins | table.origins,
+        notices=notices,
+    )
+
+
+def _values(
+    given: Given, environ: Mapping[str, str], in_file: ConfigFile, faults: Faults
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings that were given by attribute, and where each comes from."""
+    values: dict[str, Any] = {}
+    origins = {"keys": given.kind}
+    for setting in TABLE:
+        raw, origin = _find(setting, given, environ, in_file)
+        origins[setting.attribute] = origin
+        if origin != "default":
+            with faults.collected():
+                values[setting.attribute] = setting.parsed(raw, origin)
+    return values, origins
+
+
+def _keys(sources: Iterable[KeySource], faults: Faults) -> tuple[tuple[str, str], ...]:
+    keys: list[tuple[str, str]] = []
     for source in sources:
         with faults.collected():
             keys += read_keys((source,))
     with faults.collected():
         distinct(keys)
-    notices = about_environment(environ, backends, table.ignored)
-    settings = None
-    if not faults.messages:
-        with faults.collected():
-            settings = Settings(
-                **values,
-                keys=tuple(keys),
-                key_sources=sources,
-                backends=backends,
-                origins=origins | table.origins,
-                notices=notices,
-            )
-    if faults.messages and known and not (keys or sources or values.get("disable_auth")):
-        faults.add(_missing(given.kind, notices))
-    faults.refuse()
-    assert settings
-    return settings
+    return tuple(keys)
 
 
 def _find(
-    setting: Setting,
-    given: Given,
-    environ: Mapping[str, str],
-    flat: Mapping[str, Any],
-    file: str | None,
+    setting: Setting, given: Given, environ: Mapping[str, str], in_file: ConfigFile
 ) -> tuple[Any, str]:
     """Return the raw value and where it came from."""
     if setting.attribute in given.values:
         return given.values[setting.attribute], given.name_of(setting)
     if (value := environ.get(setting.env, "").strip()) and not is_kubernetes(value):
         return value, f"environment {setting.env}"
-    if setting.name in flat:
-        return flat[setting.name], f"{file}: {setting.name}"
+    if setting.name in in_file.values:
+        return in_file.values[setting.name], f"{in_file.path}: {setting.name}"
     return None, "default"
 
 

@@ -42,35 +42,48 @@ _ADVICE = (
 """What PyYAML says, and what to do; it quotes what stands there, which may be a key."""
 
 
-def read_settings(
-    path: Path, said_by: str, faults: Faults
-) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """Return the settings of a config file by their dotted names, and its backends.
+class ConfigFile:
+    """What a config file says.
 
-    :param said_by: the flag or the variable that names the file
-    :param faults: takes what is wrong with single settings
-    :raises ConfigurationError: for a file that cannot be read at all
+    :param path: None for no file, which says nothing
+    :param named_by: the flag or the variable that names it
+    :param faults: takes what is wrong with it
     """
-    text = read_text(path, f"Cannot read the config file {path} ({said_by})")
-    content = _content(text, path)
-    backends: dict[Any, Any] = {}
-    with faults.collected():
-        backends = backends_in_yaml(content.pop("backends", None), str(path))
-    try:
-        flat = dict(_flattened(content))
-    except RecursionError:
-        raise ConfigurationError(f"{path}: a mapping holds itself.") from None
-    known = {setting.name: setting for setting in TABLE}
-    for name in [name for name in flat if name not in known]:
-        value = flat.pop(name)
+
+    def __init__(self, path: Path | None, named_by: str, faults: Faults) -> None:
+        self.path = path
+        self.values: dict[str, Any] = {}
+        """Settings by their dotted names."""
+        self.backends: dict[Any, Any] = {}
+        self.known = path is None
+        """False when it could not be read."""
+        if path:
+            with faults.collected():
+                self._read(path, named_by, faults)
+
+    def _read(self, path: Path, named_by: str, faults: Faults) -> None:
+        text = read_text(path, f"Cannot read the config file {path} ({named_by})")
+        content = _content(text, path)
+        backends = content.pop("backends", None)
+        try:
+            flat = dict(_flattened(content))
+        except RecursionError:
+            raise ConfigurationError(f"{path}: a mapping holds itself.") from None
+        self.known = True
         with faults.collected():
-            _check_name(name, value, path)
-    for name, value in flat.items():
-        if known[name].secret and uri_secrets(str(value)):
-            faults.add(
-                f"{path}: {name} holds a password. Set the URI in {known[name].env} instead."
-            )
-    return {name: value for name, value in flat.items() if value not in (None, {})}, backends
+            self.backends = backends_in_yaml(backends, str(path))
+        settings = {setting.name: setting for setting in TABLE}
+        for name, value in flat.items():
+            with faults.collected():
+                if name not in settings:
+                    _check_name(name, value, path)
+                elif settings[name].secret and uri_secrets(str(value)):
+                    raise ConfigurationError(
+                        f"{path}: {name} holds a password. Set the URI in {settings[name].env} "
+                        "instead."
+                    )
+                elif value not in (None, {}):
+                    self.values[name] = value
 
 
 def _content(text: str, path: Path) -> dict[Any, Any]:
