@@ -1,7 +1,7 @@
 """llmauth lets in to LLM APIs only those who hold the key."""
 
 from .config.loading import load
-from .config.settings import Settings
+from .config.settings import BackendSettings, Settings
 from .exceptions import ConfigurationError, LLMAuthError, RequestRefused
 from .version import __version__
 from .web.app import create_app
@@ -9,6 +9,7 @@ from .web.blueprint import proxy_blueprint
 from .web.extension import LLMAuth
 
 __all__ = [
+    "BackendSettings",
     "ConfigurationError",
     "LLMAuth",
     "LLMAuthError",

@@ -57,7 +57,17 @@ class LLMAuthError(Exception):
 
 
 class ConfigurationError(LLMAuthError):
-    """A setting that cannot be used: which, from where, what to do."""
+    """Settings that cannot be used: which, from where, what to do.
+
+    :param messages: one for each fault; the error's text has a line for each
+    """
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__(*messages)
+        self.messages = messages
+
+    def __str__(self) -> str:
+        return "\n".join(self.messages)
 
 
 class KeyNotFound(LLMAuthError):

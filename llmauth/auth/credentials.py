@@ -26,6 +26,7 @@ from ..redact.forms import has_escapes, levels
 from ..redact.key_mask import SHORTEST, WORD
 from ..redact.memory import MAX_OBSERVED
 from ..redact.redactor import is_credential
+from .advice import about_tokens
 
 _OWS = " \t"
 """What HTTP calls white space (RFC 9110 §5.6.3); ``str.strip`` takes more than that."""
@@ -240,9 +241,7 @@ def _bearer(value: str) -> str:
     if not token:
         raise BadCredentials(InvalidRequest("'Authorization: Bearer' came without a key."))
     if any(c in token for c in " \t"):
-        raise BadCredentials(
-            InvalidRequest("'Authorization' holds more than one token; send one."), token
-        )
+        raise BadCredentials(InvalidRequest(about_tokens(token)), token)
     return token
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 from ..auth.stores import open_store
-from ..config.keys import weakness
+from ..config.notices import about_settings
 from ..config.settings import BackendSettings, Settings
 from ..exceptions import ConfigurationError, RequestRefused
 from ..providers.backend import Backend
@@ -27,33 +29,46 @@ _OF_A_KEY = re.compile(rb"(?i)api.?key")
 def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
     """Try the store and every backend that is configured; return whether all is well.
 
-    A built-in backend without a key is mentioned, and is no failure.
+    A built-in backend without a key is mentioned, and is no failure; neither is a warning.
 
-    :param say: takes lines in which secrets are not masked yet
+    :param say: takes lines in which secrets are not masked yet: faults, warnings, and the rest
     """
-    good = _check_store(settings, say)
-    for name, key in settings.keys:
-        if reason := weakness(key):
-            say(f"key {name}: weak ({reason}); make a strong one with 'llmauth keygen'")
     tried = [b for b in settings.backends.values() if settings.uses(b) or b.base_url == "echo:"]
     with ThreadPoolExecutor(len(tried)) as pool:
-        for backend, (fine, verdict) in zip(tried, pool.map(_check_backend, tried), strict=True):
-            say(f"backend {backend.name}: {verdict}")
-            good = good and fine
+        verdicts = pool.map(_check_backend, tried)
+        findings = [_check_store(settings), *_check_files(settings)]
+        findings += [
+            (fine, f"backend {backend.name}: {said}")
+            for backend, (fine, said) in zip(tried, verdicts, strict=True)
+        ]
+    warnings = [f"warning: {one}" for one in (*settings.notices, *about_settings(settings))]
+    wrong = [said for fine, said in findings if not fine]
+    for line in (*wrong, *warnings, *(said for fine, said in findings if fine)):
+        say(line)
     others = ", ".join(name for name, b in settings.backends.items() if b not in tried)
     if others:
         say(f"not configured: {others}")
-    return good
+    return not wrong
 
 
-def _check_store(settings: Settings, say: Callable[[str], None]) -> bool:
+def _check_store(settings: Settings) -> tuple[bool, str]:
     try:
         open_store(settings.storage_uri)
     except ConfigurationError as exc:
-        say(f"store: {exc}")
-        return False
-    say(f"store {settings.storage_uri}: ok")
-    return True
+        return False, f"store: {exc}"
+    return True, f"store {settings.storage_uri}: ok"
+
+
+def _check_files(settings: Settings) -> Iterator[tuple[bool, str]]:
+    for what, name in (("log", settings.log_file), ("capture", settings.capture_file)):
+        if name is None:
+            continue
+        file = Path(name)
+        written = file if file.exists() else file.parent
+        if not written.exists():
+            yield False, f"{what}: {file} cannot be written: there is no folder {written}"
+        elif file.is_dir() or not os.access(written, os.W_OK):
+            yield False, f"{what}: {file} cannot be written"
 
 
 def _check_backend(settings: BackendSettings) -> tuple[bool, str]:

@@ -15,6 +15,8 @@ import click
 
 from ..capture import show as capture_view
 from ..capture.har import har
+from ..capture.reading import exchanges
+from ..config.faults import Faults
 from ..config.keys import DEFAULT_NAME, hiding, secrets_in
 from ..config.loading import Given, load, require_keys, warn, with_changes
 from ..config.settings import TABLE, Setting, Settings, printed
@@ -59,12 +61,10 @@ class _ServeByDefault(click.Group):
         try:
             with _hiding_keys():
                 return super().invoke(ctx)
-        except PortTakenError as exc:
-            click.echo(console.refusal(str(exc)), err=True)
-            ctx.exit(1)
         except ConfigurationError as exc:
-            click.echo(console.refusal(str(exc)), err=True)
-            ctx.exit(2)
+            for message in exc.messages:
+                click.echo(console.refusal(message), err=True)
+            ctx.exit(1 if isinstance(exc, PortTakenError) else 2)
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,13 +100,18 @@ def _option(setting: Setting) -> Callable[..., Any]:
 def _settings(options: dict[str, Any]) -> Settings:
     config = options.pop("config")
     backends: dict[str, Any] = {}
+    faults = Faults()
     for pair in options.pop("backend"):
         name, equals, url = pair.partition("=")
-        if not equals:
-            raise ConfigurationError(f"flag --backend: '{pair}' is not NAME=URL.")
-        backends[name.strip()] = url
+        if equals:
+            backends[name.strip()] = url
+        else:
+            faults.add(f"flag --backend: '{pair}' is not NAME=URL.")
     values = {name: value for name, value in options.items() if value not in (None, ())}
-    return load(Given(values, backends, config_file=config))
+    with faults.collected():
+        settings = load(Given(values, backends, config_file=config))
+    faults.refuse()
+    return settings
 
 
 @click.group(
@@ -182,15 +187,22 @@ def keygen() -> None:
 
 @main.command()
 @settings_options
-def check(**options: Any) -> None:
-    """Show the settings and their sources; try backends and store."""
+@click.option("--all", "everything", is_flag=True, help="Show the defaults as well.")
+def check(everything: bool, **options: Any) -> None:
+    """Try backends and store; show what was set, and where."""
     settings = _settings(options)
-    for line in console.origins(settings):
-        click.echo(line)
-    require_keys(settings)
+    faults = Faults()
+    lines: list[str] = []
+    with faults.collected():
+        require_keys(settings)
+    good = run_checks(settings, lines.append) and not faults.messages
+    click.echo(console.verdict(good))
+    for line in (*faults.messages, *lines):
+        click.echo(console.finding(settings, line))
     click.echo()
-    good = run_checks(settings, lambda line: click.echo(console.verdict(settings, line)))
-    sys.exit(0 if good else 1)
+    for line in console.origins(settings, everything=everything):
+        click.echo(line)
+    sys.exit(2 if faults.messages else 0 if good else 1)
 
 
 main.add_command(keys)
@@ -208,6 +220,8 @@ def capture() -> None:
 @click.option("--follow", is_flag=True, help="Go on as the file grows.")
 def capture_show(file: str, follow: bool) -> None:
     """Print a capture as a conversation."""
+    if follow:
+        next(_lines(file, may_be_empty=True), None)
     lines = capture_view.follow(file) if follow else _lines(file)
     capture_view.show(lines, sys.stdout, color=sys.stdout.isatty() and colourful())
 
@@ -219,9 +233,22 @@ def capture_har(file: str) -> None:
     click.echo(json.dumps(har(_lines(file)), indent=1))
 
 
-def _lines(file: str) -> Iterator[str]:
+def _lines(file: str, *, may_be_empty: bool = False) -> Iterator[str]:
+    """Yield the lines of a capture from its first event on.
+
+    :raises click.ClickException: for a file without one
+    """
     with open(file, encoding="utf-8", errors="replace") as opened:
-        yield from opened
+        begins = (line for line in opened if any(True for _ in exchanges([line])))
+        if first := next(begins, None):
+            yield first
+            yield from opened
+        elif opened.tell():
+            raise click.ClickException(
+                f"'{file}' is no wire capture, which --capture-file makes: no line is an event."
+            )
+        elif not may_be_empty:
+            raise click.ClickException(f"'{file}' is empty: nothing has been captured yet.")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,14 @@ _WIDTH = 80
 _COLUMN = 33
 """Width of the names in the table of settings."""
 
+_MANY = 20
+"""Names of keys that are listed where not everything is."""
+
+_NOT_SAID = ("default", "not set")
+"""Where a value comes from that nobody has set."""
+
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "api_key", "proxy",
+    "base_url", "auth", "api_key", "proxy", "redirects",
     "connect_timeout", "first_byte_timeout", "read_timeout", "idle_timeout",
 )  # fmt: skip
 
@@ -78,7 +84,14 @@ def refusal(message: str) -> str:
     return click.style("\n".join(_wrapped(message)), fg="red")
 
 
-def verdict(settings: Settings, line: str) -> str:
+def verdict(good: bool) -> str:
+    """Return the first line of ``llmauth check``."""
+    if good:
+        return click.style("ok", fg="green") + ": it can start, and what is configured answers."
+    return click.style("not ok", fg="red") + ": what is wrong comes first."
+
+
+def finding(settings: Settings, line: str) -> str:
     """Return a line of ``llmauth check``, such as ``backend openai: ok``, secrets masked."""
     subject, colon, rest = _ascii(hidden(line, settings.secrets)).partition(": ")
     lines = _wrapped(f"{subject}{colon}{rest}", indent=2)
@@ -124,14 +137,19 @@ def _brute_force(settings: Settings) -> str:
     )
 
 
-def origins(settings: Settings) -> Iterator[str]:
-    """Yield a table of the effective values and where they came from, secrets masked."""
+def origins(settings: Settings, *, everything: bool = True) -> Iterator[str]:
+    """Yield a table of the effective values and where they came from, secrets masked.
+
+    :param everything: those that nobody set as well
+    """
     rows = [
         (s.name, printed(getattr(settings, s.attribute)), settings.origins[s.attribute])
         for s in TABLE
     ]
-    for name, _ in settings.keys:
-        rows.append((f"proxy keys.{name}", "****", _key_origin(settings, name)))
+    names = [name for name, _ in settings.keys]
+    shown = names if everything else names[:_MANY]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    rows.append(("proxy keys", (", ".join(shown) or "none") + more, _key_origins(settings)))
     for name, backend in settings.backends.items():
         if not settings.uses(backend):
             continue
@@ -140,7 +158,11 @@ def origins(settings: Settings) -> Iterator[str]:
             for attribute in _BACKEND_ATTRIBUTES
             for setting in [f"backends.{name}.{attribute}"]
         ]
-    yield "Values without a source in brackets are the defaults."
+    rows = [row for row in rows if everything or row[2] not in _NOT_SAID]
+    if everything:
+        yield "Values without a source in brackets are the defaults."
+    else:
+        yield "What was set; all else is as by default, and --all shows it."
     yield from _table([tuple(hidden(one, settings.secrets) for one in row) for row in rows])
 
 
@@ -155,7 +177,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
             if head:
                 yield click.style(_ascii(head), bold=True)
         indent = "  " if head else ""
-        source = "" if origin in ("default", "not set") else f"  [{_ascii(origin)}]"
+        source = "" if origin in _NOT_SAID else f"  [{_ascii(origin)}]"
         lines = _wrapped(f"{indent + _ascii(last):{_COLUMN}}{_ascii(value)}", indent=_COLUMN)
         if len(lines[-1] + source) > _WIDTH:
             yield from lines
@@ -166,10 +188,12 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
             yield lines[-1] + (click.style(source, dim=True) if source else "")
 
 
-def _key_origin(settings: Settings, name: str) -> str:
-    variables = [s.variable for s in settings.key_sources if s.name == name and not s.in_file]
-    variables = variables or [s.variable for s in settings.key_sources if s.in_file]
-    return f"environment {' or '.join(variables)}"
+def _key_origins(settings: Settings) -> str:
+    sources = settings.key_sources
+    if settings.keys and not sources:
+        return settings.origins["keys"]
+    where = [s.value if s.in_file else f"environment {s.variable}" for s in sources]
+    return ", ".join(where) or "not set"
 
 
 def _backend_value(backend: BackendSettings, attribute: str) -> str:

@@ -20,7 +20,7 @@ from .logs import configure
 def hosted_app() -> Flask:
     """Return the proxy, with the log that its settings want and the warnings of a start.
 
-    :raises SystemExit: after one line on standard error, for settings that cannot be used
+    :raises SystemExit: for settings that cannot be used, after a line for each on standard error
     """
     try:
         settings = load()
@@ -29,7 +29,8 @@ def hosted_app() -> Flask:
             state = app.extensions[EXTENSION]
             configure(settings, state.redactor)
     except ConfigurationError as exc:
-        print(visible(str(exc)), file=sys.stderr)
+        for message in exc.messages:
+            print(visible(message), file=sys.stderr)
         # After any other status gunicorn starts the next worker, for ever.
         raise SystemExit(3 if "gunicorn" in sys.modules else 2) from None
     warn(settings)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..exceptions import ConfigurationError
-from .keys import checked_key, distinct
-from .loading import Given, load, nearest
-from .settings import TABLE, Settings
+from .faults import Faults
+from .loading import Given, load
+from .names import nearest
+from .settings import TABLE, Settings, checked_keys
 
 PREFIX = "LLMAUTH_"
 
@@ -21,6 +22,7 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
     is not in there comes from the environment, as ever. Values may be what they are or text, as
     ``from_prefixed_env`` leaves them.
     """
+    faults = Faults()
     own = {k[len(PREFIX) :]: v for k, v in config.items() if k.startswith(PREFIX)}
     backends = _lower(_mapping(own.pop("BACKENDS", None), "BACKENDS"))
     pairs = _mapping(own.pop("API_KEYS", None), "API_KEYS")
@@ -34,16 +36,17 @@ def from_flask(config: Mapping[str, Any]) -> Settings:
                 "One of digits only needs quotes in the environment: '\"12345678\"'."
             )
     attributes = {setting.attribute.upper(): setting.attribute for setting in TABLE}
-    for name in own:
-        if name not in attributes:
-            known = [*attributes, "BACKENDS", "CONFIG", "API_KEY", "API_KEYS"]
-            raise ConfigurationError(
-                f"{PREFIX}{name} in the Flask configuration is unknown."
-                f"{nearest(PREFIX + name, (PREFIX + k for k in known))}"
-            )
-    keys = distinct([(n, checked_key(k, f"{PREFIX}API_KEY")) for n, k in pairs.items()])
-    values = {attributes[name]: value for name, value in own.items() if value is not None}
-    return load(Given(values, backends, keys, "Flask configuration", file))
+    known = [PREFIX + name for name in (*attributes, "BACKENDS", "CONFIG", "API_KEY", "API_KEYS")]
+    for name in own.keys() - attributes.keys():
+        faults.add(
+            f"{PREFIX}{name} in the Flask configuration is unknown.{nearest(PREFIX + name, known)}"
+        )
+    values = {attributes[n]: v for n, v in own.items() if v is not None and n in attributes}
+    with faults.collected():
+        keys = checked_keys(pairs, f"{PREFIX}API_KEY")
+        settings = load(Given(values, backends, keys, "Flask configuration", file))
+    faults.refuse()
+    return settings
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..exceptions import ConfigurationError
+from ..providers.table import KEY_PREFIXES
 from ..redact.messages import hidden
+from ..redact.shapes import MASK, mask
 from ..redact.uris import uri_secrets
 from .key_shape import LINE, MINIMUM_LENGTH, is_path, not_a_key, not_a_line
+from .placeholders import is_sample, is_variable
 from .values import read_text
 
 logger = logging.getLogger(__name__)
@@ -24,10 +27,6 @@ MAX_KEY_BYTES = 4096
 
 QUOTES = ("'", '"', "`")
 SAMPLES = ("change-me", "your-key", "your-proxy-key", "secret", "example")
-MISSING = (
-    f"API key not configured: set {KEY_VARIABLE}, "
-    "or start with --disable-auth for local development."
-)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _HOLDS_FILE = re.compile(r".*_API_KEY(?:_\w+)?_FILE")
 _HOLDS_SECRET = re.compile(rf"{KEY_VARIABLE}\w*|(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)")
@@ -173,19 +172,36 @@ def _key_in(source: KeySource) -> str:
 def weakness(key: str) -> str | None:
     """Say what makes a key weak, None when nothing does."""
     if len(key) < MINIMUM_LENGTH:
-        return f"shorter than {MINIMUM_LENGTH} characters"
-    if any(sample in key.lower() for sample in SAMPLES):
+        return f"under {MINIMUM_LENGTH} characters"
+    if any(sample in key.lower() for sample in SAMPLES) or is_sample(key) or is_variable(key):
         return "a sample from the documentation"
     return None
 
 
+def about_key(name: str, key: str) -> str | None:
+    """Say what is wrong with a proxy key that works, None when nothing is."""
+    reason = weakness(key)
+    if not reason:
+        whose = next((whose for prefix, whose in KEY_PREFIXES if key.startswith(prefix)), "another")
+        if mask(key) == MASK:
+            return None
+        return (
+            f"the key '{name}' looks like {whose}, and a provider's key must not be the proxy's "
+            "too: make one with 'llmauth keygen'"
+        )
+    # The log masks a key wherever it stands, and what it leaves of our own words would tell it.
+    said = (
+        f"the key '{name}' is weak ({reason}): make a strong one with 'llmauth keygen'",
+        f"'{name}': run 'llmauth keygen'",
+    )
+    return next((one for one in said if key.lower() not in one.lower()), "run 'llmauth keygen'")
+
+
 def warn_of_weak(keys: Iterable[tuple[str, str]]) -> None:
-    """Log a warning for every weak key, by its name."""
+    """Log a warning for every key with which something is wrong, by its name."""
     for name, key in keys:
-        if reason := weakness(key):
-            logger.warning(
-                "the key '%s' is weak (%s): make a strong one with 'llmauth keygen'", name, reason
-            )
+        if said := about_key(name, key):
+            logger.warning("%s", said)
 
 
 def provider_key_source(variable: str, environ: Mapping[str, str]) -> KeySource | None:
@@ -231,4 +247,5 @@ def hiding(secrets: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except ConfigurationError as exc:
-        raise type(exc)(hidden(str(exc), secrets)) from None
+        known = tuple(secrets)
+        raise type(exc)(*(hidden(message, known) for message in exc.messages)) from None

@@ -1,27 +1,33 @@
 """The one table of settings.
 
 Each field of :class:`Settings` is one setting: its name in YAML, its environment variable, its
-flag, its default, its bounds and its help. Loading, ``--help``, the Flask configuration and the
-README's reference are all made from these fields.
+flag, its default, its bounds and its help. Loading, ``--help``, ``help(llmauth.Settings)``, the
+Flask configuration and the README's reference are all made from these fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from ..exceptions import ConfigurationError
 from ..redact.messages import hidden
-from ..redact.uris import masked_uri, uri_secrets
+from ..redact.uris import uri_secrets
 from .addresses import Network
-from .keys import KeySource
+from .backends import BackendSettings as BackendSettings
+from .backends import BackendTable
+from .contradictions import contradictions
+from .faults import Faults
+from .keys import KeySource, checked_key, distinct, hiding
 from .values import (
     list_of,
     number,
     one_of,
     parse_bool,
     parse_bypass_path,
+    parse_host,
     parse_one_network,
     parse_optional_text,
     parse_origins,
@@ -29,6 +35,8 @@ from .values import (
     parse_size,
     parse_storage_uri,
     parse_text,
+    plain,
+    sentence,
 )
 
 DEFAULT_THREADS = 256
@@ -64,6 +72,18 @@ class Setting:
     switch_off: str | None = None
     secret: bool = False
 
+    def parsed(self, raw: Any, origin: str) -> Any:
+        """Return the setting's value.
+
+        :param raw: a text, what YAML makes of one, or a value that was parsed already
+        :raises ConfigurationError: naming the setting, where it came from and what is wrong
+        """
+        try:
+            return self.parse(plain(raw))
+        except ValueError as exc:
+            value = "" if self.secret or self.list_of else f" '{raw}'"
+            raise ConfigurationError(sentence(f"{self.name} ({origin}):{value} {exc}")) from None
+
 
 def _setting(
     name: str,
@@ -83,44 +103,21 @@ _FLAG = "--auth-brute-force"
 _DAY = 86_400
 
 
-@dataclass(frozen=True)
-class BackendSettings:
-    """One upstream.
-
-    :param base_url: with or without its version segment; ``echo:`` is the built-in echo
-    :param auth: how it wants its key: bearer, x-api-key, x-goog-api-key, api-key or none
-    :param api_key_env: the environment variable that holds its key
-    :param api_key: None when there is none; never shown
-    :param key_source: where it was read
-    :param proxy: URL of the HTTP proxy through which it is reached
-    :param redirects: to other hosts: refuse, or hand-on to the client
-    :param connect_timeout: seconds to connect
-    :param first_byte_timeout: seconds from the request to the response's headers
-    :param read_timeout: seconds between two reads of the response's body
-    :param idle_timeout: seconds after which an idle connection to it is not used again
-    """
-
-    name: str
-    base_url: str
-    auth: str
-    api_key_env: str
-    api_key: str | None = field(default=None, repr=False)
-    key_source: KeySource | None = field(default=None, repr=False)
-    proxy: str | None = field(default=None, repr=False)
-    redirects: str = "refuse"
-    connect_timeout: float = 10.0
-    first_byte_timeout: float = 600.0
-    read_timeout: float = 300.0
-    idle_timeout: float = 55.0
-
-    def __repr__(self) -> str:
-        return f"BackendSettings({self.name}: {masked_uri(self.base_url)}, {self.auth})"
-
-
 # fmt: off
 @dataclass(frozen=True)
 class Settings:
-    """The effective settings; immutable, and without secrets in their ``repr``."""
+    """The effective settings; immutable, and without secrets in their ``repr``.
+
+    :func:`llmauth.load` makes them of the environment, the config file and what it is given. Made
+    by hand they hold what is given here and defaults, read nothing else, and are checked alike.
+
+    :param keys: pairs of a name, which may be logged, and a proxy key; or a mapping
+    :param backends: by name; the built-in ones that are not among them are there as well
+    :param key_sources: variables and files that the keys were read from, to be read again
+    :param origins: where each setting comes from, by attribute
+    :param notices: what the operator should know of the environment; :func:`warn` logs it
+    :raises ConfigurationError: for values that cannot be used, naming each
+    """
 
     disable_auth: bool = _setting(
         "auth.disable_auth", "DISABLE_AUTH", "--disable-auth", False, parse_bool,
@@ -146,17 +143,17 @@ class Settings:
         "Wrong keys within the window that lock an address out.")
     ttl_seconds: int = _setting(
         f"{_BRUTE}.ttl_seconds", "BRUTE_FORCE_TTL_SECONDS", f"{_FLAG}-ttl", 900,
-        number(int, 1, 30 * _DAY), "Length of the moving window in seconds.")
+        number(int, 1, 30 * _DAY, "seconds"), "Length of the moving window in seconds.")
     initial_block_seconds: int = _setting(
         f"{_BRUTE}.initial_block_seconds", "BRUTE_FORCE_INITIAL_BLOCK_SECONDS",
-        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY),
+        f"{_FLAG}-initial-block", 30, number(int, 1, 30 * _DAY, "seconds"),
         "Length of the first block in seconds.")
     block_multiplier: float = _setting(
         f"{_BRUTE}.block_multiplier", "BRUTE_FORCE_BLOCK_MULTIPLIER", f"{_FLAG}-multiplier", 2.0,
         number(float, 1, 1000), "Each further block is this many times longer.")
     max_block_seconds: int = _setting(
         f"{_BRUTE}.max_block_seconds", "BRUTE_FORCE_MAX_BLOCK_SECONDS", f"{_FLAG}-max-block", 3600,
-        number(int, 1, 365 * _DAY), "Longest block in seconds.")
+        number(int, 1, 365 * _DAY, "seconds"), "Longest block in seconds.")
     storage_uri: str = _setting(
         f"{_BRUTE}.storage_uri", "BRUTE_FORCE_STORAGE_URI", f"{_FLAG}-storage", "memory://",
         parse_storage_uri, "Where failures are counted: memory://, redis://, valkey:// and more.",
@@ -165,7 +162,7 @@ class Settings:
         f"{_BRUTE}.ipv6_prefix", "BRUTE_FORCE_IPV6_PREFIX", f"{_FLAG}-ipv6-prefix", 64,
         number(int, 16, 128), "An IPv6 client is counted by its network of this prefix length.")
     host: str = _setting(
-        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_text, "Address to listen on.")
+        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_host, "Address to listen on.")
     port: int = _setting(
         "server.port", "APP_PORT", "--port", 8000, number(int, 0, 65535),
         "Port to listen on; 0 picks a free one.")
@@ -177,7 +174,7 @@ class Settings:
         DEFAULT_MAX_REQUEST_BODY, parse_size, "Largest request body: bytes, or 512K, 256M, 1G.")
     shutdown_timeout: float = _setting(
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
-        DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY),
+        DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY, "seconds"),
         "Seconds that streams get to finish when the server is stopped.")
     trusted_proxies: tuple[Network | str, ...] = _setting(
         "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
@@ -208,7 +205,7 @@ class Settings:
         "File for the wire capture (JSON Lines); no capture when not given.")
     capture_max_bytes: int = _setting(
         "logging.capture_max_bytes", "CAPTURE_MAX_BYTES", "--capture-max-bytes", 64 * 1024**2,
-        parse_size, "Size at which the capture file is rotated.")
+        parse_size, "Size at which the capture file is rotated: bytes, or 512K, 256M, 1G.")
     capture_max_files: int = _setting(
         "logging.capture_max_files", "CAPTURE_MAX_FILES", "--capture-max-files", 5,
         number(int, 1, 1000), "Capture files that are kept.")
@@ -216,7 +213,33 @@ class Settings:
     keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key_sources: tuple[KeySource, ...] = field(default=(), repr=False)
     backends: Mapping[str, BackendSettings] = field(default_factory=lambda: MappingProxyType({}))
-    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        origins, faults = dict(self.origins), Faults()
+        known: tuple[tuple[str, str], ...] = ()
+        with faults.collected():
+            known = checked_keys(self.keys, origins.setdefault("keys", "Settings.keys"))
+            self._set("keys", known)
+        with hiding(key for _, key in known):
+            for setting in TABLE:
+                name = setting.attribute
+                value = getattr(self, name)
+                if value != setting.default and origins.get(name, "default") == "default":
+                    origins[name] = f"Settings.{name}"
+                with faults.collected():
+                    self._set(name, setting.parsed(value, origins.setdefault(name, "default")))
+            with faults.collected():
+                backends = _checked_backends(self.backends, origins, complete=bool(self.origins))
+                self._set("backends", MappingProxyType(backends))
+            self._set("origins", MappingProxyType(origins))
+            faults.refuse()
+            faults.add(*contradictions(self))
+            faults.refuse()
+
+    def _set(self, attribute: str, value: Any) -> None:
+        object.__setattr__(self, attribute, value)
 
     def __repr__(self) -> str:
         values = (f"{s.attribute}={printed(getattr(self, s.attribute))}" for s in TABLE)
@@ -241,12 +264,60 @@ class Settings:
 # fmt: on
 
 
+def checked_keys(keys: Any, origin: str) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a name and a key, each of which a client can send."""
+    given = keys.items() if isinstance(keys, Mapping) else keys
+    pairs = []
+    for pair in given if isinstance(given, Iterable) else (given,):
+        if (
+            not isinstance(pair, (tuple, list))
+            or len(pair) != 2
+            or not all(isinstance(part, str) and part for part in pair)
+        ):
+            raise ConfigurationError(f"{origin}: a key is a pair of texts, its name and itself.")
+        pairs.append((pair[0], checked_key(pair[1], f"{origin}: {pair[0]}")))
+    return distinct(pairs)
+
+
+def _checked_backends(
+    given: Any, origins: dict[str, str], *, complete: bool
+) -> dict[str, BackendSettings]:
+    """Return the backends by name.
+
+    :param complete: none are there beside those given
+    """
+    backends = {}
+    if not complete:
+        table = BackendTable({}, Faults())
+        backends = table.finished()
+        origins |= table.origins
+    for name, backend in given.items() if isinstance(given, Mapping) else [(given, None)]:
+        if not isinstance(backend, BackendSettings) or backend.name != name:
+            raise ConfigurationError(
+                f"Settings.backends: '{name}' is no BackendSettings of that name; llmauth.load "
+                "takes URLs and mappings."
+            )
+        backends[name] = backend
+        if not complete:
+            origins[f"backends.{name}.base_url"] = "Settings.backends"
+    return backends
+
+
 TABLE: tuple[Setting, ...] = tuple(
     Setting(attribute=one.name, default=one.default, **one.metadata)
     for one in fields(Settings)
     if one.metadata
 )
 """All settings in the order of the documentation."""
+
+ATTRIBUTES = tuple(setting.attribute for setting in TABLE)
+
+_CONFIGURED = "\n".join(
+    f"    :param {s.attribute}: {s.help} (default: {s.default if s.default != () else 'none'})"
+    for s in TABLE
+)
+_BEFORE = "    :param keys:"
+Settings.__doc__ = (Settings.__doc__ or "").replace(_BEFORE, f"{_CONFIGURED}\n{_BEFORE}")
 
 
 def printed(value: Any) -> str:

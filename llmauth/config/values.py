@@ -12,14 +12,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
+from ..redact.controls import visible
 from ..redact.uris import is_ambiguous
 from .addresses import UNIX, Network, parse_network
+from .names import nearest
 
 WINDOWED_STORES = re.compile(
     r"^(?:memory|(?:redis|valkey)(?:s|\+unix|\+cluster|\+sentinel)?|mongodb(?:\+srv)?)$"
 )
 """Schemes of the ``limits`` stores that have a moving window; memcached has none."""
 
+_STORES = "memory://, redis://host:6379/0, valkey://host:6379/0 or mongodb://host"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)[a-z]*", re.IGNORECASE | re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_QUOTED = re.compile(
+    "([\"'`]).*\\1|[\u201c\u201d\u201e].*[\u201c\u201d]|[\u2018\u2019].*\u2019", re.DOTALL
+)
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
 )
@@ -35,8 +43,40 @@ def read_text(path: Path, trouble: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8; save it as such"
         raise ConfigurationError(f"{trouble}: {reason}.") from None
+
+
+def kind_of(value: Any) -> str:
+    """Return what people call a value of YAML."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    kinds = {dict: "a mapping", list: "a list", str: "a text", int: "a number", float: "a number"}
+    return kinds.get(type(value), "something else")
+
+
+def sentence(text: str) -> str:
+    """Return a text with a full stop, unless it ends in a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it is.
+
+    :raises ValueError: for a text in quotes that are part of it, or with what nobody sees
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if _QUOTED.fullmatch(text):
+            raise ValueError(
+                "has quotes around it, which only a shell takes off (--env-file of docker does "
+                "not): remove them"
+            )
+        if visible(joined := "".join(text.split())) != joined:
+            raise ValueError("holds a character that is not seen: type it anew")
+    return value
 
 
 def parse_bool(value: Any) -> bool:
@@ -46,24 +86,39 @@ def parse_bool(value: Any) -> bool:
         return True
     if text in ("0", "false", "no", "off"):
         return False
-    raise ValueError("is neither true nor false")
+    raise ValueError("is neither true nor false (yes, no, on, off, 1, 0)")
 
 
-def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[Any], Any]:
-    """Return a parser for numbers from ``low`` to ``high``."""
+def number(
+    kind: type[int] | type[float], low: float, high: float, unit: str = ""
+) -> Callable[[Any], Any]:
+    """Return a parser for numbers from ``low`` to ``high``.
+
+    :param unit: seconds, or none
+    """
+    wanted = " ".join(filter(None, ["a whole number" if kind is int else "a number", unit]))
+    wanted = wanted.replace(" seconds", " of seconds")
 
     def parse(value: Any) -> int | float:
+        text = str(value).strip()
         try:
-            result = kind(str(value).strip().replace("_", "").encode("ascii"))
+            result = kind(text.replace("_", "").encode("ascii"))
         except ValueError:
-            raise ValueError(
-                "is not a whole number" if kind is int else "is not a number"
-            ) from None
+            instead = ""
+            if duration := _DURATION.fullmatch(text) if unit else None:
+                instead = f": write {_in_seconds(duration)}, without a unit"
+            elif re.fullmatch(r"\d+,\d+", text):
+                instead = f": write {text.replace(',', '.')}"
+            raise ValueError(f"is not {wanted}{instead}") from None
         if isinstance(value, bool) or not low <= result <= high:
-            raise ValueError(f"is not between {low} and {high}")
+            raise ValueError(" ".join([f"is not between {low} and {high}", unit]).rstrip())
         return result
 
     return parse
+
+
+def _in_seconds(duration: re.Match[str]) -> str:
+    return f"{float(duration[1]) * _SECONDS[duration[2].lower()]:g}"
 
 
 def parse_size(value: Any) -> int:
@@ -81,19 +136,32 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     """Return a parser for one of some words, whatever their case."""
 
     def parse(value: Any) -> str:
+        text = str(value).strip().lower()
         for choice in choices:
-            if str(value).strip().lower() == choice.lower():
+            if text == choice.lower():
                 return choice
-        raise ValueError(f"is none of {', '.join(choices)}")
+        question = nearest(text, map(str.lower, choices))
+        raise ValueError(f"is none of {', '.join(choices)}{question and '.' + question}")
 
     return parse
 
 
 def parse_text(value: Any) -> str:
     """Parse a text that must not be empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("is not a text")
+    if not isinstance(value, str):
+        quotes = ": put quotes around it" if isinstance(value, (int, float)) else ""
+        raise ValueError(f"is not a text but {kind_of(value)}{quotes}")
+    if not value.strip():
+        raise ValueError("is empty")
     return value.strip()
+
+
+def parse_host(value: Any) -> str:
+    """Parse the address to listen on, which has neither scheme nor port."""
+    text = parse_text(value)
+    if "/" in text or text.count(":") == 1:
+        raise ValueError("is not an address alone, as 0.0.0.0 is; the port is a setting by itself")
+    return text
 
 
 def parse_optional_text(value: Any) -> str | None:
@@ -105,9 +173,11 @@ def parse_bypass_path(value: Any) -> str:
     """Parse the exact path of a public page."""
     text = parse_text(value)
     if not text.startswith("/") or text == "/":
-        raise ValueError("is not the path of a page: it starts with a slash and names something")
+        raise ValueError(f"holds '{text}', no path of a page, which starts with a slash")
     if any(part in (".", "..") for part in text.split("/")) or re.search(r"[%\\?#\s\x00]|//", text):
-        raise ValueError("is not a plain path: no dots, doubled slashes, escapes, query or spaces")
+        raise ValueError(
+            f"holds '{text}', no plain path: no dots, doubled slashes, escapes, query or spaces"
+        )
     return text
 
 
@@ -135,15 +205,20 @@ def parse_origin(value: Any) -> str:
 def parse_storage_uri(value: Any) -> str:
     """Parse the URI of a ``limits`` store that has a moving window."""
     text = parse_text(value)
-    scheme = text.partition("://")[0]
+    scheme, separator, _ = text.partition("://")
     try:
         urlsplit(text)
     except ValueError:
-        raise ValueError("is not a URI") from None
+        raise ValueError(f"is not a URI, such as {_STORES}") from None
     if is_ambiguous(text):
         raise ValueError("is ambiguous: in a password, write %40 %2F %3F %23 for @ / ? #")
-    if "://" not in text or not WINDOWED_STORES.match(scheme):
-        raise ValueError("is no store with a moving window, as memory:// or redis:// is")
+    if not separator:
+        raise ValueError(f"names no store for the counts of wrong keys, as {_STORES} do")
+    if not WINDOWED_STORES.match(scheme):
+        raise ValueError(
+            "names no store with a moving window, in which wrong keys could be counted, as "
+            f"{_STORES} do"
+        )
     return text
 
 
@@ -151,9 +226,13 @@ def list_of(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     """Return a parser for lists; text is split at commas."""
 
     def parse_list(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+            raise ValueError("has brackets around it: write commas between the values, no more")
+        if isinstance(value, str) and re.search(r"[^\s,][\s;]+[^\s,]", value):
+            raise ValueError(f"holds '{value.strip()}': write commas between the values")
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
-            raise ValueError("is not a list")
+            raise ValueError(f"is not a list but {kind_of(value)}")
         return tuple(parse(item) for item in items if str(item).strip())
 
     return parse_list
@@ -183,4 +262,7 @@ def parse_proxy(value: Any) -> Network | str:
     try:
         return parse_network(text)
     except ValueError:
-        raise ValueError(f"holds '{value}', which is no address, network or '{UNIX}'") from None
+        raise ValueError(
+            f"holds '{value}', which is no address, network or '{UNIX}': such as 10.0.0.0/8, "
+            "neither a name nor *"
+        ) from None

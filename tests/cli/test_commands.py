@@ -178,6 +178,7 @@ def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):
     file.write_text("server: {port: 8765}\nlogging: {level: debug}\n")
     done = run(
         "check",
+        "--all",
         "--log-level",
         "warning",
         "--config",
@@ -193,7 +194,7 @@ def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):
     text = re.sub(r"\s+", " ", done.stdout)
     assert f" port 8765 [{file}: server.port] " in text
     assert " level WARNING [flag --log-level] " in text
-    assert " proxy keys default **** [environment LLM_INTERACTIVE_PROXY_API_KEY] " in text
+    assert " proxy keys default [environment LLM_INTERACTIVE_PROXY_API_KEY] " in text
     assert " read_timeout 7.0 [environment OPENAI_TIMEOUT] " in text
     assert " api_key **** [environment OPENAI_API_KEY] " in text
     assert " auth bearer api_key " in text  # a default has no source

@@ -87,7 +87,7 @@ def test_check_is_a_table_that_fits(tmp_path, terminal):
         "OLLAMA_API_BASE_URL": "http://127.0.0.1:1",
         "LLMAUTH_CONFIG": str(file),
     }
-    arguments = ["check", "--auth-max-failed-attempts", "7"]
+    arguments = ["check", "--all", "--auth-max-failed-attempts", "7"]
     output = shown(*arguments, **environ) if terminal else run(*arguments, **environ).stdout
     upstream.stop()
     assert bool(STYLE.search(output)) == terminal
@@ -98,8 +98,8 @@ def test_check_is_a_table_that_fits(tmp_path, terminal):
     assert "\nauth.brute_force_protection\n  enabled " in plain
     assert re.search(r"^  max_failed_attempts +7  \[flag --auth-max-failed-", plain, re.MULTILINE)
     assert re.search(r"^  ttl_seconds +900$", plain, re.MULTILINE)
-    rows = plain.partition("\n\nstore")[0].splitlines()
-    found = [re.match(r"  \w+ +(?=\S)", row) for row in rows[1:]]
+    rows = plain.partition("\nserver\n")[2].splitlines()
+    found = [re.match(r"  \w+ +(?=\S)", row) for row in rows]
     assert {match.end() for match in found if match} == {33}
     assert KEY not in plain
     assert SECRET not in plain

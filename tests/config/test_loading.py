@@ -365,6 +365,9 @@ def test_the_flask_configuration(monkeypatch):
     assert "mine" in settings.backends
     with pytest.raises(ConfigurationError, match="LLMAUTH_PORT"):
         from_flask({"LLMAUTH_PROT": 1})
+    with pytest.raises(ConfigurationError) as caught:
+        from_flask({"LLMAUTH_PROT": 1, "LLMAUTH_THREADZ": 1, "LLMAUTH_PORT": "x"})
+    assert len(caught.value.messages) == 4  # and there is no key
 
 
 def test_the_flask_configuration_names_several_keys_and_its_origin():
