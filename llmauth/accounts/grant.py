@@ -85,6 +85,7 @@ class Grant:
         terms = sent.secret.key.terms if sent.secret else None
         if terms and terms.models and sent.asked.lists_models:
             self.allowed_models = terms.allows_model
+        self.asked_for_usage = False
         self.usage_filter: UsageFilter | None = None
         self._ended: Callable[[Grant], None] | None = ended
         self._hand_over = hand_over
@@ -96,15 +97,19 @@ class Grant:
         self._error: str | None = None
         self._at = self._total = 0.0
 
-    def answered(self, status: int, headers: Mapping[str, str], *, streamed: bool) -> None:
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """Take note of an answer's head.
 
         :param headers: by their lower-case names
         """
-        self._status, self._streamed = status, streamed
+        self._status = status
+        kind = headers.get("content-type", "").lower()
+        self._streamed = kind.startswith(("text/event-stream", "application/x-ndjson"))
         if self.sent.method == "POST" and 200 <= status < 300:
-            kind, coding = headers.get("content-type", ""), headers.get("content-encoding", "")
+            coding = headers.get("content-encoding", "")
             self._meter = Meter(self.sent.path, kind, coding, self._hand_over)
+            if self.asked_for_usage and kind.startswith("text/event-stream") and not coding:
+                self.usage_filter = UsageFilter()
 
     def feed(self, content: bytes) -> None:
         """Take note of a piece of the answer, as the provider sent it."""

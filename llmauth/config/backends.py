@@ -95,6 +95,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "first_byte_timeout": _TIMEOUT,
     "read_timeout": _TIMEOUT,
     "idle_timeout": _TIMEOUT,
+    "stream_usage": one_of("ask", "leave"),
 }
 """What can be said of a backend in the config file, and how it is parsed."""
 
@@ -120,6 +121,8 @@ class BackendSettings:
     :param first_byte_timeout: seconds from the request to the response's headers
     :param read_timeout: seconds between two reads of the response's body
     :param idle_timeout: seconds after which an idle connection to it is not used again
+    :param stream_usage: ask it for the usage of streams on the client's behalf, or leave it; None
+        for what is known of the provider
     :raises ConfigurationError: for what cannot be used
     """
 
@@ -135,6 +138,7 @@ class BackendSettings:
     first_byte_timeout: float = 600.0
     read_timeout: float = 300.0
     idle_timeout: float = 55.0
+    stream_usage: str | None = None
 
     def __post_init__(self) -> None:
         where = f"backends.{_checked_name(self.name, 'backends')}"

@@ -28,6 +28,7 @@ from .values import (
     parse_bool,
     parse_bypass_path,
     parse_host,
+    parse_mapping,
     parse_one_network,
     parse_optional_text,
     parse_origins,
@@ -59,6 +60,7 @@ class Setting:
     :param parse: turns text, a YAML value or a list into the setting's value; raises ValueError
     :param list_of: what one item of a repeatable setting is, None for a single value
     :param secret: not shown in an error
+    :param is_mapping: in the config file it is a mapping of its own
     """
 
     attribute: str
@@ -71,6 +73,7 @@ class Setting:
     list_of: str | None = None
     switch_off: str | None = None
     secret: bool = False
+    is_mapping: bool = False
 
     def parsed(self, raw: Any, origin: str) -> Any:
         """Return the setting's value.
@@ -191,6 +194,13 @@ class Settings:
     database: str | None = _setting(
         "accounts.database", "LLMAUTH_DATABASE", "--database", None, parse_optional_text,
         "File with the keys that 'llmauth keys' makes, and with what they have used (SQLite).")
+    prices: Mapping[str, Any] | None = _setting(
+        "accounts.prices", "LLMAUTH_PRICES", "--prices", None, parse_mapping,
+        "US dollars per million tokens by model, with wildcards; JSON outside of the config file: "
+        '{"gpt-4o*": {"input": 2.5, "cached_input": 1.25, "output": 10}}.', is_mapping=True)
+    keep_days: int = _setting(
+        "accounts.keep_days", "LLMAUTH_KEEP_DAYS", "--keep-days", 90, number(int, 1, 36_500),
+        "Days for which single requests are kept in the database; daily totals stay.")
     log_level: str = _setting(
         "logging.level", "LOG_LEVEL", "--log-level", "INFO", one_of(*LOG_LEVELS),
         f"One of {', '.join(LOG_LEVELS)}.")

@@ -5,8 +5,9 @@ Every parser raises ``ValueError`` with the end of a sentence that begins with t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -236,6 +237,18 @@ def list_of(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
         return tuple(parse(item) for item in items if str(item).strip())
 
     return parse_list
+
+
+def parse_mapping(value: Any) -> Mapping[str, Any] | None:
+    """Parse a mapping, or JSON that holds one."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError("is no JSON") from None
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"is {kind_of(value)}, and not a mapping")
+    return value
 
 
 def parse_origins(value: Any) -> tuple[str, ...]:

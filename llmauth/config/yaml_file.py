@@ -42,6 +42,9 @@ _ADVICE = (
 """What PyYAML says, and what to do; it quotes what stands there, which may be a key."""
 
 
+_MAPPINGS = frozenset(setting.name for setting in TABLE if setting.is_mapping)
+
+
 class ConfigFile:
     """What a config file says.
 
@@ -135,7 +138,7 @@ class _Loader(yaml.SafeLoader):
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and name not in _MAPPINGS:
             yield from _flattened(value, f"{name}.")
         else:
             yield name, value

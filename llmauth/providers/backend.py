@@ -51,6 +51,12 @@ class Backend:
         return repr(self.settings)
 
     @property
+    def asks_for_usage(self) -> bool:
+        """True when it is asked for the usage of streams on the client's behalf."""
+        said = self.settings.stream_usage
+        return said == "ask" or (said is None and self.provider.asks_for_usage)
+
+    @property
     def key(self) -> str | None:
         """The server's key for this upstream, which its file may replace at any time."""
         return self._key

@@ -66,6 +66,8 @@ class Provider:
     :param needs_key: without one it is of no use, and should not see what people write
     :param check_path: what ``llmauth check`` asks for; a key is needed for it
     :param check_headers: sent with that
+    :param asks_for_usage: it tells the usage of a streamed chat only when asked, and knows how to
+        be asked (OpenAI's ``stream_options``)
     :param linked_paths: their answers hold URLs in the body that clients follow with their key
     """
 
@@ -88,6 +90,7 @@ class Provider:
     check_path: str = "/models"
     check_headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     linked_paths: re.Pattern[str] = _NEVER
+    asks_for_usage: bool = False
 
     @property
     def takes_query_keys(self) -> bool:
@@ -98,12 +101,14 @@ class Provider:
 _ROWS = (
     Provider(
         name="openai",
+        asks_for_usage=True,
         company="OpenAI",
         base_url="https://api.openai.com/v1",
         key_prefixes=("sk-",),
     ),
     Provider(
         name="anthropic",
+        asks_for_usage=True,
         company="Anthropic",
         base_url="https://api.anthropic.com/v1",
         auth="x-api-key",
@@ -122,6 +127,7 @@ _ROWS = (
     ),
     Provider(
         name="gemini",
+        asks_for_usage=True,
         company="Google",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         auth="x-goog-api-key",
@@ -168,6 +174,7 @@ _ROWS = (
     ),
     Provider(
         name="deepseek",
+        asks_for_usage=True,
         company="DeepSeek",
         base_url="https://api.deepseek.com/v1",
         key_prefixes=("sk-",),
@@ -196,6 +203,7 @@ _ROWS = (
     ),
     Provider(
         name="ollama",
+        asks_for_usage=True,
         company="Ollama",
         base_url="http://127.0.0.1:11434",
         needs_key=False,

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 from ..accounts.accounts import Accounts
 from ..accounts.asked import Asked, read_request
+from ..accounts.asking import PATHS, ask
 from ..accounts.grant import Grant, Sent
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
@@ -14,9 +15,11 @@ from ..auth.request import NOT_HEADERS, RequestInfo, outer_mount
 from ..capture.recording import Exchange, WireCapture
 from ..config.settings import Settings
 from ..exceptions import (
+    INCOMPLETE,
     ClientClosedRequest,
     ClientDisconnected,
     InvalidKey,
+    InvalidRequest,
     LoopDetected,
     RequestRefused,
     Unavailable,
@@ -37,6 +40,9 @@ from .whole import with_allowed_models
 
 MAX_HOPS = 5
 """Servers like this one that a request may have passed."""
+
+ASKED = 16 * 1024 * 1024
+"""Bytes of a request body that is read as a whole, to ask for the usage of its answer."""
 
 CAPTURED = 1024 * 1024
 """Bytes of a request body that is not in memory which go into the wire capture."""
@@ -104,6 +110,10 @@ class Forwarder:
         lease = Lease(self._slots, info, exchange)
         try:
             lease.grant = self._granted(info, outgoing, backend)
+            if exchange:
+                url, body = backend.origin + outgoing.target, _beginning(outgoing.body)
+                length = outgoing.length
+                exchange.outbound_request(outgoing.method, url, outgoing.headers, body, length)
             lease.begin()
             lease.incoming = incoming = self._send(outgoing, backend, lease, left)
             if lease.grant and (allows := lease.grant.allowed_models):
@@ -156,12 +166,10 @@ class Forwarder:
             key_name=info.key_name,
             credentials=tuple(credentials_in(environ, info.query)),
         )
-        body = outgoing.body if isinstance(outgoing.body, bytes) else _beginning(outgoing.body)
+        body = _beginning(outgoing.body)
         target = f"{info.path}?{info.query}" if info.query else info.path
         headers = received | {"content-type": environ.get("CONTENT_TYPE", "")}
         exchange.inbound_request(outgoing.method, target, headers, body, outgoing.length)
-        url = backend.origin + outgoing.target
-        exchange.outbound_request(outgoing.method, url, outgoing.headers, body, outgoing.length)
         return exchange
 
     def _granted(self, info: RequestInfo, outgoing: Outgoing, backend: Backend) -> Grant | None:
@@ -194,6 +202,8 @@ class Forwarder:
         )
         if grant.allowed_models:
             outgoing.headers["Accept-Encoding"] = "identity"
+        if backend.asks_for_usage and PATHS.search(path):
+            _ask_for_usage(outgoing, grant)
         return grant
 
     def _send(
@@ -241,6 +251,22 @@ class Forwarder:
         return URLRewriter(backend, origin, mount, named, at_root=at_root, uploads=uploads)
 
 
+def _ask_for_usage(outgoing: Outgoing, grant: Grant) -> None:
+    """Have a stream tell its usage where the client left that open."""
+    body = outgoing.body
+    if body is None or outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
+        return
+    if not isinstance(body, bytes):
+        data = body.read(outgoing.length)
+        if len(data) < outgoing.length:
+            raise InvalidRequest(INCOMPLETE)
+        body = outgoing.body = data
+    if (asking := ask(body)) is not None:
+        outgoing.body, outgoing.length = asking, len(asking)
+        outgoing.headers["Accept-Encoding"] = "identity"  # or the answer could not be looked at
+        grant.asked_for_usage = True
+
+
 def _cut_off(reason: str) -> RequestRefused:
     if reason == "key_withdrawn":
         return InvalidKey("The key was withdrawn while its request was running.")
@@ -276,13 +302,16 @@ def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
     if lease.exchange:
         lease.exchange.inbound_response(incoming.status, incoming.headers)
     received = {name.lower(): value for name, value in incoming.headers}
+    if lease.grant:
+        lease.grant.answered(incoming.status, received)
     bodiless = incoming.status in (204, 304)
+    if bodiless or (lease.grant and lease.grant.usage_filter):
+        # A length would be that of another answer, and a server miss the bytes.
+        received.pop("content-length", None)
     stream = "content-length" not in received and not bodiless
     headers = response_headers(incoming.headers, stream=stream)
-    if bodiless:  # a length would be that of another answer, and a server miss the bytes
+    if "content-length" not in received:
         headers = [header for header in headers if header[0].lower() != "content-length"]
-    if lease.grant:
-        lease.grant.answered(incoming.status, received, streamed=stream)
     line = f"{incoming.status} {incoming.reason}".rstrip()
     if stream and isinstance(incoming, HTTPIncoming):
         body: ReplyBody = StreamBody(incoming, received, name=name, lease=lease)
@@ -291,8 +320,10 @@ def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
     return Reply(incoming.status, line, headers, body, flush=stream)
 
 
-def _beginning(body: IO[bytes] | None) -> bytes | None:
-    """Return the beginning of a body that stays in its file, as much as is captured."""
+def _beginning(body: bytes | IO[bytes] | None) -> bytes | None:
+    """Return a body, of one that stays in its file the beginning, as much as is captured."""
+    if isinstance(body, bytes):
+        return body
     # What a server hands through from its socket can be read only once.
     if body is None or not getattr(body, "seekable", lambda: False)():
         return None

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from ..accounts.accounts import Accounts
+from ..accounts.prices import Prices
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
@@ -161,6 +162,8 @@ def _accounts(settings: Settings) -> Accounts:
         reserved=[name for name, _ in settings.keys],
         windows=open_store(settings.storage_uri) if shared else None,
         windows_errors=store_errors(settings.storage_uri) if shared else (),
+        prices=Prices(settings.prices),
+        keep_days=settings.keep_days,
     )
 
 
