@@ -279,4 +279,22 @@ def _consistent(settings: Settings) -> Settings:
             f"({origin('disable_auth')}), and '*' would let every page that somebody here opens "
             "use this server. Name the origins."
         )
+    _refuse_shared_keys(settings)
     return settings
+
+
+def _refuse_shared_keys(settings: Settings) -> None:
+    """Refuse a proxy key that is a provider's as well: this server would hand its own key on."""
+    names = {key: name for name, key in settings.keys}
+    for backend in settings.backends.values():
+        source = backend.key_source
+        variable = source.variable if source else backend.api_key_env
+        held = [(backend.api_key or "", variable)]
+        held += [(one, f"{backend.name}'s base_url") for one in uri_secrets(backend.base_url)]
+        for secret, where in held:
+            if name := names.get(secret):
+                raise ConfigurationError(
+                    f"{where} holds the proxy key '{name}', and a provider's key must be another: "
+                    "whoever uses this server would have it. Make a proxy key with "
+                    "'llmauth keygen'."
+                )

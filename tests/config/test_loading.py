@@ -9,12 +9,15 @@ import pytest
 
 from llmauth.auth.stores import open_store
 from llmauth.config.flask import from_flask
+from llmauth.config.keys import KEY_VARIABLE
 from llmauth.config.loading import Given, load, require_keys
 from llmauth.config.settings import TABLE
 from llmauth.exceptions import ConfigurationError
 
 KEY = "key-of-the-configuration-0123456789"
 SECRET = "value-that-must-never-be-shown"
+SHARED = "key-of-both-sides-0123456789"
+OTHER = "key-of-another-user-0123456789"
 
 # Three different, valid texts for each setting: of the flag, the environment and the file.
 EXAMPLES = {
@@ -244,13 +247,15 @@ def test_keys_of_the_environment_and_of_files(tmp_path):
     file.write_text("# comment\nalice: alice-key-0123456789\n\nbob: bob-key-0123456789\n")
     one = tmp_path / "one"
     one.write_text("key-in-a-file-0123456789\r\n")
+    providers = tmp_path / "providers"
+    providers.write_text("providers-key-in-a-file-0123456789\r\n")
     environ = {
         "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
         "LLM_INTERACTIVE_PROXY_API_KEY_FILE": str(file),
         "LLM_INTERACTIVE_PROXY_API_KEY_CAROL_FILE": str(one),
         "LLM_INTERACTIVE_PROXY_API_KEY_DAVE": " dave-key-0123456789\n",
         "LLM_INTERACTIVE_PROXY_API_KEYS": "not one of ours",
-        "OPENAI_API_KEY_FILE": str(one),
+        "OPENAI_API_KEY_FILE": str(providers),
     }
     settings = load(environ=environ)
     assert dict(settings.keys) == {
@@ -260,7 +265,7 @@ def test_keys_of_the_environment_and_of_files(tmp_path):
         "carol": "key-in-a-file-0123456789",
         "dave": "dave-key-0123456789",
     }
-    assert settings.backends["openai"].api_key == "key-in-a-file-0123456789"
+    assert settings.backends["openai"].api_key == "providers-key-in-a-file-0123456789"
     for secret in settings.secrets:
         assert secret not in repr(settings)
 
@@ -291,6 +296,33 @@ def test_keys_that_cannot_be_used(environ, said):
     with pytest.raises(ConfigurationError, match=said) as caught:
         load(environ=environ)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "where"),
+    [
+        ({"OPENAI_API_KEY": SHARED}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": f" {SHARED} "}, "OPENAI_API_KEY"),
+        ({"GROQ_API_KEY": SHARED}, "GROQ_API_KEY"),
+        ({"MINE_API_BASE_URL": "http://127.0.0.1:1", "MINE_API_KEY": SHARED}, "MINE_API_KEY"),
+        ({"MINE_API_BASE_URL": f"http://user:{SHARED}@127.0.0.1:1"}, "mine's base_url"),
+        ({"ANTHROPIC_API_KEY_FILE": "{file}"}, "ANTHROPIC_API_KEY_FILE"),
+        ({"OPENAI_API_KEY": OTHER, f"{KEY_VARIABLE}_ALICE": OTHER}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": OTHER, f"{KEY_VARIABLE}_X_FILE": "{keys}"}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": SHARED, "DISABLE_AUTH": "true"}, "OPENAI_API_KEY"),
+    ],
+)
+def test_a_providers_key_that_is_a_proxy_key_too_is_refused(environ, where, tmp_path):
+    """Whoever is let in would have the provider's key, and the proxy would hand its own on."""
+    (tmp_path / "file").write_text(f"{SHARED}\n")
+    (tmp_path / "keys").write_text(f"bob: {OTHER}\n")
+    files = {"file": tmp_path / "file", "keys": tmp_path / "keys"}
+    environ = {name: value.format(**files) for name, value in environ.items()}
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ={KEY_VARIABLE: SHARED} | environ)
+    assert str(caught.value).startswith(f"{where} holds the proxy key '")
+    assert SHARED not in str(caught.value)
+    assert OTHER not in str(caught.value)
 
 
 def test_backends_of_every_source(tmp_path):
