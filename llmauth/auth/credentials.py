@@ -103,14 +103,13 @@ def find_key(
     :raises BadCredentials: for credentials none of which can be ours, and for two keys of ours
     """
     values = [header(name) or "" for name in (PROXY_KEY_HEADER, *KEY_HEADERS)]
-    if query and "key=" in query and QUERY_KEY_PATH.search(path):
-        values += query_keys(query)
-    faults = []
+    candidates, faults = [], []
     try:
         values.append(_bearer(header("authorization") or ""))
     except BadCredentials as fault:
         faults.append(fault)
-    candidates = []
+    if query and "key=" in query and QUERY_KEY_PATH.search(path):
+        values += query_keys(query)
     different = dict.fromkeys(filter(None, (value.strip(_OWS) for value in values)))
     for value in itertools.islice(different, MAX_CREDENTIALS):
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..providers.table import PROVIDERS
+from ..redact.uris import uri_secrets
 from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, variable_of
 from .names import nearest
@@ -32,6 +33,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
             f"default_backend ({origin('default_backend')}): "
             + _about_missing_backend(settings.default_backend, settings.backends)
         )
+    yield from _shared_keys(settings)
     if not settings.disable_auth:
         return
     if not settings.allow_unauthenticated_network and not is_loopback(settings.host):
@@ -46,6 +48,23 @@ def contradictions(settings: Settings) -> Iterator[str]:
             f"({origin('disable_auth')}), and '*' would let every page that somebody here opens "
             "use this server. Name the origins."
         )
+
+
+def _shared_keys(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with a proxy key that is a provider's: it would be handed on."""
+    names = {key: name for name, key in settings.keys}
+    for backend in settings.backends.values():
+        source = backend.key_source
+        variable = source.variable if source else backend.api_key_env
+        held = [(backend.api_key or "", variable)]
+        held += [(one, f"{backend.name}'s base_url") for one in uri_secrets(backend.base_url)]
+        for secret, where in held:
+            if name := names.get(secret):
+                yield (
+                    f"{where} holds the proxy key '{name}', and a provider's key must be another: "
+                    "whoever uses this server would have it. Make a proxy key with "
+                    "'llmauth keygen'."
+                )
 
 
 def is_loopback(host: str) -> bool:

@@ -27,6 +27,7 @@ from ..exceptions import (
 )
 from ..providers.backend import Backend
 from ..providers.router import Router
+from ..providers.table import PROXY_KEY_HEADER
 from ..redact.redactor import Redactor
 from .descriptors import connections_within, file_limit
 from .disconnect import client_disconnected
@@ -145,7 +146,9 @@ class Forwarder:
         if info.public:
             backend, path = self._router.find_public(path)
         else:
-            backend, path = self._router.find(path, info.query, received.get)
+            # A stray one beside the right key says nothing about whose the others are.
+            stray = {} if info.own_credentials else {PROXY_KEY_HEADER: None}
+            backend, path = self._router.find(path, info.query, (received | stray).get)
         info.backend = backend.name
         return backend, path
 

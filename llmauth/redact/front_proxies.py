@@ -62,15 +62,15 @@ _PERSONAL = _names(
 
 _FRONTS = _names(
     r".*forwarded.*|x-original-.*|x-rewrite-url|x-ms-original-url|x-ingress-path",
-    r"(?:x-)?akamai-.*|ali-.*|eagleeye-.*|(?:x-)?incap-.*|x-sucuri-.*|(?:x-)?fastly-.*",
+    r"(?:x-)?akamai-.*|ali-(?:cdn|swift)-.*|eagleeye-.*|(?:x-)?incap-.*|x-sucuri-.*|(?:x-)?fastly-.*",
     r"cf-(?!aig-).*|cdn-(?!loop$).*|cloudfront-.*|eo-(?:client|connecting|log)-.*",
     r"x-amz-cf-.*|x-amzn-(?:apigateway|remapped|tls|vpce?|waf)-.*|x-apigateway-.*",
     r"x-appengine-.*|x-gfe-.*|x-google-apps-metadata|x-endpoint-api-.*",
     r"x-(?:appgw|appservice|arr|azure|fd|k8se|ms-containerapp|waws|zumo)-.*|disguised-host",
     r"was-default-hostname|x-site-deployment-id",
-    r"fly-.*|do-connecting-.*|rndr-.*|render-proxy-.*|(?:x-)?railway-.*|x-heroku-.*",
-    r"x-vercel-(?!ai-).*|x-now-.*|x-(?:nf|bb)-.*|netlify-.*|x-hass-.*",
-    r"x-(?:envoy|istio|kong|traefik)-.*|wl-proxy-.*|x-varnish|surrogate-capability",
+    r"fly-(?!force-|prefer-).*|do-connecting-.*|rndr-.*|render-proxy-.*|(?:x-)?railway-.*|x-heroku-.*",
+    r"x-vercel-(?!ai-).*|x-now-.*|x-nf-.*|x-bb-(?:ip|client-.*)|netlify-.*",
+    r"x-envoy-(?!upstream-|max-|retry-|hedge-).*|x-(?:hass|istio|kong|traefik)-.*|wl-proxy-.*|x-varnish|surrogate-capability",
 )
 """Those who stand in front: all that begins with their names."""
 

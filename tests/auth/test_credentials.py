@@ -215,6 +215,8 @@ def test_only_so_many_credentials_of_a_request_are_compared():
     with pytest.raises(BadCredentials) as caught:
         find_key({"x-api-key": "a"}.get, "/v1beta/models", query, Counting([("a", "x" * 20)]))
     assert len(compared) == len(caught.value.guesses) == MAX_CREDENTIALS == 16
+    right = {"authorization": "Bearer key-a-0123456789"}
+    assert find_key(right.get, "/v1beta/models", query, RING).token == b"key-a-0123456789"
 
 
 @pytest.mark.parametrize(

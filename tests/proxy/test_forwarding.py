@@ -8,7 +8,10 @@ import socket
 
 import pytest
 from attack import request, statuses
+from embedding import BEARER, application
 from servers import KEY, PROVIDER_KEY, raw, request_bytes, running_proxy, whole
+
+from llmauth import LLMAuth, proxy_blueprint
 
 BODY = b'{"model": "m", "messages": []}'
 
@@ -245,11 +248,21 @@ def test_a_length_that_is_not_one_number_is_a_502(proxy, upstream, caplog, lengt
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\nok",
+        b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /v1/y\r\n\r\n",
     ],
-    ids=["length", "chunks", "204", "500"],
+    ids=["length", "chunks", "204", "500", "compressed", "redirect"],
 )
-def test_no_content_type_is_invented(proxy, upstream, answer):
+@pytest.mark.parametrize("hosted", [False, True], ids=["alone", "in an application"])
+def test_no_content_type_is_invented(proxy, upstream, answer, hosted):
     upstream.answer = raw(answer, close=False)
+    if hosted:
+        app = application(BACKENDS={"openai": {"base_url": upstream.url}})
+        LLMAuth(app)
+        app.register_blueprint(proxy_blueprint, url_prefix="/llm")
+        reply = app.test_client().post("/llm/v1/x", data=b"{}", headers=BEARER)
+        assert "content-type" not in reply.headers
+        return
     assert proxy.request("POST", "/v1/x", body=b"{}").header("content-type") is None
     upstream.answer = whole(b"x", "200 OK", ("Content-Type: a/b", "Content-Type: a/b"))
     assert proxy.request("POST", "/v1/x", body=b"{}").header("content-type") == "a/b"
@@ -336,9 +349,10 @@ def test_a_proxy_that_calls_itself_answers_508(upstream):
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    environ = {"OPENAI_API_BASE_URL": f"http://127.0.0.1:{port}", "OPENAI_API_KEY": KEY}
-    with running_proxy(upstream, environ, port=port) as proxy:
-        assert proxy.request("GET", "/v1/models").status == 508
+    environ = {"OPENAI_API_BASE_URL": f"http://127.0.0.1:{port}"}
+    with running_proxy(upstream, environ, port=port, disable_auth=True) as proxy:
+        reply = proxy.request("GET", "/v1/models")
+    assert (reply.status, reply.header("x-should-retry")) == (508, "false")
 
 
 def test_connections_to_the_upstream_are_used_again(proxy, upstream):

@@ -155,3 +155,11 @@ def test_of_two_lines_of_a_header_one_is_enough(proxy, upstream):
     data = request_bytes("/v1/x", "Connection: close", "X-A: b", f"X-A: {KEY}", f"X-A: {ESCAPED}")
     assert proxy.exchange(data).startswith(b"HTTP/1.1 200 ")
     assert upstream.requests[0].header("x-a") is None
+
+
+def test_a_stray_carrier_opens_no_backend_that_nobody_set_up(proxy, upstream):
+    """With the proxy's own carrier, a request may bring the key that such a backend lacks."""
+    headers = {"X-Proxy-Api-Key": "stray", "Authorization": f"Bearer {KEY}"}
+    reply = proxy.request("POST", "/groq/v1/chat/completions", headers, b"{}", key=None)
+    assert reply.status == 404
+    assert "GROQ_API_KEY" in reply.error["message"]

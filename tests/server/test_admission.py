@@ -13,7 +13,7 @@ import pytest
 import requests
 from attack import WRONG, request, statuses
 from programs import Redis, wait_for
-from servers import KEY, TIMEOUT, read_all, request_bytes, running_proxy, whole
+from servers import KEY, TIMEOUT, raw, read_all, request_bytes, running_proxy, whole
 from streams import read_until
 from waitress import wasyncore
 from werkzeug.test import Client
@@ -171,6 +171,26 @@ def test_a_connection_ends_for_who_asks_for_it_beside_other_things(proxy, option
     answer = proxy.exchange(data + request())
     assert len(statuses(answer)) == 1
     assert b"Connection: close\r\n" in answer
+
+
+ENDING = {
+    "two lines": (["Connection: TE", "Connection: close"], "POST /v1/x HTTP/1.1"),
+    "the same line twice": (["Connection: close"] * 2, "POST /v1/x HTTP/1.1"),
+    "a public page": (["Connection: TE, Close"], "GET /health HTTP/1.1"),
+    "an unknown path": (["Connection: TE, close"], "GET /opnai/v1/models HTTP/1.1"),
+    "a stream": (["Connection: TE, close"], "GET /v1/stream HTTP/1.1"),
+    "HTTP/1.0": (["Connection: TE"], "POST /v1/x HTTP/1.0"),
+}
+
+
+@pytest.mark.parametrize("case", ENDING)
+def test_it_ends_whatever_was_asked_for(proxy, upstream, case):
+    headers, line = ENDING[case]
+    if case == "a stream":
+        body = b"2\r\nok\r\n0\r\n\r\n"
+        upstream.answer = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    answer = proxy.exchange(request(*headers, line=line, close=False) + request())
+    assert len(statuses(answer)) == 1
 
 
 @pytest.mark.parametrize("key", [KEY, WRONG], ids=["right", "wrong"])
