@@ -354,7 +354,7 @@ def leaks(
         for page in ("/readyz", "/docs", "/openapi.json", "/health"):
             own_words.append(exchange(port, message("GET", page, {})).decode())
         if "check" in commands:
-            assert hunted.run("check", into="check") == 0
+            assert hunted.run("check", "--all", into="check") == 0
     captured = sorted(hunted.directory.glob("capture.jsonl*"), reverse=True)
     together = hunted.directory / "whole capture"
     together.write_bytes(b"".join(file.read_bytes() for file in captured))
