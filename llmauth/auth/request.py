@@ -28,6 +28,7 @@ class RequestInfo:
     :param path: raw, without the mount point; the one path on which everything is decided
     :param client: the client's address
     :param key_name: of the key that it showed
+    :param model: that it names, as far as that can be seen
     :param public: it needs no key
     :param decided: whether it is let in has been decided, and never is again
     :param admitted: it was let in, and may be forwarded
@@ -45,12 +46,14 @@ class RequestInfo:
     admitted: bool = False
     preflight: bool = False
     backend: str | None = None
+    model: str | None = None
     error: str | None = None
     decided: bool = False
     refusal: RequestRefused | None = None
 
     def refuse(self, refusal: RequestRefused) -> None:
         """Leave the verdict that the request is not let in."""
+        refusal.__context__ = None  # whose traceback holds the request, and the answer to it
         self.refusal = identified(refusal.with_traceback(None), self)
         self.decided = True
 
