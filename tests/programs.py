@@ -77,6 +77,9 @@ class Program:
         if self.process.poll() is not None:
             ended_early(self._command, self.process.returncode, self.output())
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
+
     def is_up(self) -> bool:
         return listens(self.port)
 
