@@ -17,6 +17,9 @@ END = 4096
 MAX_MODEL = 200
 """Characters of a name; a longer one is none: half of a secret would not be recognised as one."""
 
+MENTIONS = 32
+"""Times that the word is looked at in a body."""
+
 _MEMBER = b'"model"'
 # Within a string of JSON its quotes would be escaped.
 _VALUE = re.compile(rb'\s{0,64}:\s{0,64}"([^"\\\x00-\x1f]{1,%d})"' % MAX_MODEL)
@@ -58,12 +61,13 @@ def _in_body(body: bytes | IO[bytes], length: int) -> str | None:
 
 
 def _names_in(data: bytes) -> Iterator[bytes]:
-    at = data.find(_MEMBER)
-    while at >= 0:
-        at += len(_MEMBER)
+    at = 0
+    for _ in range(MENTIONS):
+        at = data.find(_MEMBER, at) + len(_MEMBER)
+        if at < len(_MEMBER):
+            return
         if match := _VALUE.match(data, at) or _PART.match(data, at):
             yield match[1]
-        at = data.find(_MEMBER, at)
 
 
 def _text(name: bytes | None) -> str | None:
