@@ -12,7 +12,7 @@ import time
 
 import pytest
 from commands import environment
-from files import write
+from files import settle, write
 from programs import ROOT, wait_for
 from servers import PROVIDER_KEY, read_all, request_bytes, running_proxy, whole
 from streams import HEAD, Held, chunk, read_until
@@ -240,6 +240,7 @@ def test_within_two_seconds(monkeypatch):
 def test_no_request_waits_for_a_file_that_cannot_be_read_to_its_end(proxy, file, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    settle(pipe)
     os.replace(pipe, file)
     writing = -1
 
