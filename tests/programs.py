@@ -85,6 +85,9 @@ class Program:
             code, output = self.process.returncode, self.output()
             ended_early(self._command, code, output, elsewhere=elsewhere)
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
+
     def is_up(self) -> bool:
         return listens(self.port)
 

@@ -214,14 +214,18 @@ class Guard:
                 raise AddressLockedOut(seconds)
 
     def _count_failure(self, address: str | None, client: str, guesses: Iterable[str]) -> None:
-        """Count each different one of what a request sent as keys.
+        """Count each different one of what a request sent as keys, but for withdrawn ones.
 
         :raises AddressLockedOut: when it came too late to be told that they are wrong
         """
         if self.lockout and address is not None:
+            guesses = [one for one in guesses if not self._was_withdrawn(one)]
             seconds = self.lockout.failed(address, client, guesses)
             if seconds is not None:
                 raise AddressLockedOut(seconds) from None
+
+    def _was_withdrawn(self, guess: str) -> bool:
+        return self.keys.withdrawn(guess.encode("latin-1", "replace")) is not None
 
     def _note_right_key(self, address: str | None) -> None:
         if self.lockout and address is not None:

@@ -113,7 +113,10 @@ class KeyFiles:
         with self.lock:
             everything, self._all = self._all, False
             for group in self._groups:
-                group.check(anew=everything)
+                try:
+                    group.check(anew=everything)
+                except Exception as exc:  # whatever it is: the thread goes on
+                    group.fail(exc)
         return True
 
     def _use_proxy_keys(self, keys: Keys) -> None:
@@ -153,36 +156,55 @@ class _Group:
         self._state: list[tuple[int, ...] | None] | None = None
         self._read_by = math.inf
         self._error = ""
+        self._asked = False
 
     def check(self, *, anew: bool) -> None:
         """Read the files if they have changed.
 
-        :param anew: read them in any case
+        :param anew: read them in any case, and say so
         """
-        state = [_state_of(path) for path in self._paths]
-        if not anew:
-            if state == self._state:
-                self._read_by = math.inf
-                return
-            self._read_by = min(self._read_by, time.monotonic() + AT_THE_LATEST)
-            fresh = any(one is not None and _is_fresh(one[0]) for one in state)
-            if fresh and time.monotonic() < self._read_by:
-                return
-        self._state, self._read_by = state, math.inf
+        if anew:
+            self._state, self._asked = None, True
+        state = self._states()
+        if state == self._state:
+            self._read_by = math.inf
+            return
+        now = time.monotonic()
+        self._read_by = min(self._read_by, now + AT_THE_LATEST)
+        may_wait = now < self._read_by
+        if may_wait and any(one is not None and _is_fresh(one[0]) for one in state):
+            return
+        error, keys = "", self._keys
         try:
             keys = self._read()
-            if keys != self._keys:
-                self._use(keys)
-        except Exception as exc:  # whatever it is: the thread goes on
-            self._state = None  # try again: the fault may be this process's, without descriptors
-            known = isinstance(exc, ConfigurationError)
-            self._complain(str(exc) if known else f"unexpected {type(exc).__name__}")
-            return
-        before, self._keys = self._keys, keys
-        if keys != before or self._error or anew:
-            self._error = ""
+        except ConfigurationError as exc:
+            error = str(exc)
+        if may_wait and self._states() != state:
+            return  # it was written to meanwhile: this may be half of it
+        # After an error it is tried again: the fault may be this process's, without descriptors.
+        self._state, self._read_by = None if error else state, math.inf
+        if error:
+            self._complain(error)
+        else:
+            self._take(keys)
+
+    def fail(self, exc: Exception) -> None:
+        """Go on after what nobody thought of; it is tried again."""
+        self._state = None
+        self._complain(f"unexpected {type(exc).__name__}")
+
+    def _take(self, keys: Keys) -> None:
+        before = self._keys
+        if keys != before:
+            self._use(keys)
+            self._keys = keys
+        if keys != before or self._error or self._asked:
+            self._error, self._asked = "", False
             what = _difference(before, keys) or "as they were"
             logger.info("%s keys were read again: %s", self._kind, what)
+
+    def _states(self) -> list[tuple[int, ...] | None]:
+        return [_state_of(path) for path in self._paths]
 
     def _complain(self, error: str) -> None:
         if error != self._error:

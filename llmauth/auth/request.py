@@ -39,6 +39,7 @@ class RequestInfo:
     :param key_name: of the key that it showed
     :param key: the key itself, which is kept out of what is forwarded
     :param account: what is known of that key, when it is a stored one
+    :param model: that it names, as far as that can be seen
     :param public: it needs no key
     :param decided: whether it is let in has been decided, and never is again
     :param admitted: it was let in, and may be forwarded
@@ -58,12 +59,14 @@ class RequestInfo:
     admitted: bool = False
     preflight: bool = False
     backend: str | None = None
+    model: str | None = None
     error: str | None = None
     decided: bool = False
     refusal: RequestRefused | None = None
 
     def refuse(self, refusal: RequestRefused) -> None:
         """Leave the verdict that the request is not let in."""
+        refusal.__context__ = None  # whose traceback holds the request, and the answer to it
         self.refusal = identified(refusal.with_traceback(None), self)
         self.decided = True
 

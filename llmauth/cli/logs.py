@@ -77,7 +77,7 @@ class JSONFormatter(_TextFormatter):
             "level": record.levelname,
             "logger": record.name,
         }
-        entry |= _access(record) or {"message": record.getMessage()}
+        entry |= _access(record) or _message(record)
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
@@ -91,6 +91,12 @@ def _access(record: logging.LogRecord) -> dict[str, Any] | None:
     except ValueError:  # no line of the access log, or one that masking has broken
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _message(record: logging.LogRecord) -> dict[str, Any]:
+    request_id = getattr(record, "request_id", None)
+    message = {"message": record.getMessage()}
+    return message | {"request_id": request_id} if isinstance(request_id, str) else message
 
 
 def colourful() -> bool:

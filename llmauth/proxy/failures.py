@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from .connector import TOO_LATE
@@ -74,6 +75,19 @@ _REASONS = (
         "Does the base URL mean https:// in place of http://?",
     ),
 )
+
+
+_TAIL = re.compile(
+    r"\w*(?:Pool|Connection|Error)\((?:host=)[^)]*\):? ?|<[^<>]* object at 0x[0-9a-f]+>:? ?"
+    r"| ?\(_ssl\.c:\d+\)"
+)
+"""What says nothing to an operator: addresses of objects, lines of C."""
+
+
+def detail(exc: BaseException) -> str:
+    """Return what the system says of it, for the log."""
+    text = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    return _TAIL.sub("", text).strip() or type(exc).__name__
 
 
 def why(exc: BaseException) -> str:

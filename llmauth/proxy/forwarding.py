@@ -32,6 +32,7 @@ from ..redact.redactor import Redactor
 from .descriptors import connections_within, file_limit
 from .disconnect import client_disconnected
 from .headers import response_headers
+from .model import named_model
 from .outgoing import INSTANCE, outgoing_request
 from .reply import Reply, ReplyBody, StreamBody, masked
 from .rewrite import URLRewriter, names_urls, origin_of, uploads_with_key
@@ -106,6 +107,7 @@ class Forwarder:
             limit=self._settings.max_request_body,
             kept_body=kept_body,
         )
+        info.model = named_model(own_path, info.query, outgoing.body, outgoing.length)
         exchange = self._captured(info, environ, received, backend, outgoing)
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)

@@ -11,6 +11,7 @@ from ..exceptions import BrokenOff, ClientDisconnected, error_body
 from ..http.grammar import Headers
 from ..http.response import BadResponseError
 from ..redact.key_mask import KeyMask
+from .failures import detail
 from .slots import Lease
 from .upstream import HTTPIncoming, Incoming, UpstreamBroke
 
@@ -131,7 +132,13 @@ class ReplyBody:
         :returns: an event for the client, when the stream is one of events and between two
         """
         self._info.error = "upstream_broke"
-        logger.warning("backend '%s' broke off in the middle of an answer (%s)", self._name, reason)
+        logger.warning(
+            "%s: the backend '%s' broke off in the middle of an answer (%s)",
+            self._info.id,
+            self._name,
+            detail(reason),
+            extra={"request_id": self._info.id},
+        )
         self.broken = True
         if not self._events or not self._tail.endswith(_BETWEEN_EVENTS):
             return b""

@@ -5,17 +5,20 @@ A record is redacted as a whole, message, arguments, extras and tracebacks, or i
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from .controls import visible, visible_prose
-from .redactor import Redactor
+from .redactor import Redactor, is_credential, masked_entirely
+from .shapes import MASK
 
 __all__ = ["WITHHELD", "RedactingFilter", "Redactor", "install"]
 
@@ -28,6 +31,23 @@ _OWN = frozenset({
     "process",
 })
 _NAMES = frozenset({"name", "threadName", "processName", "taskName"})
+
+_ATOM = re.compile(r"\{(.*)\}[ioe]")
+"""Headers and variables of the environment among the arguments of an access log, as in Apache's."""
+
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+_STYLED = "color_message"
+"""uvicorn's message once more, with the colours that a terminal gets."""
+
+
+class _Rendered(str):
+    """A message that holds its arguments, which stay beside it for formatters that want them."""
+
+    def __str__(self) -> str:
+        return self
+
+    def __mod__(self, arguments: Any) -> str:
+        return str.__str__(self)
 
 
 class CleanRecord(logging.LogRecord):
@@ -53,9 +73,9 @@ class CleanRecord(logging.LogRecord):
 class RedactingFilter(logging.Filter):
     """Masks secrets in every part of a record; refuses none.
 
-    The message is rendered, stays on one line, and leaves no arguments behind. A traceback is
-    rendered into ``exc_text``, so that no formatter renders it again. When anything fails, the
-    record says so and nothing else.
+    The message is rendered, and stays on one line. Its arguments stay as well, masked one by one:
+    formatters of servers make their lines of them. A traceback is rendered into ``exc_text``, so
+    that no formatter renders it again. When anything fails, the record says so and nothing else.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -77,11 +97,53 @@ class RedactingFilter(logging.Filter):
         if record.exc_info:
             exception = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         is_clean = isinstance(record, CleanRecord) and all(map(record.is_clean, ("msg", "args")))
-        record.msg = message if is_clean else visible(text(message))
-        record.args = ()
+        if not is_clean:
+            masked = text(message)
+            if record.args:
+                record.args = self._arguments(record.msg, record.args, masked != message)
+            message = visible(masked)
+        record.msg = _Rendered(message) if record.args else message
         record.exc_info = None
         record.exc_text = visible_prose(text(exception)) if exception else None
         record.stack_info = visible_prose(text(record.stack_info)) if record.stack_info else None
+
+    def _arguments(self, template: Any, arguments: Any, hidden: bool) -> Any:
+        """Return a message's arguments masked, in the shape that they have.
+
+        :param hidden: there is a secret in the message, of which each one may hold a part
+        """
+        masked: Any
+        if isinstance(arguments, Mapping):
+            masked = self._mapping(arguments)
+        else:
+            masked = tuple(map(self._argument, arguments))
+        if hidden:
+            try:
+                rendered = str(template) % masked
+            except Exception:  # an argument became text
+                return _withheld(masked)
+            if self._redactor.text(rendered) != rendered:
+                return _withheld(masked)
+        return masked
+
+    def _mapping(self, arguments: Mapping[Any, Any]) -> Any:
+        together = "\x1f".join(one for pair in arguments.items() for one in map(str, pair))
+        clean = self._redactor.text(together) == together
+        masked: dict[Any, Any] = {}
+        for name, value in arguments.items():
+            atom = _ATOM.fullmatch(name) if isinstance(name, str) else None
+            if atom and isinstance(value, str) and is_credential(atom[1]):
+                masked[name] = masked_entirely(value)
+            elif clean and isinstance(value, str) and not is_credential(str(name)):
+                masked[name] = visible(value)
+            else:
+                for key, item in self._redactor.mapping({name: value}).items():
+                    masked[key] = visible(item) if isinstance(item, str) else item
+        return _like(arguments, masked)
+
+    def _argument(self, value: Any) -> Any:
+        masked = self._redactor.mapping(value)
+        return visible(masked) if isinstance(masked, str) else masked
 
     def _redact_attributes(self, record: logging.LogRecord) -> None:
         attributes = vars(record)
@@ -98,7 +160,30 @@ class RedactingFilter(logging.Filter):
             masked = self._redactor.mapping({name: attributes[name]})
             del attributes[name]
             for key, item in masked.items():
-                attributes[key] = visible(item) if isinstance(item, str) else item
+                show = _visible_styled if key == _STYLED else visible
+                attributes[key] = show(item) if isinstance(item, str) else item
+
+
+def _visible_styled(text: str) -> str:
+    parts = _STYLE.split(text)
+    return "".join(part if number % 2 else visible(part) for number, part in enumerate(parts))
+
+
+def _like(arguments: Mapping[Any, Any], masked: dict[Any, Any]) -> Any:
+    """Return masked arguments as what they were: some answer for names that are not there."""
+    if type(arguments) is dict or not isinstance(arguments, dict):
+        return masked
+    same = copy.copy(arguments)
+    same.clear()
+    same.update(masked)
+    return same
+
+
+def _withheld(masked: Any) -> Any:
+    """Return nothing but the shape of masked arguments, and their numbers."""
+    if isinstance(masked, Mapping):
+        return _like(masked, dict.fromkeys(masked, MASK))
+    return tuple(one if type(one) in (int, float, bool) else MASK for one in masked)
 
 
 def _withhold(record: logging.LogRecord) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import re
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..auth.request import RequestInfo
 from ..redact.controls import visible
@@ -33,9 +34,12 @@ CUT = "...(cut)"
 
 FLUSH_SECONDS = 2.0
 
+_WHITE = re.compile(r"\s")
+"""What would make two words of a model's name, in a line of words."""
+
 _FORMAT = (
     '%(client)s %(key)s "%(method)s %(path)s" %(backend)s %(status)s %(bytes)dB '
-    "first=%(first_byte_ms)sms total=%(total_ms)sms %(request_id)s error=%(error)s"
+    "first=%(first_byte_ms)sms total=%(total_ms)sms %(request_id)s model=%(model)s error=%(error)s"
 )
 
 
@@ -53,7 +57,8 @@ class Line(NamedTuple):
     method: str
     path: str
     backend: str | None
-    status: str
+    model: str | None
+    status: int | None
     sent: int
     first: float
     total: float
@@ -66,8 +71,9 @@ class Line(NamedTuple):
     ) -> Line:
         """Return the line of a request, which holds no more of it than is written."""
         method, path = method[: MAX_PATH + 1], info.path[: MAX_PATH + 1]
-        asked = (info.client, info.key_name, method, path, info.backend)
-        return cls(time.time(), *asked, status, sent, first, total, info.id, info.error)
+        asked = (info.client, info.key_name, method, path, info.backend, info.model)
+        code = int(status) if status.isdecimal() else None
+        return cls(time.time(), *asked, code, sent, first, total, info.id, info.error)
 
 
 class AccessLog:
@@ -109,22 +115,26 @@ class AccessLog:
             self._write_one(line)
 
     def _write_one(self, line: Line) -> None:
-        fields = {
+        fields: dict[str, Any] = {
             "client": line.client,
-            "key": line.key or "-",
+            "key": line.key,
             "method": self._masked(line.method),
             "path": self._masked(line.path),
-            "backend": line.backend or "-",
+            "backend": line.backend,
+            "model": self._masked(line.model) if line.model else None,
             "status": line.status,
             "bytes": line.sent,
             "first_byte_ms": round(line.first, 1),
             "total_ms": round(line.total, 1),
             "request_id": line.request_id,
-            "error": line.error or "-",
+            "error": line.error,
         }
         # The rest of the fields is our own.
+        words = {name: "-" if value is None else value for name, value in fields.items()}
+        if line.model:
+            words["model"] = _WHITE.sub("%20", words["model"])
         record = CleanRecord(
-            logger.name, logging.INFO, _FORMAT, (fields,), access=json.dumps(fields)
+            logger.name, logging.INFO, _FORMAT, (words,), access=json.dumps(fields)
         )
         record.created, record.msecs = line.at, line.at % 1 * 1000
         logger.handle(record)

@@ -72,5 +72,8 @@ def _answered(refusal: RequestRefused) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    logger.error("unexpected error", exc_info=error)
+    request_id = current_state().guard.info(request.environ).id
+    logger.error(
+        "%s: unexpected error", request_id, exc_info=error, extra={"request_id": request_id}
+    )
     return _answered(InternalError("This server failed. Its log says more."))

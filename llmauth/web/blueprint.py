@@ -12,6 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from ..auth.request import identified
 from ..exceptions import ConfigurationError, RequestRefused, UnknownRoute
+from ..proxy.failures import detail
 from ..proxy.reply import Reply
 from .extension import admit_to_proxy, always_guarded, current_state
 
@@ -76,9 +77,18 @@ def forward(path: str) -> Response:
         own_path = _own_path(info.path)
         return _Forwarded(state.forwarder.forward(info, environ, own_path, request.get_data))
     except RequestRefused as refusal:
-        if refusal.__cause__ is not None:
-            logger.warning("%s (%s)", refusal.description, refusal.__cause__)
-        raise identified(refusal, current_state().guard.info(environ)) from None
+        raise _logged(identified(refusal, current_state().guard.info(environ))) from None
+
+
+def _logged(refusal: RequestRefused) -> RequestRefused:
+    """Have the log say why a backend did not answer."""
+    cause = refusal.__cause__
+    if cause is not None or refusal.code in (502, 504):
+        reason = (refusal.description or "").rstrip(".")
+        reason += f" ({detail(cause)})" if cause else ""
+        request_id = refusal.request_id
+        logger.warning("%s: %s", request_id, reason, extra={"request_id": request_id})
+    return refusal
 
 
 def _own_path(path: str) -> str:

@@ -76,6 +76,10 @@ class _Answer:
         self._sent = 0
         self._first: float | None = None
         self._iterator: Iterator[bytes] | None = None
+        self._ended = False
+
+    def __del__(self) -> None:
+        self.close()  # uvicorn's WSGI middleware does not
 
     def start(
         self, status: str, headers: Headers, exc_info: Any = None
@@ -113,6 +117,9 @@ class _Answer:
         self._sent += len(chunk)
 
     def close(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         try:
             if close := getattr(self.body, "close", None):
                 close()

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from commands import environment
-from files import write
+from files import settle, write
 from programs import ROOT, wait_for
 from servers import PROVIDER_KEY, read_all, request_bytes, running_proxy, whole
 from streams import HEAD, Held, chunk, read_until
@@ -20,6 +20,7 @@ from streams import HEAD, Held, chunk, read_until
 from llmauth import create_app
 from llmauth.auth import credentials, key_files
 from llmauth.auth.credentials import KeyRing
+from llmauth.config.keys import read_keys
 from llmauth.config.loading import load
 
 OLD, NEW, OTHER = (f"{word}-key-0123456789abcdefghij" for word in ("old", "new", "other"))
@@ -239,6 +240,7 @@ def test_within_two_seconds(monkeypatch):
 def test_no_request_waits_for_a_file_that_cannot_be_read_to_its_end(proxy, file, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    settle(pipe)
     os.replace(pipe, file)
     writing = -1
 
@@ -259,6 +261,26 @@ def test_no_request_waits_for_a_file_that_cannot_be_read_to_its_end(proxy, file,
     os.write(writing, f"{OLD}\n".encode())
     os.close(writing)
     becomes(proxy, NEW, 200)
+
+
+@pytest.mark.parametrize("half", ["", f"{NEW[:20]}\n"], ids=["emptied", "half a key"])
+def test_what_is_written_to_while_it_is_read_is_not_used(upstream, file, caplog, monkeypatch, half):
+    """Nor complained of: an editor empties a file before it writes it."""
+    halves = [half]
+
+    def interrupted(sources):
+        if halves and OTHER in file.read_text():
+            file.write_text(halves.pop())
+        return read_keys(sources)
+
+    monkeypatch.setattr(key_files, "read_keys", interrupted)
+    caplog.set_level("INFO", "llmauth.auth.key_files")
+    with running_proxy(upstream, {VARIABLE: "", f"{VARIABLE}_FILE": str(file)}) as proxy:
+        write(file, f"{OTHER}\n")
+        wait_for(lambda: not halves, "it is read")
+        write(file, f"{NEW}\n")
+        becomes(proxy, NEW, 200)
+    assert said(caplog) == ["proxy keys were read again: changed default"]
 
 
 def test_the_thread_ends_with_the_server(upstream, file):
@@ -388,6 +410,16 @@ def test_a_wrong_key_counts_beside_withdrawn_ones(strict, file):
     write(file, f"{OLD}\n")
     wait_for(lambda: "withdrawn" in str(strict.request("GET", "/v1/x", key=OTHER).body), "the news")
     assert [status(strict, f"wrong-{number}") for number in range(3)] == [401, 401, 429]
+
+
+def test_a_withdrawn_key_beside_another_wrong_one_is_no_guess_either(strict, file):
+    write(file, f"{OLD}\n")
+    wait_for(lambda: "withdrawn" in str(strict.request("GET", "/v1/x", key=OTHER).body), "the news")
+    for _ in range(3):
+        assert status(strict, OLD) == 200
+        both = {"Authorization": f"Bearer {OTHER}", "x-api-key": "one-and-the-same"}
+        assert strict.request("GET", "/v1/x", both, key=None).status in (400, 401)
+    assert status(strict, OTHER) == 401  # not 429: it was one guess, again and again
 
 
 def test_what_is_kept_of_withdrawn_keys_is_little_and_not_the_keys(monkeypatch):

@@ -92,8 +92,8 @@ def test_every_way_to_start_it_serves_and_logs_without_keys(way):
                 break
     assert KEY not in "".join(printed)
     # Of requests that threads serve, neither waits for the line of the other.
-    found = sorted((line["key"], line["status"]) for line in access)
-    assert found == [("-", "401"), ("default", "200")]
+    found = sorted((line["status"], line["key"]) for line in access)
+    assert found == [(200, "default"), (401, None)]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -247,7 +247,7 @@ def test_the_banner_the_log_and_a_clean_end_without_a_secret(tmp_path, number):
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     access = [entry for entry in entries if entry["logger"] == "llmauth.access"]
     line = next(entry for entry in access if entry["path"] == "/v1/y")
-    assert (line["key"], line["backend"], line["status"]) == ("alice", "openai", "200")
+    assert (line["key"], line["backend"], line["status"]) == ("alice", "openai", 200)
     assert {"client", "method", "bytes", "first_byte_ms", "total_ms", "request_id"} <= line.keys()
     assert KEY not in log.read_text() + output
     assert SECRET not in log.read_text() + output

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import logging
+import pickle
 import sys
 import threading
 import warnings
@@ -279,3 +280,122 @@ def test_the_handler_of_last_resort_is_covered(
     logger.propagate = False
     logger.warning("key %s", SECRET)
     assert capsys.readouterr().err == "key ****\n"
+
+
+# Formatters that make their lines of the arguments, as those of servers do
+
+
+class Atoms(dict):
+    """As gunicorn and hypercorn have them: some answer for each name."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name.lower()) if name.lower() in self else "-"
+
+
+class OfArguments(logging.Formatter):
+    """As uvicorn's: five arguments, of which the last is a number."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        arguments: Any = record.args
+        client, method, path, version, status = arguments
+        return f'{client} "{method} {path} HTTP/{version}" {int(status)}'
+
+
+class OfAtoms(logging.Formatter):
+    """As of whoever makes JSON of gunicorn's lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        atoms: Any = record.args
+        names = ("h", "r", "s", "{Authorization}i", "{x-api-key}i", "{x-none}i", "{home}e")
+        return " ".join(str(atoms[name]) for name in names)
+
+
+@pytest.fixture
+def formatted(installed: Redactor) -> Iterator[Any]:
+    """Return a function that logs with a formatter, and returns what was written."""
+    logger = logging.getLogger("server.access")
+    handlers = []
+
+    def log_with(formatter: logging.Formatter, *args: Any, **options: Any) -> str:
+        written = io.StringIO()
+        for _ in range(2):  # a second handler has the same record
+            handlers.append(logging.StreamHandler(written))
+            handlers[-1].setFormatter(formatter)
+            logger.addHandler(handlers[-1])
+        logger.warning(*args, **options)
+        while handlers:
+            logger.removeHandler(handlers.pop())
+        first, second = written.getvalue().splitlines()
+        assert first == second
+        return first
+
+    logger.propagate = False
+    yield log_with
+    logger.propagate = True
+
+
+ACCESS = '%s - "%s %s HTTP/%s" %d'
+LINES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "plain": (("1.2.3.4:5", "GET", "/v1/x", "1.1", 200), '1.2.3.4:5 "GET /v1/x HTTP/1.1" 200'),
+    "a secret": (
+        ("1.2.3.4:5", "GET", f"/v1/x?key={SECRET}", "1.1", 401),
+        '1.2.3.4:5 "GET /v1/x?key=**** HTTP/1.1" 401',
+    ),
+    "a key of a known shape": (
+        ("1.2.3.4:5", "GET", "/v1/sk-proj-abcdefghijklmnopqrstuvwxyz012345", "1.1", 404),
+        '1.2.3.4:5 "GET /v1/sk-proj-**** HTTP/1.1" 404',
+    ),
+    "a line break": (
+        ("1.2.3.4:5", "GET", "/a\n\x1b[2J", "1.1", 200),
+        r'1.2.3.4:5 "GET /a\n\x1b[2J HTTP/1.1" 200',
+    ),
+    "an object": ((Leaky(), "GET", "/x", "1.1", 200), '<Leaky ****> "GET /x HTTP/1.1" 200'),
+}
+
+
+@pytest.mark.parametrize(("args", "line"), LINES.values(), ids=LINES)
+def test_formatters_that_unpack_the_arguments_go_on_working(
+    formatted: Any, args: tuple[Any, ...], line: str
+) -> None:
+    assert formatted(OfArguments(), ACCESS, *args) == line
+
+
+def test_arguments_that_hold_a_secret_together_show_none_of_it(formatted: Any) -> None:
+    halves = ("1.2.3.4:5", SECRET[:7], SECRET[7:], "1.1", 200)
+    assert formatted(OfArguments(), "%s %s%s %s %d", *halves) == '**** "**** **** HTTP/****" 200'
+
+
+def test_formatters_that_ask_for_arguments_by_name_go_on_working(formatted: Any) -> None:
+    atoms = Atoms({
+        "h": "1.2.3.4", "r": f"GET /{SECRET} HTTP/1.1", "s": 200,
+        "{authorization}i": "Bearer of-somebody-else", "{x-api-key}i": "of-somebody-else",
+        "{home}e": f"/home/{SECRET}", SECRET: "x",
+    })  # fmt: skip
+    line = formatted(OfAtoms(), "%(h)s %(r)s %({x-none}i)s", atoms)
+    assert line == "1.2.3.4 GET /**** HTTP/1.1 200 Bearer **** **** - /home/****"
+    assert atoms["r"] == f"GET /{SECRET} HTTP/1.1"  # the caller's own
+
+
+def test_the_message_is_that_of_the_whole(formatted: Any) -> None:
+    plain = logging.Formatter("%(message)s")
+    assert formatted(plain, "%s%s 100%%", SECRET[:6], SECRET[6:]) == "**** 100%"
+    assert formatted(plain, "%(a)s %(a)r", {"a": f"{SECRET}\n"}) == r"****\n '****\n'"
+
+
+def test_a_message_in_colour_keeps_them_and_nothing_else(formatted: Any) -> None:
+    """uvicorn has each message twice, once for a terminal."""
+
+    class Coloured(logging.Formatter):
+        def formatMessage(self, record: logging.LogRecord) -> str:
+            record.msg = vars(record)["color_message"]
+            return record.getMessage()
+
+    coloured = f"Started \x1b[36m%d\x1b[0m \x1b[2J {SECRET}"
+    line = formatted(Coloured(), "Started %d", 7, extra={"color_message": coloured})
+    assert line == "Started \x1b[36m7\x1b[0m \\x1b[2J ****"
+
+
+def test_records_that_were_redacted_can_be_sent_to_other_processes(installed: Redactor) -> None:
+    record = logging.makeLogRecord({"msg": "key %s", "args": (SECRET,), "name": "x"})
+    assert RedactingFilter(installed).filter(record)
+    assert pickle.loads(pickle.dumps(record)).getMessage() == "key ****"

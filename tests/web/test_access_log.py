@@ -26,6 +26,7 @@ from streams import HEAD, Held, chunk
 from llmauth.auth.request import RequestInfo
 from llmauth.cli.logs import configure
 from llmauth.config.loading import Given, load
+from llmauth.proxy.failures import detail
 from llmauth.redact.logging import Redactor
 from llmauth.web import access_log as journal
 
@@ -73,7 +74,7 @@ def test_a_client_that_leaves_before_the_first_byte_is_no_failure_of_the_server(
         leave(sock)
         fields = line(proxy, logged)
     upstream.answer.go_on.release()
-    assert (fields["status"], fields["error"]) == ("499", "client_disconnected")
+    assert (fields["status"], fields["error"]) == (499, "client_disconnected")
     end = json.loads(capture.read_text().splitlines()[-1])
     assert (end["direction"], end["metadata"]) == (
         "outbound_response", {"error": "client_disconnected"},
@@ -90,7 +91,7 @@ def test_a_request_that_the_servers_end_cuts_is_the_servers_doing(upstream, logg
         assert read_all(sock).startswith(b"HTTP/1.1 503 ")
         fields = line(proxy, logged)
     upstream.answer.go_on.release()
-    assert (fields["status"], fields["error"]) == ("503", "overloaded")
+    assert (fields["status"], fields["error"]) == (503, "overloaded")
 
 
 @pytest.mark.parametrize("framing", ["a length", "chunks"])
@@ -112,7 +113,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_is_in_its_line(upstream
             assert sock.recv(1)
         fields = line(proxy, logged)
         assert over.wait(20)
-    assert (fields["status"], fields["error"]) == ("200", "client_disconnected")
+    assert (fields["status"], fields["error"]) == (200, "client_disconnected")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -126,7 +127,7 @@ def test_an_answer_that_arrives_whole_has_no_error(upstream, logged, method, ans
             answer.go_on.release()
         assert proxy.request(method, "/v1/x", {"Connection": "close"}).status == 200
         fields = line(proxy, logged)
-    assert (fields["status"], fields["error"]) == ("200", "-")
+    assert (fields["status"], fields["error"]) == (200, None)
 
 
 # A log that cannot keep up
@@ -282,6 +283,156 @@ def test_a_long_path_is_cut_and_marked(upstream, logged, length):
     else:
         assert fields["path"].endswith(journal.CUT)
         assert len(fields["path"]) <= journal.MAX_PATH + len(journal.CUT)
+
+
+def test_a_line_has_numbers_and_nothing_for_what_is_not_known(upstream, logged, caplog):
+    with running_proxy(upstream) as proxy:
+        proxy.request("GET", "/v1/x", {"Connection": "close"}, key=None)
+        fields = line(proxy, logged)
+    kinds = {name: type(value) for name, value in fields.items()}
+    assert kinds == {
+        "client": str, "key": type(None), "method": str, "path": str, "backend": type(None),
+        "model": type(None), "status": int, "bytes": int, "first_byte_ms": float,
+        "total_ms": float, "request_id": str, "error": str,
+    }  # fmt: skip
+    (text,) = [r.getMessage() for r in caplog.records if r.name == "llmauth.access"]
+    assert re.fullmatch(
+        r'127\.0\.0\.1 - "GET /v1/x" - 401 \d+B first=[\d.]+ms total=[\d.]+ms '
+        r"req_\w+ model=- error=invalid_api_key",
+        text,
+    )
+
+
+def test_the_lines_in_the_documentation_are_what_is_written(logged):
+    text = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
+    (said,) = [json.loads(one) for one in re.findall(r"^\{.*\}$", text, re.MULTILINE)]
+    info = RequestInfo(said["request_id"], said["path"], "?x", said["client"])
+    info.key_name, info.backend, info.model = said["key"], said["backend"], said["model"]
+    figures = said["bytes"], said["first_byte_ms"], said["total_ms"]
+    lines = journal.AccessLog(Redactor([KEY]))
+    lines.put(journal.Line.of(info, said["method"], str(said["status"]), *figures))
+    lines.close(20)
+    (fields,) = logged()
+    assert [*fields.items()] == [*said.items()][3:]
+    documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)))
+    assert set(said) - {"level", "logger"} <= {*documented}
+
+
+def test_the_text_in_the_documentation_is_what_is_written(caplog):
+    text = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
+    said = re.search(r"llmauth\.access: (203.*)", text)
+    fields = re.search(r"^\{.*\}$", text, re.MULTILINE)
+    assert journal._FORMAT % json.loads(fields[0]) == said[1].replace("error=-", "error=None")
+
+
+def member(model: str, **more: Any) -> bytes:
+    return json.dumps(more | {"model": model}).encode()
+
+
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--x\r\n'
+    b'Content-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--x--\r\n'
+)
+TOOL = {"tools": [{"name": "x", "input": {"model": "of-a-tool"}}]}
+NAMED = {
+    "JSON": ("/v1/x", member("gpt-4o"), "gpt-4o"),
+    "after the messages": ("/v1/x", member("gpt-4o", messages=["x" * 60_000]), "gpt-4o"),
+    "spaces": ("/v1/x", b'{ "model" :\n "gpt-4o" }', "gpt-4o"),
+    "beside a tool's": ("/v1/x", member("gpt-4o", **TOOL), "gpt-4o"),
+    "spelt out": ("/v1/x", b'{"model": "gpt\\u002d4o"}', "gpt-4o"),
+    "in what somebody says": ("/v1/x", member("a", messages=['{"model": "b"}']), "a"),
+    "a role": ("/v1/x", b'{"role": "model", "parts": []}', None),
+    "of another type": ("/v1/x", b'{"model": 7}', None),
+    "a form": ("/v1/audio/transcriptions", FORM % b"RIFF", "whisper-1"),
+    "a large form": ("/v1/audio/transcriptions", FORM % (b"\0\xff" * 200_000), "whisper-1"),
+    "large, at its beginning": ("/v1/x", b'{"model":"a","x":"%b"}' % (b"x" * 200_000), "a"),
+    "large, at its end": ("/v1/x", member("gpt-4o", messages=["x" * 200_000]), "gpt-4o"),
+    "large, in its middle": ("/v1/x", b'"%b","model":"a","%b"' % ((b"x" * 99_999,) * 2), None),
+    "Gemini": ("/gemini/v1beta/models/gemini-2:generateContent", b"{}", "gemini-2"),
+    "Azure": ("/v1/deployments/my%20gpt/chat/completions?api-version=1", b"{}", "my gpt"),
+    "a query": ("/v1/realtime?x=1&model=gpt-realtime", b"{}", "gpt-realtime"),
+    "none": ("/v1/x", b"{}", None),
+    "no JSON": ("/v1/x", b'\xff"model": "', None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body", "model"), NAMED.values(), ids=NAMED)
+def test_the_model_that_a_request_names_is_in_its_line(upstream, logged, path, body, model, caplog):
+    with running_proxy(upstream) as proxy:
+        proxy.request("POST", path, {"Connection": "close"}, body)
+        fields = line(proxy, logged)
+    assert fields["model"] == model
+    assert upstream.requests[0].body == body  # looked at, not taken
+    text = caplog.records[-1].getMessage()
+    assert f" model={model.replace(' ', '%20') if model else '-'} error=-" in text
+
+
+def test_a_models_name_is_masked_and_whole_and_one_word(upstream, logged, caplog):
+    with running_proxy(upstream) as proxy:
+        for model in (KEY, "a\u2028b\x1b", "x" * 201):
+            proxy.request("POST", "/v1/x", {"Connection": "close"}, member(model))
+        wait_for(lambda: len(logged()) == 3, "the lines")
+    assert KEY not in caplog.text
+    assert [fields["model"] for fields in logged()] == ["****", r"a\u2028b\x1b", None]
+
+
+# Why a backend did not answer
+
+
+def test_why_a_backend_did_not_answer_stands_with_the_requests_id(upstream, logged, caplog):
+    upstream.stop()
+    with running_proxy(upstream) as proxy:
+        proxy.request("GET", "/v1/x", {"Connection": "close"})
+        fields = line(proxy, logged)
+    assert fields["status"] == 502
+    (reason,) = [r for r in caplog.records if r.name == "llmauth.web.blueprint"]
+    assert reason.getMessage() == (
+        f"{fields['request_id']}: The backend 'openai' could not be reached: "
+        "it refuses connections (Connection refused)"
+    )
+    assert reason.request_id == fields["request_id"]
+
+
+def test_an_answer_that_breaks_off_is_told_with_the_requests_id(upstream, logged, caplog):
+    upstream.answer = lambda request: (
+        request.sock.sendall(HEAD + chunk(b"one")), request.sock.shutdown(socket.SHUT_RDWR)
+    )  # fmt: skip
+    with running_proxy(upstream) as proxy:
+        proxy.exchange(request_bytes("/v1/x", "Connection: close"))
+        fields = line(proxy, logged)
+    (reason,) = [r for r in caplog.records if "broke off" in r.getMessage()]
+    assert reason.getMessage().startswith(f"{fields['request_id']}: the backend 'openai' ")
+    assert reason.request_id == fields["request_id"]
+
+
+POOL = "HTTPSConnectionPool(host='api.example.com', port=443)"
+SAID = {
+    ConnectionRefusedError(111, "Connection refused"): "Connection refused",
+    OSError(f"{POOL}: Read timed out. (read timeout=1)"): "Read timed out. (read timeout=1)",
+    OSError("<urllib3.connection.HTTPSConnection object at 0x7f00ff>: Failed to connect"):
+        "Failed to connect",
+    OSError("HTTPSConnection(host='x', port=1): Failed to resolve 'x'"): "Failed to resolve 'x'",
+    OSError("[SSL: X] wrong version (_ssl.c:1006)"): "[SSL: X] wrong version",
+    OSError(): "OSError",
+    OSError(POOL): "OSError",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "said"), SAID.items(), ids=map(repr, SAID))
+def test_what_libraries_add_for_themselves_is_left_out(error, said):
+    assert detail(error) == said
+
+
+def test_the_json_of_a_reason_has_the_requests_id(tmp_path):
+    file = tmp_path / "log"
+    given = Given({"log_file": str(file), "log_format": "json"})
+    undo = configure(load(given, {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}), Redactor())
+    logging.getLogger("llmauth").error("%s: why", "req_1", extra={"request_id": "req_1"})
+    logging.getLogger("llmauth").error("of none")
+    undo()
+    first, second = map(json.loads, file.read_text().splitlines())
+    assert (first["message"], first["request_id"]) == ("req_1: why", "req_1")
+    assert second.keys() == {"time", "level", "logger", "message"}
 
 
 def quoted(key: str) -> str:
