@@ -33,7 +33,7 @@ def test_a_port_that_a_program_is_to_listen_on_is_given_to_nobody_else():
     for port in kept:
         socket.create_server(("127.0.0.1", port)).close()
     first, _ = map(int, RANGE.read_text().split())
-    assert max(kept) < first or first < 20_000  # where the system gives out all, luck is needed
+    assert max(kept) < first or first < 32_000  # as it is unless an administrator has changed it
 
 
 def test_two_processes_of_a_run_never_give_the_same_port():
