@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -128,7 +129,11 @@ def running_browser() -> Iterator[Browser]:
     for switch in _SWITCHES:
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        chrome = webdriver.Chrome(options=options, service=Service(driver))
+    except WebDriverException as error:
+        lines = str(error).splitlines()[:15]
+        pytest.fail("\n".join(["Chromium did not start:", *lines]), pytrace=False)
     try:
         chrome.set_script_timeout(SECONDS)
         yield Browser(chrome)

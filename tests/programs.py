@@ -36,8 +36,19 @@ def npm_install(folder: Path, *packages: str) -> None:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
-        windows = os.name == "nt"
-        subprocess.run([*command, *packages], cwd=folder, check=True, timeout=300, shell=windows)
+        command += packages
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+            shell=os.name == "nt",
+        )
+    if done.returncode:
+        ended_early(command, done.returncode, done.stdout)
 
 
 def listens(port: int) -> bool:

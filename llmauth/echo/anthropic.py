@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .question import MODELS, Answer, Json, Question, answer_to, nonempty_list
+from .question import MODELS, Answer, Json, Question, answer_to, nonempty_list, schema_of
 from .reply import EchoReply, json_reply, named_events, stream_reply
 
 
 def messages(question: Question) -> EchoReply:
     body = question.json()
-    answer = answer_to(body, nonempty_list(body, "messages"))
+    config = body.get("output_config")
+    form = config.get("format") if isinstance(config, dict) else None
+    schema = schema_of(form or body.get("output_format"))  # the latter in its beta
+    answer = answer_to(body, nonempty_list(body, "messages"), schema=schema)
     if not body.get("stream"):
         return json_reply(_message(answer))
     return stream_reply(named_events(_events(answer)))

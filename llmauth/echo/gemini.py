@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
-from .question import Answer, Json, Question, answer_to, embedding, nonempty_list
+from .question import ANY_OBJECT, Answer, Json, Question, answer_to, embedding, nonempty_list
 from .reply import EchoReply, data_events, json_reply, not_found, stream_reply
 
 PATH = re.compile(r"^/models/(?P<model>[^/:]+):(?P<method>\w+)$")
@@ -22,7 +23,10 @@ def answer(question: Question, model: str, method: str) -> EchoReply:
     if method == "batchEmbedContents":
         requests = nonempty_list(body, "requests")
         return json_reply({"embeddings": [_embedding(one) for one in requests]})
-    answer = answer_to(body, _contents(body), model)
+    config = _config(body)
+    answer = answer_to(body, _contents(body), model, schema=_schema(config))
+    if config.get("responsemimetype") == "text/x.enum" and answer.tool is None:
+        answer = replace(answer, text=str(json.loads(answer.text)))
     if method == "countTokens":
         return json_reply({"totalTokens": answer.asked})
     if method == "generateContent":
@@ -53,6 +57,21 @@ def _contents(body: Json) -> list[Any]:
     if isinstance(given, (str, dict)):
         return [{"role": "user", "parts": [{"text": given} if isinstance(given, str) else given]}]
     return nonempty_list(body, "contents")
+
+
+def _config(body: Json) -> Json:
+    """Return how the answer is to be, by names in one of the spellings that Google takes."""
+    config = body.get("generationConfig") or body.get("generation_config")
+    named = config.items() if isinstance(config, dict) else ()
+    return {name.replace("_", "").lower(): value for name, value in named}
+
+
+def _schema(config: Json) -> Any:
+    """Return the schema that the answer is to fit, None for text."""
+    for name in ("responsejsonschema", "responseschema"):
+        if config.get(name) is not None:
+            return config[name]
+    return None if config.get("responsemimetype") in (None, "text/plain") else ANY_OBJECT
 
 
 def _array(events: Iterator[Json]) -> Iterator[bytes]:

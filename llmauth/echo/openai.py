@@ -18,6 +18,7 @@ from .question import (
     answer_to,
     embedding,
     nonempty_list,
+    schema_of,
 )
 from .reply import EchoReply, data_events, json_reply, named_events, stream_reply
 
@@ -27,7 +28,8 @@ CREATED = 1_767_225_600
 
 def chat_completions(question: Question) -> EchoReply:
     body = question.json()
-    answer = answer_to(body, nonempty_list(body, "messages"))
+    schema = schema_of(body.get("response_format"))
+    answer = answer_to(body, nonempty_list(body, "messages"), schema=schema)
     if not body.get("stream"):
         return json_reply(_chat_whole(answer))
     options = body.get("stream_options") or {}
@@ -41,7 +43,9 @@ def responses(question: Question) -> EchoReply:
     body = question.json()
     given = body.get("input", "")
     messages = given if isinstance(given, list) else [{"role": "user", "content": given}]
-    answer = answer_to(body, messages)
+    text = body.get("text")
+    schema = schema_of(text.get("format")) if isinstance(text, dict) else None
+    answer = answer_to(body, messages, schema=schema)
     if not body.get("stream"):
         return json_reply(_response_whole(answer))
     return stream_reply(named_events(_response_events(answer)))

@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from .example import NoneFitsError, example
 
 Json = dict[str, Any]
 
@@ -17,7 +19,9 @@ MODELS = ("echo-1", "echo-1-mini")
 MAX_DEPTH = 100
 """Lists and objects within each other, as deep as any client's; more would exhaust the stack."""
 
-_EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
+ANY_OBJECT: Json = {"type": "object"}
+"""The schema of an answer that is to be some JSON object."""
+
 _TOO_DEEP = f"The request body has over {MAX_DEPTH} lists or objects within each other."
 
 
@@ -99,10 +103,14 @@ class Answer:
         return len(self.pieces)
 
 
-def answer_to(body: Json, messages: list[Any], model: str | None = None) -> Answer:
-    """Return the echo of the last message, or a call of the first tool.
+def answer_to(
+    body: Json, messages: list[Any], model: str | None = None, *, schema: Any = None
+) -> Answer:
+    """Return the echo of the last message, or a call of a tool.
 
     :param model: of the path, where the body names none
+    :param schema: of the JSON that the client wants for a text
+    :raises BadRequestError: nothing fits the schema
     """
     text = _asked_text(messages)
     tool = _chosen_tool(body, messages)
@@ -110,10 +118,21 @@ def answer_to(body: Json, messages: list[Any], model: str | None = None) -> Answ
         id=hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24],
         model=model or str(body.get("model") or MODELS[0]),
         asked=len(text.split()),
-        text=f"echo: {text}",
+        text=f"echo: {text}" if schema is None or tool else json.dumps(_value(schema, text)),
         tool=tool[0] if tool else None,
-        arguments=_example_arguments(tool[1]) if tool else {},
+        arguments=_arguments(tool[1]) if tool else {},
     )
+
+
+def schema_of(form: Any) -> Any:
+    """Return the schema in an answer's format, as OpenAI and Anthropic write it; None for text."""
+    form = form if isinstance(form, dict) else {}
+    if form.get("type") == "json_object":
+        return ANY_OBJECT
+    if form.get("type") != "json_schema":
+        return None
+    inner = form.get("json_schema")
+    return (inner if isinstance(inner, dict) else form).get("schema", ANY_OBJECT)
 
 
 def embedding(text: str) -> list[float]:
@@ -171,22 +190,45 @@ def _text(part: Any) -> str:
 
 
 def _chosen_tool(body: Json, messages: list[Any]) -> tuple[str, Json] | None:
-    """Return the first tool's name and JSON schema, if the user's message is to call one."""
-    tools, choice = body.get("tools"), body.get("tool_choice")
+    """Return a tool's name and JSON schema, if the user's message is to call one.
+
+    It is the one that the client names, else the first.
+    """
     last = messages[-1] if messages else None
-    if not isinstance(tools, list) or not tools or choice == "none":
-        return None
     if not isinstance(last, dict) or last.get("role", "") != "user" or _is_tool_result(last):
         return None
-    first = tools[0] if isinstance(tools[0], dict) else {}
-    declared = first.get("functionDeclarations") or first.get("function_declarations")
-    function = declared[0] if isinstance(declared, list) and declared else first
-    function = function.get("function", function) if isinstance(function, dict) else {}
-    if not isinstance(function, dict) or "name" not in function:
+    wanted, tools = _wanted_tools(body), list(_functions(body.get("tools")))
+    function = next((one for one in tools if wanted is None or one["name"] in wanted), None)
+    if function is None:
         return None
     names = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema")
     schema: Json = next((function[n] for n in names if isinstance(function.get(n), dict)), {})
     return str(function["name"]), schema
+
+
+def _functions(tools: Any) -> Iterator[Json]:
+    for tool in tools if isinstance(tools, list) else []:
+        tool = tool if isinstance(tool, dict) else {}
+        declared = tool.get("functionDeclarations") or tool.get("function_declarations")
+        for one in declared if isinstance(declared, list) else [tool.get("function", tool)]:
+            if isinstance(one, dict) and "name" in one:
+                yield one
+
+
+def _wanted_tools(body: Json) -> list[Any] | None:
+    """Return the names of the tools that may be called, None for any."""
+    choice = body.get("tool_choice")
+    config = body.get("toolConfig") or body.get("tool_config")
+    if isinstance(config, dict):  # Google's
+        choice = config.get("functionCallingConfig") or config.get("function_calling_config")
+    choice = choice if isinstance(choice, dict) else {"type": choice}
+    if choice.get("type") == "none" or choice.get("mode") in ("NONE", "none"):
+        return []
+    names = choice.get("allowedFunctionNames") or choice.get("allowed_function_names")
+    if isinstance(names, list):
+        return names
+    function = choice.get("function", choice)
+    return [function["name"]] if isinstance(function, dict) and "name" in function else None
 
 
 def _is_tool_result(message: Json) -> bool:
@@ -197,21 +239,15 @@ def _is_tool_result(message: Json) -> bool:
     )
 
 
-def _example_arguments(schema: Json, depth: int = 0) -> Json:
-    """Return arguments that fit a JSON schema, in a simple way."""
-    properties = schema.get("properties")
-    if not isinstance(properties, dict) or depth > 4:
-        return {}
-    return {name: _example(name, one, depth) for name, one in properties.items()}
+def _arguments(schema: Json) -> Json:
+    arguments = _value(ANY_OBJECT | schema, "")
+    return arguments if isinstance(arguments, dict) else {}
 
 
-def _example(name: str, schema: Any, depth: int) -> Any:
-    schema = schema if isinstance(schema, dict) else {}
-    if isinstance(schema.get("enum"), list) and schema["enum"]:
-        return schema["enum"][0]
-    kind = str(schema.get("type", "string")).lower()
-    if kind == "object":
-        return _example_arguments(schema, depth + 1)
-    if kind == "array":
-        return []
-    return _EXAMPLES.get(kind, name)
+def _value(schema: Any, text: str) -> Any:
+    if schema is ANY_OBJECT:
+        return {"echo": text}
+    try:
+        return example(schema, "echo")
+    except NoneFitsError as exc:
+        raise BadRequestError(f"The echo has no value that fits the schema: {exc}.") from None

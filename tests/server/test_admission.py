@@ -350,7 +350,7 @@ def test_a_client_may_leave_while_its_request_waits(proxy, waiting):
         proxy.request("GET", "/health")
     waiting.set()
     wait_for(lambda: not proxy.server._channels(), "the connection ends")
-    assert proxy.server.dispatcher.busy == 0
+    wait_for(lambda: proxy.server.dispatcher.busy == 0, "its thread is free")
 
 
 def test_a_store_that_hangs_does_not_hold_up_the_thread_that_reads(upstream):
