@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +17,6 @@ from .store import Database, RequestRow
 from .terms import NANO, PERIODS, period_name
 from .usage import BYTES_PER_TOKEN, Usage
 
-_BEGINNING = 4096  # bytes of a body in which its model is looked for
-_MODEL = re.compile(rb'"model"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
-_MODEL_IN_PATH = re.compile(r"/(?:models|deployments)/([^/:?]{1,200})")
 _CUT = {"client_disconnected": "client_left", "upstream_broke": "broke_off"}
 
 
@@ -32,7 +28,7 @@ class Sent:
     :param secret: of a stored one
     :param base_url: of the backend
     :param path: upstream, without the query
-    :param body: the beginning of it, where it is at hand
+    :param model: that it names, empty when it cannot be told
     :param is_ours: it is sent with our provider key, so that its tokens count
     """
 
@@ -42,19 +38,9 @@ class Sent:
     base_url: str
     method: str
     path: str
-    body: bytes
+    model: str
     asked: Asked
     is_ours: bool
-
-    @property
-    def model(self) -> str:
-        """The model's name, empty when it cannot be told."""
-        if self.asked.model:
-            return self.asked.model
-        if found := _MODEL.search(self.body[:_BEGINNING]):
-            return found[1].decode("utf-8", "replace")
-        in_path = _MODEL_IN_PATH.search(self.path)
-        return in_path[1] if in_path else ""
 
     @property
     def prompt(self) -> int:

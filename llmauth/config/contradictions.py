@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..providers.table import PROVIDERS
 from ..redact.uris import uri_secrets
@@ -12,15 +12,15 @@ from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, variable_of
 from .names import nearest
 
-if TYPE_CHECKING:
-    from .settings import Settings
 
+def contradictions(settings: Any) -> Iterator[str]:
+    """Yield what is wrong with settings that contradict each other.
 
-def contradictions(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong with settings that contradict each other."""
+    :param settings: a :class:`.settings.Settings`, which asks this of itself
+    """
 
     def origin(attribute: str) -> str:
-        return settings.origins[attribute]
+        return str(settings.origins[attribute])
 
     if settings.max_block_seconds < settings.initial_block_seconds:
         yield (
@@ -50,7 +50,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
         )
 
 
-def _shared_keys(settings: Settings) -> Iterator[str]:
+def _shared_keys(settings: Any) -> Iterator[str]:
     """Yield what is wrong with a proxy key that is a provider's: it would be handed on."""
     names = {key: name for name, key in settings.keys}
     for backend in settings.backends.values():

@@ -200,7 +200,7 @@ class Forwarder:
                 base_url=backend.settings.base_url,
                 method=outgoing.method,
                 path=path,
-                body=outgoing.body if isinstance(outgoing.body, bytes) else b"",
+                model=(asked.model or info.model or "")[:200],
                 asked=asked,
                 is_ours=not info.own_credentials,
             )

@@ -21,6 +21,7 @@ OTHER = "key-of-another-user-0123456789"
 
 # Three different, valid texts for each setting: of the flag, the environment and the file.
 EXAMPLES = {
+    "prices": ('{"a": {"input": 1}}', '{"b": {"input": 2}}', '{"c": {"input": 3}}'),
     "trusted_ips": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
     "trusted_proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
     "bypass_paths": ("/a", "/b", "/c"),
