@@ -172,7 +172,7 @@ class _Group:
         now = time.monotonic()
         self._read_by = min(self._read_by, now + AT_THE_LATEST)
         may_wait = now < self._read_by
-        if may_wait and any(one is not None and _is_fresh(one[0]) for one in state):
+        if may_wait and any(one is not None and _is_fresh(*one) for one in state):
             return
         error, keys = "", self._keys
         try:
@@ -262,9 +262,12 @@ def _state_of(path: Path) -> tuple[int, ...] | None:
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev
 
 
-def _is_fresh(modified: int) -> bool:
-    """True for a file that may be being written; not for one from the future, by a wrong clock."""
-    return 0 <= time.time_ns() - modified < SETTLED * 1e9
+def _is_fresh(modified: int, _changed: int, size: int, *_: int) -> bool:
+    """True for a file that may be being written; not for one from the future, by a wrong clock.
+
+    An empty one counts: while a file is emptied, it has its old time for some milliseconds.
+    """
+    return size == 0 or 0 <= time.time_ns() - modified < SETTLED * 1e9
 
 
 def _difference(before: Keys, after: Keys) -> str:
