@@ -71,7 +71,7 @@ class _Server:
 
 
 class _Admission:
-    """Has a thread decide on a request, where that may have to wait for a store or a disk.
+    """Has a thread decide on a request, where that may have to wait for a store.
 
     If all of the request is there, the same thread goes on with it.
     """
