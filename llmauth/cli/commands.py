@@ -21,7 +21,7 @@ from ..config.keys import DEFAULT_NAME, hiding, secrets_in
 from ..config.loading import Given, load, require_keys, warn, with_changes
 from ..config.settings import TABLE, Setting, Settings, printed
 from ..exceptions import ConfigurationError
-from ..redact.controls import visible_prose
+from ..redact.controls import visible, visible_prose
 from ..redact.messages import hidden
 from ..server.server import PortTakenError, Server
 from ..version import __version__
@@ -238,6 +238,7 @@ def _lines(file: str, *, may_be_empty: bool = False) -> Iterator[str]:
 
     :raises click.ClickException: for a file without one
     """
+    name = visible(file)
     with open(file, encoding="utf-8", errors="replace") as opened:
         begins = (line for line in opened if any(True for _ in exchanges([line])))
         if first := next(begins, None):
@@ -245,10 +246,10 @@ def _lines(file: str, *, may_be_empty: bool = False) -> Iterator[str]:
             yield from opened
         elif opened.tell():
             raise click.ClickException(
-                f"'{file}' is no wire capture, which --capture-file makes: no line is an event."
+                f"'{name}' is no wire capture, which --capture-file makes: no line is an event."
             )
         elif not may_be_empty:
-            raise click.ClickException(f"'{file}' is empty: nothing has been captured yet.")
+            raise click.ClickException(f"'{name}' is empty: nothing has been captured yet.")
 
 
 if __name__ == "__main__":

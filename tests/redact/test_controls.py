@@ -176,11 +176,12 @@ def test_a_capture_in_the_hands_of_cat_is_no_less_safe(sent):
     assert json.loads(line) == {"payload": sent, sent: "é"}
 
 
-def test_what_is_no_capture_at_all_is_shown_as_nothing(tmp_path):
+def test_of_what_is_no_capture_at_all_nothing_is_shown(tmp_path):
     file = tmp_path / "capture"
     file.write_bytes(bytes(range(256)))
     done = run("capture", "show", str(file))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"'{file}' is no wire capture" in done.stderr
 
 
 # The log, messages, commands
