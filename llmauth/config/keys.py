@@ -220,7 +220,7 @@ def read_provider_key(source: KeySource) -> str:
     if not source.in_file:
         value = source.value.strip()
         # Left from a sample: named at the start, which it does not stop. Others may have keys.
-        return value if is_sample(value) or is_variable(value) else _key_in(source)
+        return value if value == "..." or is_variable(value) else _key_in(source)
     lines = list(_lines(Path(source.value), source.variable))
     if len(lines) != 1:
         raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")
