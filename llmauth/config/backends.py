@@ -14,7 +14,7 @@ from ..redact.messages import hidden
 from ..redact.uris import masked_uri, uri_secrets
 from .addresses import parse_address
 from .faults import Faults
-from .keys import KeySource, checked_key, provider_key_source, read_provider_key
+from .keys import KeySource, checked_provider_key, provider_key_source, read_provider_key
 from .names import nearest
 from .values import kind_of, number, one_of, parse_text, plain, sentence
 
@@ -148,7 +148,8 @@ class BackendSettings:
             if (value := getattr(self, attribute)) is not None:
                 object.__setattr__(self, attribute, _parsed(attribute, value, where))
         if self.api_key is not None:
-            object.__setattr__(self, "api_key", checked_key(self.api_key, f"{where}.api_key"))
+            key = checked_provider_key(self.api_key, f"{where}.api_key")
+            object.__setattr__(self, "api_key", key)
         if self.proxy and not self.base_url.startswith("https:"):
             raise ConfigurationError(f"{where}: proxy is for an https:// base_url.")
 
@@ -328,8 +329,8 @@ class BackendTable:
             own = {**entry, "api_key_env": variable}
             return BackendSettings(name, **own, api_key=key, key_source=source)
         except ConfigurationError as exc:  # each of its values is right, but not both of these
-            proxy = self.origins[f"backends.{name}.proxy"]
-            raise ConfigurationError(f"{proxy}: {exc}") from None
+            proxy = self.origins.get(f"backends.{name}.proxy")
+            raise ConfigurationError(f"{proxy}: {exc}" if proxy else str(exc)) from None
 
     def _add_mapping(self, name: str, entry: Any, origin: str) -> None:
         entry = {} if entry is None else entry  # as an empty section of the file

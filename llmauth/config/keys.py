@@ -159,6 +159,16 @@ def checked_key(value: str, where: str, *, if_path: str = "Put the key there.") 
     return key
 
 
+def checked_provider_key(value: str, where: str, *, if_path: str = "Put the key there.") -> str:
+    """Return a provider's key, as :func:`checked_key` does, or what a sample has in its place.
+
+    That is named at the start, and does not stop it: other providers may have their keys.
+    """
+    text = value.strip()
+    is_left = text == "..." or is_variable(text)
+    return text if is_left else checked_key(value, where, if_path=if_path)
+
+
 def _is_quoted(key: str) -> bool:
     return key[:1] in QUOTES or key.rstrip(",;")[-1:] in QUOTES
 
@@ -218,9 +228,8 @@ def read_provider_key(source: KeySource) -> str:
     :raises ConfigurationError: when there is none that could be sent, or more than one
     """
     if not source.in_file:
-        value = source.value.strip()
-        # Left from a sample: named at the start, which it does not stop. Others may have keys.
-        return value if value == "..." or is_variable(value) else _key_in(source)
+        advice = f"Name the file in {source.variable}_FILE."
+        return checked_provider_key(source.value, source.variable, if_path=advice)
     lines = list(_lines(Path(source.value), source.variable))
     if len(lines) != 1:
         raise ConfigurationError(f"{source.variable}: the file must hold one key on one line.")

@@ -154,8 +154,16 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("variable", [VARIABLE, f"{VARIABLE}_ANNA", "OPENAI_API_KEY"])
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+HELD = [
+    (variable, VALUES[name])
+    for variable in (VARIABLE, f"{VARIABLE}_ANNA", "OPENAI_API_KEY")
+    for name in VALUES
+    # What a sample has in the place of a provider's key is named, and stops no start.
+    if variable != "OPENAI_API_KEY" or name not in ("a variable", "a template")
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), HELD)
 def test_a_variable_that_holds_no_key_is_refused(variable, value):
     with pytest.raises(ConfigurationError) as caught:
         load(environ={VARIABLE: "first-key-0123456789", variable: value})
