@@ -164,8 +164,8 @@ class BoundedMemory(Storage, MovingWindowSupport):
 
 def _split(key: str) -> tuple[str, str]:
     """Return a key's kind and the rest."""
-    kind, _, name = key.removeprefix("llmauth/").partition("/")
-    return kind, name
+    parts = key.split("/", 2)
+    return (parts[1], parts[2]) if len(parts) == 3 else ("", key)
 
 
 def open_store(uri: str) -> CountingStore:
