@@ -283,6 +283,16 @@ def test_tokens_of_the_day_run_out(upstream, path, book):
     assert "of 150 tokens this day" in message(reply)
 
 
+def test_what_asks_no_model_uses_no_tokens(upstream, path, book):
+    key = book.add("alice", {"tokens_per_day": 10, "requests_per_minute": 3})
+    with running_proxy(upstream, database=str(path)) as proxy:
+        statuses = [
+            proxy.request(method, "/v1/files/file-1", key=key).status
+            for method in ("GET", "DELETE", "GET", "GET")
+        ]
+    assert statuses == [200, 200, 200, 429]
+
+
 def test_ones_own_provider_key_counts_as_a_request_only(upstream, path, book):
     key = book.add("alice", {"tokens_per_day": 1, "requests_per_minute": 2})
     with running_proxy(upstream, database=str(path)) as proxy:
