@@ -25,7 +25,7 @@ from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
-from .store import MAX_LOCKOUTS, Database
+from .store import MAX_LOCKOUTS, Database, explained
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -76,9 +76,12 @@ class Accounts:
         """Is told of each address that is to be let in again."""
 
         self.directory = Directory()
-        self._running: set[Grant] = set()
+        self._database = Database(path)
         self._begin()
-        self._follow()
+        with explained(path):
+            self._follow()
+            # A server may fork after the application was made: its children inherit no connection.
+            self._database.close()
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin)
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
@@ -199,8 +202,8 @@ class Accounts:
         self._database.close()
 
     def _begin(self) -> None:
-        """Begin anew; in the child of a fork, connection and thread are the parent's."""
-        self._database = Database(self._path)
+        """Begin anew; in the child of a fork, the thread and what runs are the parent's."""
+        self._running: set[Grant] = set()
         self._process = secrets.token_hex(8)
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()

@@ -141,17 +141,13 @@ class Limits:
 
     def used(self, key: StoredKey) -> dict[str, Any]:
         """Return how much of each of its limits a key has used, by their names."""
-        database = self.database
+        database = self._memory if self.failing else self.database
         terms, now, name = key.terms, time.time(), key.name
-        held = database.held(name)
         used: dict[str, Any] = {}
         if terms.requests_per_minute:
-            windows = self._shared or FileWindows(database)
-            used["requests_per_minute"] = windows.get_moving_window(
-                _window(name), terms.requests_per_minute, MINUTE
-            )[1]
+            used["requests_per_minute"] = self._counted(database, name, terms.requests_per_minute)
         if terms.parallel:
-            used["parallel"] = held.requests
+            used["parallel"] = database.running(name, now, SILENCE)
         if terms.tokens_per_minute:
             used["tokens_per_minute"] = sum(
                 tokens for _, tokens in database.recent_tokens(name, now, MINUTE)
@@ -162,6 +158,12 @@ class Limits:
             period = period_name(terms.budget.period, now)
             used["budget"] = str(Budget(database.spent(name, period)[1], terms.budget.period))
         return used
+
+    def _counted(self, database: Database, name: str, limit: int) -> int:
+        if self._shared is not None:
+            with contextlib.suppress(*self._shared_errors):
+                return self._shared.get_moving_window(_window(name), limit, MINUTE)[1]
+        return FileWindows(database).get_moving_window(_window(name), limit, MINUTE)[1]
 
     def _count_request(self, name: str, limit: int) -> None:
         if self._shared is not None:
@@ -246,6 +248,7 @@ def _token_meters(
 ) -> Iterator[_Meter]:
     name, terms = key.name, key.terms
     if limit := terms.tokens_per_minute:
+        database.bring_back_tokens(name, now)
         recent = database.recent_tokens(name, now, MINUTE)
         left = limit - sum(tokens for _, tokens in recent) - held
 

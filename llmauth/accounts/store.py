@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,8 +161,13 @@ class Held(NamedTuple):
     cost: int
 
 
+_inherited: list[sqlite3.Connection | None] = []
+"""Connections of a parent process, which its child must neither use nor close (SQLite, "How To
+Corrupt", 2.6)."""
+
+
 class Database:
-    """One connection, which threads may share.
+    """One connection, which threads may share; the child of a fork opens another one.
 
     :param path: of the file; None for one in memory
     :raises ConfigurationError: when it cannot be used, saying why
@@ -170,31 +176,59 @@ class Database:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._opened: sqlite3.Connection | None = None
         with explained(path):
             if path is not None:
                 _create(path)
-            self._connection = sqlite3.connect(
-                path or ":memory:",
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
             try:
                 self._prepare()
             except BaseException:
-                self._connection.close()
+                self.close()
                 raise
         self._identity = self._file_identity()
+        if path is not None and hasattr(os, "register_at_fork"):
+            disown = weakref.WeakMethod(self._disown)
+            os.register_at_fork(after_in_child=lambda: (method := disown()) and method())
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next use opens it again."""
         with self._lock:
-            self._connection.close()
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """The connection, under the lock."""
+        if self._opened is None:
+            # Not made anew: a file that is gone, or another one, is noticed elsewhere.
+            where = f"{self.path.absolute().as_uri()}?mode=rw" if self.path else ":memory:"
+            self._opened = sqlite3.connect(
+                where,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=self.path is not None,
+            )
+            self._opened.execute("PRAGMA synchronous = NORMAL")
+        return self._opened
+
+    def _disown(self) -> None:
+        _inherited.append(self._opened)
+        self._opened, self._lock = None, threading.RLock()
 
     @property
     def is_replaced(self) -> bool:
         """True once the path is that of another file, or of none."""
         return self._file_identity() != self._identity
+
+    def damage(self) -> str | None:
+        """Say what is damaged in the file, None when nothing is; reads all of it."""
+        try:
+            found = self._one("PRAGMA quick_check(1)")[0]
+        except sqlite3.DatabaseError as exc:
+            return str(exc)
+        return None if found == "ok" else str(found)
 
     @contextlib.contextmanager
     def transaction(self, busy: float = BUSY_SECONDS) -> Iterator[None]:
@@ -302,6 +336,13 @@ class Database:
             " WHERE key = ?", key,
         ))  # fmt: skip
 
+    def running(self, key: str, now: float, silence: float) -> int:
+        """Return how many requests of a key run, in processes that have been heard of."""
+        return self._sum(
+            "SELECT count(*) FROM holds JOIN processes ON processes.id = process"
+            " WHERE key = ? AND abs(? - beat) <= ?", key, now, silence,
+        )  # fmt: skip
+
     def hold(self, process: str, key: str, tokens: int, cost: int) -> int:
         """Hold tokens and dollars for a request; return the id of the hold."""
         cursor = self._connection.execute(
@@ -319,9 +360,12 @@ class Database:
         self._do("DELETE FROM tokens WHERE key = ? AND at <= ?", key, at - seconds)
         self._do("INSERT INTO tokens VALUES (?, ?, ?)", key, at, tokens)
 
+    def bring_back_tokens(self, key: str, now: float) -> None:
+        """Have what a key used in the future, by a clock that was wrong, be used now."""
+        self._do("UPDATE tokens SET at = ? WHERE key = ? AND at > ?", now, key, now)
+
     def recent_tokens(self, key: str, now: float, seconds: float) -> list[tuple[float, int]]:
         """Return when a key used how many tokens, the oldest first."""
-        self._do("UPDATE tokens SET at = ? WHERE key = ? AND at > ?", now, key, now)
         return self._all(
             "SELECT at, tokens FROM tokens WHERE key = ? AND at > ? ORDER BY at",
             key, now - seconds,
@@ -481,25 +525,40 @@ class Database:
     def _prepare(self) -> None:
         execute = self._connection.execute
         execute("PRAGMA busy_timeout = 10000")  # two servers may begin with a new file at once
-        execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = NORMAL")
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal" and self.path is not None:
+            raise ConfigurationError(
+                f"{self._name} cannot be used by several processes at once (SQLite's WAL mode). "
+                "Put it on a local disk."
+            )
+        if self._is_prepared():  # nothing is written to one that another program holds
+            return
         with self.transaction(busy=10.0):
-            version = execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise ConfigurationError(
-                    f"{self._name} was written by a newer llmauth (schema {version}, this one "
-                    f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
-                )
-            if version == VERSION:
+            if self._is_prepared():
                 return
-            if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise ConfigurationError(
-                    f"{self._name} is the database of another program. Name a file of its own."
-                )
             for statement in _SCHEMA.split(";\n"):
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION}")
             execute(f"PRAGMA user_version = {VERSION}")
+
+    def _is_prepared(self) -> bool:
+        """True for a database of ours, False for an empty one.
+
+        :raises ConfigurationError: for any other
+        """
+        if not self._one("SELECT count(*) FROM sqlite_master")[0]:
+            return False
+        if self._one("PRAGMA application_id")[0] != APPLICATION:
+            raise ConfigurationError(
+                f"{self._name} is the database of another program. Name a file of its own."
+            )
+        version = self._one("PRAGMA user_version")[0]
+        if version > VERSION:
+            raise ConfigurationError(
+                f"{self._name} was written by a newer llmauth (schema {version}, this one "
+                f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
+            )
+        return True
 
     @property
     def _name(self) -> str:
@@ -541,6 +600,7 @@ def explained(path: Path | None) -> Iterator[None]:
     except sqlite3.DatabaseError as exc:
         reasons = {
             "file is not a database": "it is no SQLite database, or damaged. Restore a backup",
+            "database disk image is malformed": "it is damaged. Restore a backup",
             "attempt to write a readonly database": f"it may not be written. {_CHECK_MODE}",
             "unable to open database file": f"it cannot be opened. {_CHECK_MODE}",
             "database is locked": "another program holds it. End that, or copy the file away",

@@ -15,10 +15,10 @@ from werkzeug.routing import RequestRedirect
 
 from ..accounts.accounts import Accounts
 from ..accounts.prices import Prices
+from ..accounts.windows import shared_windows
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
-from ..auth.stores import in_memory, open_store, store_errors
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -156,12 +156,12 @@ class State:
 
 
 def _accounts(settings: Settings) -> Accounts:
-    shared = not in_memory(settings.storage_uri)
+    windows, errors = shared_windows(settings.storage_uri)
     return Accounts(
         Path(settings.database or ""),
         reserved=[name for name, _ in settings.keys],
-        windows=open_store(settings.storage_uri) if shared else None,
-        windows_errors=store_errors(settings.storage_uri) if shared else (),
+        windows=windows,
+        windows_errors=errors,
         prices=Prices(settings.prices),
         keep_days=settings.keep_days,
     )
