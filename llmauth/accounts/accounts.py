@@ -5,6 +5,7 @@ One thread writes what has ended, and follows what commands and other processes 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -192,9 +193,12 @@ class Accounts:
     def close(self) -> None:
         """Write what has ended, release what is held, and end the thread."""
         self._closing = True
+        atexit.unregister(self.close)
+        if self._thread is None:  # it was not used, or in the parent of this process only
+            self._database.close()
+            return
         self._woken.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSING)
+        self._thread.join(_CLOSING)
         if left := len(self._ended) + len(self._unwritten) + self._lost:
             logger.error("%d requests were not written to the database in time", left)
         with contextlib.suppress(sqlite3.Error):
@@ -231,6 +235,7 @@ class Accounts:
             with contextlib.suppress(RuntimeError):  # no thread is left: the next one may be
                 thread.start()
                 self._thread = thread
+                atexit.register(self.close)  # other servers end without a word
 
     def _run(self) -> None:
         next_tick = 0.0

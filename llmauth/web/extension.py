@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -378,6 +378,19 @@ def _answer_preflight(state: State, environ: dict[str, Any]) -> Response | None:
     if decorated and "OPTIONS" in getattr(view, "required_methods", ()):
         return None
     return Response(status=204)
+
+
+def current_key() -> str | None:
+    """Return the name of the key that let the current request in.
+
+    None where no key was asked for (an exempt view, an application that is not guarded,
+    authentication off), in the handler of a refusal, and outside of a request.
+    """
+    state: State | None = current_app.extensions.get(EXTENSION) if has_request_context() else None
+    if state is None:
+        return None
+    info = state.guard.info(request.environ)
+    return info.key_name if info.admitted else None
 
 
 def current_state() -> State:
