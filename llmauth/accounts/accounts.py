@@ -21,7 +21,7 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
 from .asked import Asked
-from .grant import Grant, Sent, Settled, estimate_of
+from .grant import Grant, Sent, Settled, estimate_of, write_settled
 from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
@@ -41,7 +41,7 @@ MAX_BATCHES = 256
 
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
-_FLUSHING = 0.5
+_FLUSHING = 1.0
 _BEAT = 5.0
 _CLOSING = 5.0  # seconds, both
 
@@ -299,8 +299,7 @@ class Accounts:
         if not (settled or used or blocks or beats or failing or prunes or flushing):
             return
         with self._database.transaction():
-            for one in settled:
-                one.write(self._database, self._process)
+            write_settled(settled, self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
             if blocks:

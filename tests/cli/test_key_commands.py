@@ -360,9 +360,10 @@ def use(path: Path, name: str, **used: float) -> None:
     database, now = Database(path), time.time()
     with database.transaction():
         tokens, dollars = int(used.get("tokens", 0)), int(used.get("dollars", 0) * 10**9)
-        for period in ("day", "month", "total"):
-            database.spend(name, period_name(period, now), tokens, dollars)
-        database.add_tokens(name, now, tokens, 60)
+        database.spend(
+            (name, period_name(period, now), tokens, dollars) for period in ("day", "month")
+        )
+        database.add_tokens([(name, now, tokens)])
         for _ in range(int(used.get("requests", 0))):
             database.enter(f"llmauth/requests/{name}", 10**6, 60, now)
         database.note_used([(name, now - used.get("ago", 0))])
