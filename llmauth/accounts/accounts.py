@@ -41,9 +41,10 @@ MAX_BATCHES = 256
 
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
+_GATHERING = 0.05
 _FLUSHING = 1.0
 _BEAT = 5.0
-_CLOSING = 5.0  # seconds, both
+_CLOSING = 5.0  # seconds, all of them
 
 
 class Accounts:
@@ -157,7 +158,8 @@ class Accounts:
 
     def _allow(self, sent: Sent, key: StoredKey) -> tuple[Database, int] | None:
         check_allowed(key, sent.backend, sent.asked)
-        return self._limits.enter(key, estimate_of(sent, self._prices), self._flush)
+        estimate = estimate_of(sent, self._prices) if key.terms.counts_tokens else None
+        return self._limits.enter(key, estimate, self._flush)
 
     def _flush(self) -> bool:
         """Wait until what has ended is written; False when there is nothing, or no time."""
@@ -165,6 +167,7 @@ class Accounts:
             return False
         written = threading.Event()
         self._flushing.append(written)
+        self._hurried.set()
         self._woken.set()
         return written.wait(_FLUSHING)
 
@@ -197,6 +200,7 @@ class Accounts:
         if self._thread is None:  # it was not used, or in the parent of this process only
             self._database.close()
             return
+        self._hurried.set()
         self._woken.set()
         self._thread.join(_CLOSING)
         if left := len(self._ended) + len(self._unwritten) + self._lost:
@@ -217,7 +221,7 @@ class Accounts:
         self._used: dict[str, float] = {}
         self._blocks: dict[str, float] = {}
         self._cleared = time.time()
-        self._woken = threading.Event()
+        self._woken, self._hurried = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -240,8 +244,10 @@ class Accounts:
     def _run(self) -> None:
         next_tick = 0.0
         while True:
-            self._woken.wait(TICK)
+            if self._woken.wait(TICK):
+                self._hurried.wait(_GATHERING)  # many are written in the time of one
             self._woken.clear()
+            self._hurried.clear()
             self._guarded(self._write)
             if self._closing:
                 return

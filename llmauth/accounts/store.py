@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -532,16 +533,22 @@ class Database:
 
         :param rows: with the day of each
         """
-        rows = list(rows)
+        kept: list[RequestRow] = []
+        sums: dict[tuple[str, ...], list[int]] = {}
+        for day, row in rows:
+            kept.append(row)
+            group = (day, row.key, row.backend, row.model)
+            before = sums.get(group)
+            figures = _figures(row)
+            sums[group] = [*map(add, before, figures)] if before else figures
+        if not kept:
+            return
+        self._do(f"INSERT INTO requests {_each(len(RequestRow._fields))}", json.dumps(kept))
+        adding = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
         self._do(
-            f"INSERT INTO requests {_each(len(RequestRow._fields))}",
-            json.dumps([row for _, row in rows]),
-        )
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
-        self._do(
-            f"INSERT INTO daily {_each(len(GROUPS) + len(TOTALS))}"
-            f" ON CONFLICT DO UPDATE SET {sums}",
-            json.dumps([_total(day, row) for day, row in rows]),
+            f"INSERT INTO daily {_each(len(GROUPS) + len(TOTALS))} ON CONFLICT DO UPDATE"
+            f" SET {adding}",
+            json.dumps([(*group, *figures) for group, figures in sums.items()]),
         )
 
     def totals(
@@ -700,13 +707,14 @@ class Database:
         return f"The database {self.path}"
 
 
-def _total(day: str, row: RequestRow) -> tuple[Any, ...]:
-    figures = (row.input, row.cached, row.written, row.output, row.reasoning, row.cost)
-    is_unpriced = row.cost is None and not row.is_error
-    return (
-        day, row.key, row.backend, row.model, 1, row.is_error, *(one or 0 for one in figures),
-        is_unpriced, row.estimated, row.is_unknown,
-    )  # fmt: skip
+def _figures(row: RequestRow) -> list[int]:
+    """Return what a request adds to the totals, in the order of `TOTALS`."""
+    is_error = row.is_error
+    return [
+        1, is_error, row.input or 0, row.cached or 0, row.written or 0, row.output or 0,
+        row.reasoning or 0, row.cost or 0, row.cost is None and not is_error, row.estimated,
+        row.is_unknown,
+    ]  # fmt: skip
 
 
 _CHECK_MODE = "Check its owner and mode, and those of its folder"
