@@ -25,7 +25,7 @@ import system
 from results import Figures, Results
 from servers import HERE, SERVERS, WRONG_KEY, NotStartedError, Running, Server, Setting, launch
 
-DEFAULT = ("direct", "bare", "naive", "nginx", "llmauth", "capture")
+DEFAULT = ("direct", "bare", "naive", "nginx", "llmauth", "capture", "database", "limits")
 CHUNKS, GAP = 50, 0.02
 
 
@@ -118,7 +118,7 @@ def upstream() -> Iterator[Running]:
     assert process.stdin
     assert process.stdout
     try:
-        yield Running(SERVERS[0], int(process.stdout.readline()), [process.pid])
+        yield Running(SERVERS[0], int(process.stdout.readline()), "", [process.pid])
     finally:
         process.stdin.close()
         process.wait(5)
@@ -170,7 +170,7 @@ def _add(
 def _measure(one: Running, workload: Workload, setting: Setting, length: Length) -> Figures:
     spec: dict[str, object] = {
         "port": one.port,
-        "key": setting.key if workload.status == "200" else WRONG_KEY,
+        "key": one.key if workload.status == "200" else WRONG_KEY,
         "pids": one.pids,
         "connections": workload.connections,
         "status": workload.status,

@@ -33,6 +33,13 @@ class Setting:
     key: str
 
 
+    keys: dict[str, str] = field(default_factory=dict)
+    """Of servers whose key is another: those with a database, which makes it."""
+
+    def key_of(self, server: str) -> str:
+        return self.keys.get(server, self.key)
+
+
 Command = Callable[[Setting, int], tuple[list[str], dict[str, str]]]
 
 
@@ -53,6 +60,7 @@ class Running:
 
     server: Server
     port: int
+    key: str
     pids: list[int]
     process: subprocess.Popen[bytes] | None = None
     start: dict[str, float | None] = field(default_factory=dict)
@@ -83,12 +91,13 @@ def launch(server: Server, setting: Setting) -> Running:
         process = subprocess.Popen(
             argv, cwd=HERE.parent, env=environ | extra, stdout=log, stderr=subprocess.STDOUT
         )
-    running = Running(server, port, [process.pid], process)
+    key = setting.key_of(server.name)
+    running = Running(server, port, key, [process.pid], process)
     try:
         if server.health:
             get = f"GET {server.health} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
             running.start["health_seconds"] = _first_answer(process, port, get, log_path) - began
-        forwarded = _first_answer(process, port, wire.request(port, setting.key), log_path)
+        forwarded = _first_answer(process, port, wire.request(port, key), log_path)
     except BaseException:
         running.stop()
         raise
@@ -174,6 +183,31 @@ def _llmauth(*flags: str) -> Command:
     return command
 
 
+def _accounted(name: str, *limits: str) -> Command:
+    """Start it with a database, and a key in that with these limits.
+
+    :param name: of the row
+    """
+
+    def command(setting: Setting, port: int) -> tuple[list[str], dict[str, str]]:
+        database = str(setting.directory / f"{name}-{port}.db")
+        add = [sys.executable, "-m", "llmauth", "keys", "add", "alice", "--database", database]
+        done = subprocess.run(
+            [*add, *limits], cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True
+        )
+        setting.keys[name] = done.stdout.strip()
+        return _llmauth("--database", database)(setting, port)
+
+    return command
+
+
+ALL_LIMITS = (
+    "--requests-per-minute=1000000000", "--tokens-per-minute=1000000000000",
+    "--tokens-per-day=1000000000000", "--parallel=100000", "--budget=1000000/month",
+    "--models=bench*", "--backends=openai", "--from=127.0.0.0/8", "--expires=90d",
+)  # fmt: skip
+"""None of them is ever reached."""
+
 FORWARDED = ("requests-1", "requests-8", "requests-32", "streams-50", "streams-200")
 WRONG_KEY = "sk-wrong-0123456789abcdef0123456789abcdef"
 
@@ -187,6 +221,20 @@ SERVERS = (
         "capture",
         "llmauth with --capture-file",
         _llmauth("--capture-file", "@DIRECTORY@/capture.jsonl"),
+        FORWARDED,
+        "/health",
+    ),
+    Server(
+        "database",
+        "llmauth with --database",
+        _accounted("database"),
+        FORWARDED,
+        "/health",
+    ),
+    Server(
+        "limits",
+        "llmauth, every limit on the key",
+        _accounted("limits", *ALL_LIMITS),
         FORWARDED,
         "/health",
     ),

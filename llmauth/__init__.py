@@ -6,7 +6,7 @@ from .exceptions import ConfigurationError, LLMAuthError, RequestRefused
 from .version import __version__
 from .web.app import create_app
 from .web.blueprint import proxy_blueprint
-from .web.extension import LLMAuth
+from .web.extension import LLMAuth, current_key
 
 __all__ = [
     "BackendSettings",
@@ -17,6 +17,7 @@ __all__ = [
     "Settings",
     "__version__",
     "create_app",
+    "current_key",
     "load",
     "proxy_blueprint",
 ]

@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ from programs import npm_install
 from servers import KEY, Answer, Received, Upstream, raw, whole
 
 from llmauth import create_app
+from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.store import Database
+from llmauth.accounts.terms import period_name
 from llmauth.config.loading import Given, load
 from llmauth.echo.backend import Echo
 from llmauth.exceptions import error_body
@@ -31,10 +36,21 @@ from llmauth.server.server import Server
 SDKS = Path(__file__).parent / "sdks"
 DOCS = Path(__file__).parent.parent / "docs" / "clients.md"
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
+STORED = {
+    "a_minute": {"requests_per_minute": 10},
+    "exhausted": {"tokens_per_day": 10},
+    "expired": {"expires": "1s"},
+    "other_model": {"models": ["gpt-4o*"]},
+}
+"""Keys in the database by the name of their case, and their terms."""
+
 SERVERS_KEY = "servers-provider-key-0123456789"
 OWN_KEY = "persons-provider-key-0123456789"
 WRONG_KEY = "wrong-key-0123456789"
 RETRY_AFTER = 1
+AGO = 57
+"""Seconds since the requests of a minute were sent: nobody is told to wait for long."""
+
 TIMEOUT = 60
 
 
@@ -75,6 +91,13 @@ FAILURES = {
     "down": "provider is down",
     "broken": "the stream breaks off",
 }
+REFUSALS = {
+    "a_minute": "10 a minute, used up",
+    "exhausted": "tokens of the day, used up",
+    "expired": "expired",
+    "other_model": "another model",
+}
+"""Of stored keys."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +172,21 @@ class Bench:
         urls["down"] = "http://127.0.0.1:1"
         self.attempts = 0
         self._lock = threading.Lock()
-        self.url = self._serve(stack, urls, max_failed_attempts=1000)
+        database = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "keys.db"
+        self._database = database
+        self.stored = _stored_keys(database)
+        given = {"max_failed_attempts": 1000, "database": str(database)}
+        self.url = self._serve(stack, urls, **given)
         self.locked_url = self._serve(stack, urls, max_failed_attempts=1, initial_block_seconds=900)
 
-    def _serve(self, stack: contextlib.ExitStack, urls: dict[str, str], **values: int) -> str:
+    def use_up_the_minute(self) -> None:
+        """Have sent ten requests with the key that may send as many a minute."""
+        database, window, now = Database(self._database), "llmauth/requests/a_minute", time.time()
+        with contextlib.closing(database), database.transaction():
+            database.clear_window(window)
+            assert database.enter(window, 10, 60, now - AGO, 10)
+
+    def _serve(self, stack: contextlib.ExitStack, urls: dict[str, str], **values: Any) -> str:
         environ = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}
         for name in ("OPENAI", "ANTHROPIC", "GEMINI"):
             environ[f"{name}_API_BASE_URL"] = self.recorded.url
@@ -170,6 +204,20 @@ class Bench:
         server = Server(app)
         stack.callback(server.stop)
         return f"http://127.0.0.1:{server.port}"
+
+
+def _stored_keys(path: Path) -> dict[str, str]:
+    """Make the keys of `STORED`, with what each of them has used."""
+    database, now = Database(path), time.time()
+    book = KeyBook(database)
+    keys = {name: book.add(name, terms) for name, terms in STORED.items()}
+    with database.transaction():
+        database.spend([("exhausted", period_name("day", now), 10, 0)])
+        row = database.key("expired")
+        assert row
+        database.change_key(row._replace(expires=now))
+    database.close()
+    return keys
 
 
 def echoing(url: str) -> Answer:
@@ -245,6 +293,7 @@ def orders(bench: Bench) -> dict[str, tuple[str, str, str | None, dict[str, str]
     made["file"] = ("file", url, KEY, {})
     for name in ("limited", "failing", "down"):
         made[name] = ("chat", f"{url}/{name}", KEY, {})
+    made |= {name: ("chat", url, key, {}) for name, key in bench.stored.items()}
     return made | {
         "wrong_key": ("chat", url, WRONG_KEY, {}),
         "no_key": ("chat", url, None, {}),
@@ -274,6 +323,8 @@ def run(client: Client) -> Found:
         for case, (do, base, key, headers) in orders(bench).items():
             if do in client.lacks:
                 continue
+            if case == "a_minute":
+                bench.use_up_the_minute()
             bench.attempts, already = 0, len(bench.recorded.requests)
             answer = driven.call(do, base, key, headers)
             found.outcomes[case] = Outcome(
@@ -316,7 +367,9 @@ def report(found: dict[Client, Found]) -> str:
     lines = [f"Run with {versions()}.", ""]
     lines += _table(("", *FEATURES), (_features(client, found[client]) for client in found))
     lines += ["", "What they raise, and how many requests that takes:", ""]
-    lines += _table(("", *FAILURES.values()), (_failures(c, found[c]) for c in found))
+    lines += _table(("", *FAILURES.values()), (_failures(c, found[c], FAILURES) for c in found))
+    lines += ["", "With a stored key ([keys.md](keys.md)) that may not, or not now:", ""]
+    lines += _table(("", *REFUSALS.values()), (_failures(c, found[c], REFUSALS) for c in found))
     return "\n".join(lines)
 
 
@@ -338,12 +391,13 @@ def _features(client: Client, found: Found) -> Iterator[str]:
             yield "no" if outcome.said is None else "yes"
 
 
-def _failures(client: Client, found: Found) -> Iterator[str]:
+def _failures(client: Client, found: Found, cases: Iterable[str]) -> Iterator[str]:
     yield client.name
-    for name in FAILURES:
+    for name in cases:
         outcome = found.outcomes[name]
         times = f", {outcome.attempts} requests" if outcome.attempts > 1 else ""
-        yield f"`{outcome.error}`{times if outcome.attempts else ', not sent'}"
+        what = f"`{outcome.error}`" if outcome.said is None else "waits, and works"
+        yield f"{what}{times if outcome.attempts else ', not sent'}"
 
 
 def written(text: str, block: str) -> str:

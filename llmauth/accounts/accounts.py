@@ -5,6 +5,7 @@ One thread writes what has ended, and follows what commands and other processes 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -20,12 +21,12 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
 from .asked import Asked
-from .grant import Grant, Sent, Settled, estimate_of
+from .grant import Grant, Sent, Settled, estimate_of, write_settled
 from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
-from .store import MAX_LOCKOUTS, Database
+from .store import MAX_LOCKOUTS, Database, explained
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -40,9 +41,10 @@ MAX_BATCHES = 256
 
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
-_FLUSHING = 0.5
+_GATHERING = 0.05
+_FLUSHING = 1.0
 _BEAT = 5.0
-_CLOSING = 5.0  # seconds, both
+_CLOSING = 5.0  # seconds, all of them
 
 
 class Accounts:
@@ -76,9 +78,12 @@ class Accounts:
         """Is told of each address that is to be let in again."""
 
         self.directory = Directory()
-        self._running: set[Grant] = set()
+        self._database = Database(path)
         self._begin()
-        self._follow()
+        with explained(path):
+            self._follow()
+            # A server may fork after the application was made: its children inherit no connection.
+            self._database.close()
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin)
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
@@ -153,7 +158,8 @@ class Accounts:
 
     def _allow(self, sent: Sent, key: StoredKey) -> tuple[Database, int] | None:
         check_allowed(key, sent.backend, sent.asked)
-        return self._limits.enter(key, estimate_of(sent, self._prices), self._flush)
+        estimate = estimate_of(sent, self._prices) if key.terms.counts_tokens else None
+        return self._limits.enter(key, estimate, self._flush)
 
     def _flush(self) -> bool:
         """Wait until what has ended is written; False when there is nothing, or no time."""
@@ -161,6 +167,7 @@ class Accounts:
             return False
         written = threading.Event()
         self._flushing.append(written)
+        self._hurried.set()
         self._woken.set()
         return written.wait(_FLUSHING)
 
@@ -189,9 +196,13 @@ class Accounts:
     def close(self) -> None:
         """Write what has ended, release what is held, and end the thread."""
         self._closing = True
+        atexit.unregister(self.close)
+        if self._thread is None:  # it was not used, or in the parent of this process only
+            self._database.close()
+            return
+        self._hurried.set()
         self._woken.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSING)
+        self._thread.join(_CLOSING)
         if left := len(self._ended) + len(self._unwritten) + self._lost:
             logger.error("%d requests were not written to the database in time", left)
         with contextlib.suppress(sqlite3.Error):
@@ -199,8 +210,8 @@ class Accounts:
         self._database.close()
 
     def _begin(self) -> None:
-        """Begin anew; in the child of a fork, connection and thread are the parent's."""
-        self._database = Database(self._path)
+        """Begin anew; in the child of a fork, the thread and what runs are the parent's."""
+        self._running: set[Grant] = set()
         self._process = secrets.token_hex(8)
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
@@ -210,7 +221,7 @@ class Accounts:
         self._used: dict[str, float] = {}
         self._blocks: dict[str, float] = {}
         self._cleared = time.time()
-        self._woken = threading.Event()
+        self._woken, self._hurried = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -228,12 +239,15 @@ class Accounts:
             with contextlib.suppress(RuntimeError):  # no thread is left: the next one may be
                 thread.start()
                 self._thread = thread
+                atexit.register(self.close)  # other servers end without a word
 
     def _run(self) -> None:
         next_tick = 0.0
         while True:
-            self._woken.wait(TICK)
+            if self._woken.wait(TICK):
+                self._hurried.wait(_GATHERING)  # many are written in the time of one
             self._woken.clear()
+            self._hurried.clear()
             self._guarded(self._write)
             if self._closing:
                 return
@@ -291,8 +305,7 @@ class Accounts:
         if not (settled or used or blocks or beats or failing or prunes or flushing):
             return
         with self._database.transaction():
-            for one in settled:
-                one.write(self._database, self._process)
+            write_settled(settled, self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
             if blocks:

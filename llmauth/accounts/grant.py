@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .asked import Asked
 from .asking import UsageFilter
 from .keys import Secret
-from .limits import MINUTE, Estimate
+from .limits import Estimate
 from .meter import Meter
 from .prices import Prices
 from .store import Database, RequestRow
@@ -178,13 +178,23 @@ class Settled(NamedTuple):
 
     def write(self, database: Database, process: str) -> None:
         """Have it counted in the file, or in memory, and what was held there given back."""
-        if self.hold and self.hold[0] is database:
-            database.release(self.hold[1], process)
-        if self.counts:
-            at, key = self.row.at, self.row.key
-            database.add_tokens(key, at, self.tokens, MINUTE)
-            for period in PERIODS:
-                database.spend(key, period_name(period, at), self.tokens, self.row.cost or 0)
+        write_settled([self], database, process)
+
+
+def write_settled(settled: list[Settled], database: Database, process: str) -> None:
+    """Have requests counted, and what was held for them given back; within a transaction."""
+    holds = [one.hold for one in settled if one.hold]
+    database.release((hold for where, hold in holds if where is database), process)
+    counted = [one for one in settled if one.counts]
+    database.add_tokens((one.row.key, one.row.at, one.tokens) for one in counted)
+    names: dict[int, list[str]] = {}  # of the periods of a day
+    spent = []
+    for one in counted:
+        day = int(one.row.at // 86_400)
+        if day not in names:
+            names[day] = [period_name(period, one.row.at) for period in PERIODS]
+        spent += [(one.row.key, name, one.tokens, one.row.cost or 0) for name in names[day]]
+    database.spend(spent)
 
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..config.keys import not_a_name
 from ..exceptions import KeyNotFound, NameTaken
+from ..redact.messages import hidden
 from ..redact.stored_key import new_key
 from .store import Database, KeyRow, SecretRow
 from .terms import Terms, iso
@@ -19,8 +21,6 @@ HINT = 4
 
 _PATIENCE = 10.0
 """Seconds that a command waits for other writers."""
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,62}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ class KeyBook:
         :raises ValueError: saying which of them cannot be used
         :raises NameTaken: by another key, or by usage that stays
         """
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"name: '{name}' cannot name a key: at most 64 letters, digits and . _ @ + -"
-            )
+        if wrong := not_a_name(name):
+            raise ValueError(f"name: cannot name a key: {wrong}")
+        if hidden(name) != name:
+            raise ValueError("name: cannot name a key: it looks like one itself")
         terms, now = self._terms(Terms(), values), time.time()
         key = new_key()
         with self._database.transaction(busy=_PATIENCE):
@@ -248,7 +248,10 @@ def _secret_row(name: str, key: str, now: float) -> SecretRow:
 
 
 def _stored(row: KeyRow, hint: str) -> StoredKey:
-    terms = replace(Terms.loads(row.terms), expires=row.expires)
+    try:
+        terms = replace(Terms.loads(row.terms), expires=row.expires)
+    except ValueError as exc:
+        raise sqlite3.DataError(f"what '{row.name}' may do cannot be read: {exc}") from None
     return StoredKey(row.name, hint, row.created, row.paused, row.revoked, row.last_used, terms)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..exceptions import LimitReached
 from .keys import StoredKey
-from .store import Database
+from .store import Database, Hold, Most
 from .terms import NANO, Budget, iso, period_end, period_name
 from .windows import FileWindows
 
@@ -90,7 +90,7 @@ class Limits:
         self._shared = shared
         self._shared_errors = shared_errors
         self.failing = False
-        self._next_look = 0.0
+        self._tidied = -math.inf  # Unix time
 
     def enter(
         self,
@@ -105,18 +105,15 @@ class Limits:
         :returns: where it is held and as what, to be released when it has ended
         :raises LimitReached: the answer for the client
         """
-        terms = key.terms
-        if terms.requests_per_minute:
-            self._count_request(key.name, terms.requests_per_minute)
-        if not terms.parallel and not (estimate and terms.counts_tokens):
-            return None
-        try:
-            return self._in_file(lambda database: self._hold(database, key, estimate))
-        except LimitReached:
-            # A client that sends one request after another does not wait for our bookkeeping.
-            if not flush():
-                raise
-        return self._in_file(lambda database: self._hold(database, key, estimate))
+        terms, requests = key.terms, key.terms.requests_per_minute
+        if requests and self._count_in_store(key.name, requests):
+            requests = None
+        if terms.parallel or (estimate and terms.counts_tokens):
+            return self._in_file(lambda file: self._hold(file, key, estimate, requests, flush))
+        if requests:
+            limit = requests
+            self._in_file(lambda file: self._count_request(file, key.name, limit))
+        return None
 
     def fall_back(self, reason: str) -> None:
         """Count in memory from now on, beginning with what the file says."""
@@ -125,8 +122,7 @@ class Limits:
         logger.error("the database fails (%s): limits are counted in memory until it works", reason)
         self._memory = Database(None)
         with contextlib.suppress(sqlite3.Error):
-            for row in self.database.all_spent():
-                self._memory.spend(*row)
+            self._memory.spend(self.database.all_spent())
         self.failing = True
 
     def recover(self) -> None:
@@ -141,17 +137,13 @@ class Limits:
 
     def used(self, key: StoredKey) -> dict[str, Any]:
         """Return how much of each of its limits a key has used, by their names."""
-        database = self.database
+        database = self._memory if self.failing else self.database
         terms, now, name = key.terms, time.time(), key.name
-        held = database.held(name)
         used: dict[str, Any] = {}
         if terms.requests_per_minute:
-            windows = self._shared or FileWindows(database)
-            used["requests_per_minute"] = windows.get_moving_window(
-                _window(name), terms.requests_per_minute, MINUTE
-            )[1]
+            used["requests_per_minute"] = self._counted(database, name, terms.requests_per_minute)
         if terms.parallel:
-            used["parallel"] = held.requests
+            used["parallel"] = database.running(name, now, SILENCE)
         if terms.tokens_per_minute:
             used["tokens_per_minute"] = sum(
                 tokens for _, tokens in database.recent_tokens(name, now, MINUTE)
@@ -163,14 +155,40 @@ class Limits:
             used["budget"] = str(Budget(database.spent(name, period)[1], terms.budget.period))
         return used
 
-    def _count_request(self, name: str, limit: int) -> None:
+    def _counted(self, database: Database, name: str, limit: int) -> int:
         if self._shared is not None:
-            try:
+            with contextlib.suppress(*self._shared_errors):
+                return self._shared.get_moving_window(_window(name), limit, MINUTE)[1]
+        return FileWindows(database).get_moving_window(_window(name), limit, MINUTE)[1]
+
+    def _count_in_store(self, name: str, limit: int) -> bool:
+        """Count a request in the store that machines share; False when there is none.
+
+        :raises LimitReached: when as many have been sent within the last minute
+        """
+        if self._shared is not None:
+            # The lockout, which has the same store, says so.
+            with contextlib.suppress(*self._shared_errors):
                 _count_in(self._shared, name, limit)
-                return
-            except self._shared_errors:
-                pass  # the lockout, which has the same store, says so
-        self._in_file(lambda database: _count_in(FileWindows(database), name, limit))
+                return True
+        return False
+
+    def _count_request(self, database: Database, name: str, limit: int) -> None:
+        now = time.time()
+        self._tidy(database, now)
+        if not database.enter_if(_window(name), limit, now):
+            _count_in(FileWindows(database), name, limit)
+
+    def _tidy(self, database: Database, now: float) -> None:
+        """Once a second say that this process lives, and forget what is over."""
+        if 0 <= now - self._tidied < 1.0:
+            return
+        self._tidied = now
+        with database.transaction():
+            database.beat(self._process, now)
+            database.release_dead(now, SILENCE)
+            database.tidy_windows(now, MINUTE)
+            database.tidy_tokens(now, MINUTE)
 
     def _in_file(self, action: Callable[[Database], _Answer]) -> _Answer:
         """Do something in the file, or in memory while that fails."""
@@ -182,13 +200,62 @@ class Limits:
         return action(self._memory)
 
     def _hold(
+        self,
+        database: Database,
+        key: StoredKey,
+        estimate: Estimate | None,
+        requests: int | None,
+        flush: Callable[[], bool],
+    ) -> tuple[Database, int]:
+        """Hold what a request may use, and count it where requests are counted in the file."""
+        now = time.time()
+        self._tidy(database, now)
+        if (hold := self._hold_if(database, key, estimate, requests, now)) is not None:
+            return database, hold
+        if requests:
+            _count_in(FileWindows(database), key.name, requests)
+        try:
+            return self._hold_closely(database, key, estimate)
+        except LimitReached:
+            # A client that sends one request after another does not wait for our bookkeeping.
+            if not flush():
+                raise
+        return self._hold_closely(database, key, estimate)
+
+    def _hold_if(
+        self,
+        database: Database,
+        key: StoredKey,
+        estimate: Estimate | None,
+        requests: int | None,
+        now: float,
+    ) -> int | None:
+        """Hold the most that a request may use, where there surely is as much."""
+        terms, tokens, cost = key.terms, 0, 0
+        if estimate:
+            output = DEFAULT_OUTPUT if estimate.output is None else estimate.output
+            tokens = estimate.prompt + output if terms.counts_tokens else 0
+            cost = estimate.cost(estimate.prompt, output) if terms.budget else 0
+        budget = terms.budget if estimate else None
+        most = Most(
+            requests,
+            terms.parallel,
+            terms.tokens_per_minute if estimate else None,
+            terms.tokens_per_day if estimate else None,
+            period_name("day", now) if terms.tokens_per_day else "",
+            budget.dollars if budget else None,
+            period_name(budget.period, now) if budget else "",
+        )
+        window = _window(key.name) if requests else None
+        hold = Hold(self._process, key.name, tokens, cost, window)
+        return database.hold_if(hold, most, now, MINUTE)
+
+    def _hold_closely(
         self, database: Database, key: StoredKey, estimate: Estimate | None
     ) -> tuple[Database, int]:
         terms, now = key.terms, time.time()
         with database.transaction():
-            if now >= self._next_look and database is self.database:
-                self._next_look = now + 1.0
-                database.release_dead(now, SILENCE)
+            database.tidy_tokens(now, MINUTE)
             held = database.held(key.name)
             if terms.parallel and held.requests >= terms.parallel:
                 raise LimitReached(
@@ -209,7 +276,6 @@ class Limits:
                         None if output is None else output * rate,
                         DEFAULT_OUTPUT * rate,
                     )
-            database.beat(self._process, now)
             return database, database.hold(self._process, key.name, tokens, cost)
 
 

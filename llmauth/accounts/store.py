@@ -7,10 +7,16 @@ Moments are Unix times in UTC, money is in billionths of a dollar.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import sqlite3
 import threading
+import time
+import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +34,8 @@ MAX_LOCKOUTS = 10_000
 BUSY_SECONDS = 1.0
 """For which a request may wait for another writer; batches are written in milliseconds."""
 
+_PREPARING = 10  # seconds
+
 _SCHEMA = """
 CREATE TABLE keys (
     name TEXT PRIMARY KEY COLLATE NOCASE, created REAL NOT NULL, expires REAL, paused REAL,
@@ -37,12 +45,20 @@ CREATE TABLE secrets (
     created REAL NOT NULL, ends REAL) WITHOUT ROWID;
 CREATE TABLE entries (window TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX entries_of ON entries (window, at);
+CREATE TABLE windows (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    INSERT INTO windows VALUES (NEW.window, 1) ON CONFLICT DO UPDATE SET number = number + 1; END;
+CREATE TRIGGER entry_left AFTER DELETE ON entries BEGIN
+    UPDATE windows SET number = number - 1 WHERE name = OLD.window; END;
 CREATE TABLE holds (
     id INTEGER PRIMARY KEY, process TEXT NOT NULL, key TEXT NOT NULL, tokens INTEGER NOT NULL,
-    cost INTEGER NOT NULL);
+    cost INTEGER NOT NULL, window TEXT, at REAL);
 CREATE INDEX holds_of ON holds (key);
-CREATE TABLE tokens (key TEXT NOT NULL, at REAL NOT NULL, tokens INTEGER NOT NULL);
-CREATE INDEX tokens_of ON tokens (key, at);
+CREATE TRIGGER hold_entered AFTER INSERT ON holds WHEN NEW.window IS NOT NULL BEGIN
+    INSERT INTO entries VALUES (NEW.window, NEW.at); END;
+CREATE TABLE tokens (
+    key TEXT NOT NULL, at INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    PRIMARY KEY (key, at)) WITHOUT ROWID;
 CREATE TABLE spent (
     key TEXT NOT NULL, period TEXT NOT NULL, tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (key, period)) WITHOUT ROWID;
@@ -152,6 +168,59 @@ TOTALS = (
 GROUPS = ("day", "key", "backend", "model")
 
 
+class Hold(NamedTuple):
+    """What is held for a request.
+
+    :param window: in which it counts as one, None where that is counted elsewhere
+    """
+
+    process: str
+    key: str
+    tokens: int
+    cost: int
+    window: str | None
+
+
+class Most(NamedTuple):
+    """The most that a key may have of each at once; None for no limit.
+
+    :param day: the name of today
+    :param period: the name of the period of the budget
+    """
+
+    requests: int | None
+    parallel: int | None
+    tokens_per_minute: int | None
+    tokens_per_day: int | None
+    day: str
+    budget: int | None
+    period: str
+
+
+_HOLD_IF = """
+INSERT INTO holds (process, key, tokens, cost, window, at)
+SELECT :process, :key, :tokens, :cost, :window, :now
+FROM (SELECT count(*) AS number, ifnull(sum(tokens), 0) + max(:tokens, 1) AS tokens,
+             ifnull(sum(cost), 0) + max(:cost, 1) AS cost FROM holds WHERE key = :key) AS held
+WHERE (:requests IS NULL
+    OR ifnull((SELECT number FROM windows WHERE name = :window), 0) < :requests)
+AND (:parallel IS NULL OR held.number < :parallel)
+AND (:tokens_per_minute IS NULL OR held.tokens + ifnull((SELECT sum(tokens) FROM tokens
+    WHERE key = :key AND at > :since), 0) <= :tokens_per_minute)
+AND (:tokens_per_day IS NULL OR held.tokens + ifnull((SELECT tokens FROM spent
+    WHERE key = :key AND period = :day), 0) <= :tokens_per_day)
+AND (:budget IS NULL OR held.cost + ifnull((SELECT cost FROM spent
+    WHERE key = :key AND period = :period), 0) <= :budget)
+"""
+_ADDING_TOKENS = "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
+
+
+def _each(columns: int) -> str:
+    """Return what selects the rows of a JSON list of lists: all at once, in one statement."""
+    values = ", ".join(f"json_extract(value, '$[{number}]')" for number in range(columns))
+    return f"SELECT {values} FROM json_each(?) WHERE true"
+
+
 class Held(NamedTuple):
     """What a key's running requests hold."""
 
@@ -160,8 +229,13 @@ class Held(NamedTuple):
     cost: int
 
 
+_inherited: list[sqlite3.Connection | None] = []
+"""Connections of a parent process, which its child must neither use nor close (SQLite, "How To
+Corrupt", 2.6)."""
+
+
 class Database:
-    """One connection, which threads may share.
+    """One connection, which threads may share; the child of a fork opens another one.
 
     :param path: of the file; None for one in memory
     :raises ConfigurationError: when it cannot be used, saying why
@@ -170,31 +244,60 @@ class Database:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._opened: sqlite3.Connection | None = None
         with explained(path):
             if path is not None:
                 _create(path)
-            self._connection = sqlite3.connect(
-                path or ":memory:",
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
             try:
                 self._prepare()
             except BaseException:
-                self._connection.close()
+                self.close()
                 raise
         self._identity = self._file_identity()
+        if path is not None and hasattr(os, "register_at_fork"):
+            disown = weakref.WeakMethod(self._disown)
+            os.register_at_fork(after_in_child=lambda: (method := disown()) and method())
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next use opens it again."""
         with self._lock:
-            self._connection.close()
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """The connection, under the lock."""
+        if self._opened is None:
+            # Not made anew: a file that is gone, or another one, is noticed elsewhere.
+            where = f"{self.path.absolute().as_uri()}?mode=rw" if self.path else ":memory:"
+            self._opened = sqlite3.connect(
+                where,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=self.path is not None,
+            )
+            self._busy = 0  # milliseconds, set where they count
+            self._opened.execute("PRAGMA synchronous = NORMAL")
+        return self._opened
+
+    def _disown(self) -> None:
+        _inherited.append(self._opened)
+        self._opened, self._lock = None, threading.RLock()
 
     @property
     def is_replaced(self) -> bool:
         """True once the path is that of another file, or of none."""
         return self._file_identity() != self._identity
+
+    def damage(self) -> str | None:
+        """Say what is damaged in the file, None when nothing is; reads all of it."""
+        try:
+            found = self._one("PRAGMA quick_check(1)")[0]
+        except sqlite3.DatabaseError as exc:
+            return str(exc)
+        return None if found == "ok" else str(found)
 
     @contextlib.contextmanager
     def transaction(self, busy: float = BUSY_SECONDS) -> Iterator[None]:
@@ -202,8 +305,7 @@ class Database:
 
         :param busy: seconds to wait for others, which hold the file
         """
-        with self._lock:
-            self._connection.execute(f"PRAGMA busy_timeout = {int(busy * 1000)}")
+        with self._waiting(busy):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -212,6 +314,24 @@ class Database:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def _waiting(self, busy: float) -> Iterator[None]:
+        """Hold the lock, and leave the rest of the time for others who hold the file.
+
+        Of many who wait while the file is locked, none waits for all those before him.
+        """
+        until = time.monotonic() + busy
+        if not self._lock.acquire(timeout=busy):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            rest = math.ceil((until - time.monotonic()) * 10) * 100
+            if self._busy != rest:
+                self._connection.execute(f"PRAGMA busy_timeout = {max(rest, 0)}")
+                self._busy = rest
+            yield
+        finally:
+            self._lock.release()
 
     # Keys
 
@@ -274,13 +394,32 @@ class Database:
 
     def enter(self, window: str, limit: int, seconds: float, now: float, amount: int = 1) -> bool:
         """Put entries into a window unless they are more than fit; within a transaction."""
-        # What is from the future, by a clock that was wrong, is from now: it prolongs nothing.
-        self._do("UPDATE entries SET at = ? WHERE window = ? AND at > ?", now, window, now)
-        self._do("DELETE FROM entries WHERE window = ? AND at <= ?", window, now - seconds)
-        if self._sum("SELECT count(*) FROM entries WHERE window = ?", window) + amount > limit:
+        self.tidy_windows(now, seconds, window)
+        if self._sum("SELECT sum(number) FROM windows WHERE name = ?", window) + amount > limit:
             return False
         self._connection.executemany("INSERT INTO entries VALUES (?, ?)", [(window, now)] * amount)
         return True
+
+    def enter_if(self, window: str, limit: int, now: float) -> bool:
+        """Put an entry into a window if it surely fits, in one statement.
+
+        False where those that have left the window have yet to be looked for: see :meth:`enter`.
+        """
+        with self._waiting(BUSY_SECONDS):
+            return self._connection.execute(
+                "INSERT INTO entries SELECT :window, :now"
+                " WHERE ifnull((SELECT number FROM windows WHERE name = :window), 0) < :limit",
+                {"window": window, "now": now, "limit": limit},
+            ).rowcount == 1
+
+    def tidy_windows(self, now: float, seconds: float, window: str | None = None) -> None:
+        """Forget the entries that have left a window, or all windows."""
+        # What is from the future, by a clock that was wrong, is from now: it prolongs nothing.
+        of = "window IN (SELECT name FROM windows WHERE ? IS NULL OR name = ?)"
+        self._do(
+            f"UPDATE entries SET at = ? WHERE {of} AND at > ?", now, window, window, now
+        )
+        self._do(f"DELETE FROM entries WHERE {of} AND at <= ?", window, window, now - seconds)
 
     def window(self, window: str, since: float) -> tuple[float | None, int]:
         """Return the moment of a window's oldest entry since then, and how many there are."""
@@ -302,6 +441,13 @@ class Database:
             " WHERE key = ?", key,
         ))  # fmt: skip
 
+    def running(self, key: str, now: float, silence: float) -> int:
+        """Return how many requests of a key run, in processes that have been heard of."""
+        return self._sum(
+            "SELECT count(*) FROM holds JOIN processes ON processes.id = process"
+            " WHERE key = ? AND abs(? - beat) <= ?", key, now, silence,
+        )  # fmt: skip
+
     def hold(self, process: str, key: str, tokens: int, cost: int) -> int:
         """Hold tokens and dollars for a request; return the id of the hold."""
         cursor = self._connection.execute(
@@ -310,30 +456,64 @@ class Database:
         )
         return int(cursor.lastrowid or 0)
 
-    def release(self, hold: int, process: str) -> None:
-        """Give a hold back."""
-        self._do("DELETE FROM holds WHERE id = ? AND process = ?", hold, process)
+    def hold_if(self, hold: Hold, most: Most, now: float, seconds: float) -> int | None:
+        """Hold tokens and dollars if they surely fit, in one statement; return the id of the hold.
 
-    def add_tokens(self, key: str, at: float, tokens: int, seconds: float) -> None:
-        """Note tokens for a limit within so many seconds, and forget older ones."""
-        self._do("DELETE FROM tokens WHERE key = ? AND at <= ?", key, at - seconds)
-        self._do("INSERT INTO tokens VALUES (?, ?, ?)", key, at, tokens)
+        None where it has to be looked at more closely, in a transaction. The connection lets other
+        threads have Python's lock for each statement, and gets it back when they please: of one
+        statement after the other all others would wait for each.
+
+        :param most: what may be used and held with it
+        """
+        with self._waiting(BUSY_SECONDS):
+            values = hold._asdict() | most._asdict() | {"now": now, "since": now - seconds}
+            cursor = self._connection.execute(_HOLD_IF, values)
+        return cursor.lastrowid if cursor.rowcount == 1 else None
+
+    def release(self, holds: Iterable[int], process: str) -> None:
+        """Give holds back."""
+        self._do(
+            "DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?)) AND process = ?",
+            json.dumps(list(holds)), process,
+        )  # fmt: skip
+
+    def add_tokens(self, used: Iterable[tuple[str, float, int]]) -> None:
+        """Note how many tokens keys have used when, each in the second that ends next."""
+        sums: Counter[tuple[str, int]] = Counter()
+        for key, at, tokens in used:
+            sums[key, math.ceil(at)] += tokens
+        rows = [(*of, number) for of, number in sums.items()]
+        self._do(f"INSERT INTO tokens {_each(3)} {_ADDING_TOKENS}", json.dumps(rows))
+
+    def tidy_tokens(self, now: float, seconds: float) -> None:
+        """Forget the tokens that were used before so many seconds."""
+        # As for entries: what is from the future is from now.
+        self._do(
+            "INSERT INTO tokens SELECT key, ?, sum(tokens) FROM tokens WHERE at > ? GROUP BY key"
+            f" {_ADDING_TOKENS}", math.ceil(now), math.ceil(now),
+        )  # fmt: skip
+        self._do("DELETE FROM tokens WHERE at > ? OR at <= ?", math.ceil(now), now - seconds)
 
     def recent_tokens(self, key: str, now: float, seconds: float) -> list[tuple[float, int]]:
         """Return when a key used how many tokens, the oldest first."""
-        self._do("UPDATE tokens SET at = ? WHERE key = ? AND at > ?", now, key, now)
         return self._all(
             "SELECT at, tokens FROM tokens WHERE key = ? AND at > ? ORDER BY at",
             key, now - seconds,
         )  # fmt: skip
 
-    def spend(self, key: str, period: str, tokens: int, cost: int) -> None:
-        """Add to what a key has used in a period."""
+    def spend(self, used: Iterable[tuple[str, str, int, int]]) -> None:
+        """Add to what keys have used in periods: key, period, tokens, dollars."""
+        tokens: Counter[tuple[str, str]] = Counter()
+        cost: Counter[tuple[str, str]] = Counter()
+        for key, period, number, dollars in used:
+            tokens[key, period] += number
+            cost[key, period] += dollars
+        rows = [(*of, number, cost[of]) for of, number in tokens.items()]
         self._do(
-            "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            f"INSERT INTO spent {_each(4)} ON CONFLICT DO UPDATE"
             " SET tokens = tokens + excluded.tokens, cost = cost + excluded.cost",
-            key, period, tokens, cost,
-        )  # fmt: skip
+            json.dumps(rows),
+        )
 
     def spent(self, key: str, period: str) -> tuple[int, int]:
         """Return the tokens and dollars that a key has used in a period."""
@@ -353,17 +533,22 @@ class Database:
 
         :param rows: with the day of each
         """
-        rows = list(rows)
-        marks = ", ".join("?" * len(RequestRow._fields))
-        self._connection.executemany(
-            f"INSERT INTO requests VALUES ({marks})",  # noqa: S608 # nosec B608: marks only
-            [row for _, row in rows],
-        )
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
-        marks = ", ".join("?" * (len(GROUPS) + len(TOTALS)))
-        self._connection.executemany(
-            f"INSERT INTO daily VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}",  # noqa: S608 # nosec B608
-            [_total(day, row) for day, row in rows],
+        kept: list[RequestRow] = []
+        sums: dict[tuple[str, ...], list[int]] = {}
+        for day, row in rows:
+            kept.append(row)
+            group = (day, row.key, row.backend, row.model)
+            before = sums.get(group)
+            figures = _figures(row)
+            sums[group] = [*map(add, before, figures)] if before else figures
+        if not kept:
+            return
+        self._do(f"INSERT INTO requests {_each(len(RequestRow._fields))}", json.dumps(kept))
+        adding = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
+        self._do(
+            f"INSERT INTO daily {_each(len(GROUPS) + len(TOTALS))} ON CONFLICT DO UPDATE"
+            f" SET {adding}",
+            json.dumps([(*group, *figures) for group, figures in sums.items()]),
         )
 
     def totals(
@@ -480,39 +665,56 @@ class Database:
 
     def _prepare(self) -> None:
         execute = self._connection.execute
-        execute("PRAGMA busy_timeout = 10000")  # two servers may begin with a new file at once
-        execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = NORMAL")
-        with self.transaction(busy=10.0):
-            version = execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise ConfigurationError(
-                    f"{self._name} was written by a newer llmauth (schema {version}, this one "
-                    f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
-                )
-            if version == VERSION:
+        # Two servers may begin with a new file at once.
+        execute(f"PRAGMA busy_timeout = {_PREPARING * 1000}")
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal" and self.path is not None:
+            raise ConfigurationError(
+                f"{self._name} cannot be used by several processes at once (SQLite's WAL mode). "
+                "Put it on a local disk."
+            )
+        if self._is_prepared():  # nothing is written to one that another program holds
+            return
+        with self.transaction(busy=_PREPARING):
+            if self._is_prepared():
                 return
-            if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise ConfigurationError(
-                    f"{self._name} is the database of another program. Name a file of its own."
-                )
             for statement in _SCHEMA.split(";\n"):
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION}")
             execute(f"PRAGMA user_version = {VERSION}")
+
+    def _is_prepared(self) -> bool:
+        """True for a database of ours, False for an empty one.
+
+        :raises ConfigurationError: for any other
+        """
+        if not self._one("SELECT count(*) FROM sqlite_master")[0]:
+            return False
+        if self._one("PRAGMA application_id")[0] != APPLICATION:
+            raise ConfigurationError(
+                f"{self._name} is the database of another program. Name a file of its own."
+            )
+        version = self._one("PRAGMA user_version")[0]
+        if version > VERSION:
+            raise ConfigurationError(
+                f"{self._name} was written by a newer llmauth (schema {version}, this one "
+                f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
+            )
+        return True
 
     @property
     def _name(self) -> str:
         return f"The database {self.path}"
 
 
-def _total(day: str, row: RequestRow) -> tuple[Any, ...]:
-    figures = (row.input, row.cached, row.written, row.output, row.reasoning, row.cost)
-    is_unpriced = row.cost is None and not row.is_error
-    return (
-        day, row.key, row.backend, row.model, 1, row.is_error, *(one or 0 for one in figures),
-        is_unpriced, row.estimated, row.is_unknown,
-    )  # fmt: skip
+def _figures(row: RequestRow) -> list[int]:
+    """Return what a request adds to the totals, in the order of `TOTALS`."""
+    is_error = row.is_error
+    return [
+        1, is_error, row.input or 0, row.cached or 0, row.written or 0, row.output or 0,
+        row.reasoning or 0, row.cost or 0, row.cost is None and not is_error, row.estimated,
+        row.is_unknown,
+    ]  # fmt: skip
 
 
 _CHECK_MODE = "Check its owner and mode, and those of its folder"
@@ -541,6 +743,7 @@ def explained(path: Path | None) -> Iterator[None]:
     except sqlite3.DatabaseError as exc:
         reasons = {
             "file is not a database": "it is no SQLite database, or damaged. Restore a backup",
+            "database disk image is malformed": "it is damaged. Restore a backup",
             "attempt to write a readonly database": f"it may not be written. {_CHECK_MODE}",
             "unable to open database file": f"it cannot be opened. {_CHECK_MODE}",
             "database is locked": "another program holds it. End that, or copy the file away",

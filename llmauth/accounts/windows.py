@@ -8,7 +8,17 @@ from typing import Any
 
 from limits.storage import MovingWindowSupport, Storage
 
+from ..auth.stores import CountingStore, in_memory, open_store, store_errors
 from .store import Database
+
+
+def shared_windows(uri: str) -> tuple[CountingStore | None, tuple[type[Exception], ...]]:
+    """Return the store that machines share, and what it raises when it fails.
+
+    :param uri: of the store of failed attempts; one in memory is not shared
+    :raises ConfigurationError: when it cannot be reached
+    """
+    return (None, ()) if in_memory(uri) else (open_store(uri), store_errors(uri))
 
 
 class FileWindows(Storage, MovingWindowSupport):

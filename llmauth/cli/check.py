@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from ..accounts.accounts import Accounts
 from ..auth.stores import open_store
 from ..config.notices import about_settings
 from ..config.settings import BackendSettings, Settings
@@ -18,6 +20,7 @@ from ..providers.backend import Backend
 from ..providers.base_url import fault_of
 from ..proxy.failures import remedy
 from ..proxy.upstream import Incoming, Outgoing, UpstreamBroke, open_upstream
+from .key_table import counted
 
 CHECK_SECONDS = 10.0
 """How long a backend may take to connect, and to begin its list of models."""
@@ -36,7 +39,7 @@ def run_checks(settings: Settings, say: Callable[[str], None]) -> bool:
     tried = [b for b in settings.backends.values() if settings.uses(b) or b.base_url == "echo:"]
     with ThreadPoolExecutor(len(tried)) as pool:
         verdicts = pool.map(_check_backend, tried)
-        findings = [_check_store(settings), *_check_files(settings)]
+        findings = [_check_store(settings), *_check_database(settings), *_check_files(settings)]
         findings += [
             (fine, f"backend {backend.name}: {said}")
             for backend, (fine, said) in zip(tried, verdicts, strict=True)
@@ -57,6 +60,35 @@ def _check_store(settings: Settings) -> tuple[bool, str]:
     except ConfigurationError as exc:
         return False, f"store: {exc}"
     return True, f"store {settings.storage_uri}: ok"
+
+
+def _check_database(settings: Settings) -> Iterator[tuple[bool, str]]:
+    """Look at the database as the server will; a new one is not made."""
+    if settings.database is None:
+        return
+    path = Path(settings.database)
+    if not path.exists():
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            yield False, f"database: {path} cannot be made: is there such a folder, to write to?"
+        elif settings.keys or settings.disable_auth:
+            yield True, f"database {path}: ok, it is made at the start"
+        else:
+            yield False, f"database: {path} is not there yet: make a key, 'llmauth keys add NAME'"
+        return
+    try:
+        accounts = Accounts(path, reserved=[name for name, _ in settings.keys])
+    except ConfigurationError as exc:
+        yield False, f"database: {exc}"
+        return
+    with contextlib.closing(accounts):
+        damage = accounts.database.damage()
+        stored = accounts.directory.keys
+        if damage:
+            yield False, f"database: {path} is damaged ({damage}). Restore a backup"
+        elif not (stored or settings.keys or settings.disable_auth):
+            yield False, f"database: there is no key in {path} yet: 'llmauth keys add NAME'"
+        else:
+            yield True, f"database {path}: ok, {counted(stored.values())}"
 
 
 def _check_files(settings: Settings) -> Iterator[tuple[bool, str]]:

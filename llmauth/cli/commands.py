@@ -133,9 +133,7 @@ def main() -> None:
 @settings_options
 def serve(**options: Any) -> None:
     """Start the proxy. The key comes from LLM_INTERACTIVE_PROXY_API_KEY."""
-    settings = _settings(options)
-    require_keys(settings)
-    _serve(settings, console.banner)
+    _serve(_settings(options), console.banner)
 
 
 @main.command()
@@ -193,9 +191,10 @@ def check(everything: bool, **options: Any) -> None:
     settings = _settings(options)
     faults = Faults()
     lines: list[str] = []
+    good = run_checks(settings, lines.append)
     with faults.collected():
-        require_keys(settings)
-    good = run_checks(settings, lines.append) and not faults.messages
+        require_keys(settings, stored=settings.database is not None)
+    good = good and not faults.messages
     click.echo(console.verdict(good))
     for line in (*faults.messages, *lines):
         click.echo(console.finding(settings, line))

@@ -18,6 +18,8 @@ from ..redact.controls import visible
 from ..redact.messages import hidden
 from ..server.server import Server
 from ..version import __version__
+from ..web.extension import State
+from .key_table import counted
 
 logger = logging.getLogger("llmauth")
 
@@ -55,11 +57,10 @@ def _listening(server: Server) -> str:
 def banner(server: Server) -> str:
     """Return the start-up banner: plain ASCII, without secrets."""
     settings = server.state.settings
-    names = ", ".join(name for name, _ in settings.keys)
-    keys = "off" if settings.disable_auth else f"on, {len(settings.keys)} key(s): {names}"
     rows = [
         ("listening on", _listening(server)),
-        ("authentication", keys),
+        ("authentication", _authentication(settings)),
+        *_database(server.state),
         ("backends", _backends(settings)),
         ("wrong keys", _brute_force(settings)),
         ("counted in", settings.storage_uri),
@@ -74,6 +75,19 @@ def banner(server: Server) -> str:
         first, *rest = _wrapped(f"  {name + ':':16}{text}", indent=18)
         lines += [click.style(first[:18], fg="cyan") + first[18:], *rest]
     return "\n".join(lines)
+
+
+def _authentication(settings: Settings) -> str:
+    if settings.disable_auth:
+        return "off"
+    names = ", ".join(name for name, _ in settings.keys)
+    return f"on, {len(settings.keys)} key(s): {names}" if names else "on"
+
+
+def _database(state: State) -> Iterator[tuple[str, str]]:
+    if state.accounts:
+        keys = counted(state.accounts.directory.keys.values())
+        yield "database", f"{state.settings.database}, {keys}"
 
 
 def refusal(message: str) -> str:

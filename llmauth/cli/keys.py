@@ -14,9 +14,12 @@ import click
 from ..accounts.keys import Directory, KeyBook, StoredKey
 from ..accounts.limits import Limits
 from ..accounts.store import Database, explained
-from ..accounts.terms import FIELDS, moment, seconds
+from ..accounts.terms import FIELDS, seconds
+from ..accounts.windows import shared_windows
 from ..config.loading import Given, load
 from ..exceptions import ConfigurationError, KeyNotFound, NameTaken
+from .key_table import in_full, table
+from .mistakes import Group
 
 _METAVARS = {
     "expires": "WHEN", "models": "GLOB", "backends": "NAME", "from": "NETWORK",
@@ -36,10 +39,9 @@ _HELP = {
     "note": "For whom it is, or what for.",
 }
 _REPEATABLE = ("models", "backends", "from")
-_STATES = {"active": "green", "paused": "yellow", "expired": "red", "revoked": "red"}
 
 
-@click.group("keys", short_help="Make, show, change and withdraw keys.")
+@click.group("keys", cls=Group, short_help="Make, show, change and withdraw keys.")
 def keys() -> None:
     """Keys of people and programs, each with limits of its own, in a database.
 
@@ -111,7 +113,10 @@ class _Book:
         self.path = Path(settings.database)
         self.database = Database(self.path)
         self.keys = KeyBook(self.database, [name for name, _ in settings.keys])
-        self._limits = Limits(self.database, "")
+        shared: tuple[Any, Any] = (None, ())
+        with contextlib.suppress(ConfigurationError):  # it is shown as far as it is known
+            shared = shared_windows(settings.storage_uri)
+        self._limits = Limits(self.database, "", *shared)
 
     def record(self, key: StoredKey) -> dict[str, Any]:
         """Return a key as JSON has it."""
@@ -142,11 +147,20 @@ def opened(database: str | None, config: str | None) -> Iterator[_Book]:
         raise ConfigurationError(str(exc)) from None
     except ValueError as exc:
         field, colon, fault = str(exc).partition(": ")
-        raise ConfigurationError(f"--{field.replace('_', '-')}{colon}{fault}.") from None
+        option = "NAME" if field == "name" else f"--{field.replace('_', '-')}"
+        raise ConfigurationError(f"{option}{colon}{fault}.") from None
 
 
 def _tell(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _tell_of_fault(book: _Book, name: str) -> None:
+    """Say why a key lets nobody in, where one would think that it does now."""
+    key = book.one(name)
+    if (state := key.state(time.time())) != "active":
+        advice = "llmauth keys resume" if state == "paused" else "llmauth keys set --expires 90d"
+        _tell(f"It lets nobody in nevertheless: it is {state}. Mend that: {advice} {key.name}")
 
 
 @keys.command("add", short_help="Make a key.")
@@ -184,7 +198,7 @@ def list_keys(as_json: bool, database: str | None, config: str | None) -> None:
     if not records:
         _tell("There are no keys yet. Make one: llmauth keys add NAME")
         return
-    for line in _table(records):
+    for line in table(records):
         click.echo(line)
 
 
@@ -204,14 +218,8 @@ def show(name: str, as_json: bool, database: str | None, config: str | None) -> 
     if as_json:
         click.echo(json.dumps(record, indent=2))
         return
-    used = record.pop("used")
-    record["key"] = f"ends in {record.pop('hint')}"
-    for field, value in record.items():
-        if value in (None, [], "", False):
-            continue
-        shown = ", ".join(value) if isinstance(value, list) else str(value)
-        more = f"  (used {used[field]})" if field in used else ""
-        click.echo(click.style(f"{field.replace('_', ' '):22}", fg="cyan") + shown + more)
+    for line in in_full(record):
+        click.echo(line)
 
 
 @keys.command("set", short_help="Change a key's limits.")
@@ -231,6 +239,7 @@ def change(name: str, database: str | None, config: str | None, **options: Any) 
     with opened(database, config) as book:
         book.keys.change(name, values)
         _tell(f"'{name}' is changed. Running servers follow within two seconds.")
+        _tell_of_fault(book, name)
 
 
 @keys.command("rotate", short_help="Give a key's owner a new one.")
@@ -252,6 +261,7 @@ def rotate(name: str, overlap: str, database: str | None, config: str | None) ->
         click.echo(book.keys.rotate(name, left))
         until = f"in {overlap}" if left else "now"
         _tell(f"'{name}' has a new key, which is shown this once; the old one ends {until}.")
+        _tell_of_fault(book, name)
 
 
 def _state_command(verb: str, done: str, action: Callable[[KeyBook, str], None]) -> None:
@@ -262,6 +272,8 @@ def _state_command(verb: str, done: str, action: Callable[[KeyBook, str], None])
         with opened(database, config) as book:
             action(book.keys, name)
             _tell(f"'{name}' {done}.")
+            if verb == "resume":
+                _tell_of_fault(book, name)
 
     command.help = f"{done.capitalize()}.\n\n\b\nExample:\n  llmauth keys {verb} alice"
 
@@ -276,62 +288,3 @@ _state_command(
 _state_command(
     "revoke", "is withdrawn for good; what it has used stays known", KeyBook.revoke
 )
-
-
-def _table(records: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a table of 80 columns; limits that do not fit go on below."""
-    width = min(max(len(record["name"]) for record in records), 20) + 2
-    heads = f"{'NAME':{width}}{'STATE':9}{'KEY':9}{'LAST USED':13}LIMITS"
-    yield click.style(heads, bold=True)
-    for record in records:
-        name, state = record["name"], record["state"]
-        start = click.style(f"{state:9}", fg=_STATES[state]) + f"...{record['hint']:6}"
-        start += f"{_ago(record['last_used']):13}"
-        if len(name) > width - 2:
-            yield name
-            name = ""
-        lines = _filled(list(_limits(record)), 80 - width - 31)
-        yield f"{name:{width}}{start}{lines[0]}".rstrip()
-        yield from (" " * (width + 31) + line for line in lines[1:])
-
-
-def _filled(parts: list[str], width: int) -> list[str]:
-    lines = [""]
-    for part in parts:
-        joined = f"{lines[-1]}, {part}" if lines[-1] else part
-        if len(joined) > width and lines[-1]:
-            lines[-1] += ","
-            lines.append(part)
-        else:
-            lines[-1] = joined
-    return lines
-
-
-def _limits(record: dict[str, Any]) -> Iterator[str]:
-    used = record["used"]
-    if record["admin"]:
-        yield "admin"
-    if record["budget"]:
-        spent, _, _ = used["budget"].partition("/")
-        yield f"${float(spent):.2f} of ${record['budget']}"
-    for field, unit in (
-        ("requests_per_minute", "requests/min"), ("tokens_per_minute", "tokens/min"),
-        ("tokens_per_day", "tokens/day"), ("parallel", "at a time"),
-    ):  # fmt: skip
-        if record[field]:
-            yield f"{used[field]} of {record[field]} {unit}"
-    for field in ("models", "backends", "from"):
-        if record[field]:
-            yield f"{field} {' '.join(record[field])}"
-    if record["expires"]:
-        yield f"expires {record['expires'][:10]}"
-
-
-def _ago(at: str | None) -> str:
-    if at is None:
-        return "never"
-    passed = max(0.0, time.time() - moment(at))
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if passed >= length:
-            return f"{int(passed // length)} {unit} ago"
-    return "just now"

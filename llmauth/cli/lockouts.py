@@ -11,9 +11,12 @@ from ..accounts.terms import iso
 from ..auth.client_address import Clients
 from ..exceptions import ConfigurationError
 from .keys import opened, where
+from .mistakes import Group
 
 
-@click.group("lockouts", invoke_without_command=True, short_help="Show who is locked out.")
+@click.group(
+    "lockouts", cls=Group, invoke_without_command=True, short_help="Show who is locked out."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @where
 @click.pass_context

@@ -10,12 +10,13 @@ import click
 
 from ..accounts import report
 from .keys import opened, where
+from .mistakes import Command
 
 _BAR = 16
 _UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
-@click.command("usage", short_help="Show who used what.")
+@click.command("usage", cls=Command, short_help="Show who used what.")
 @click.option("--since", metavar="DAY", default=report.DEFAULT_SINCE, show_default=True,
               help="First day: 30d, today, or 2026-11-01 (UTC).")  # fmt: skip
 @click.option("--until", metavar="DAY", default="today", show_default=True, help="Last day.")

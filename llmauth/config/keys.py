@@ -27,7 +27,7 @@ MAX_KEY_BYTES = 4096
 
 QUOTES = ("'", '"', "`")
 SAMPLES = ("change-me", "your-key", "your-proxy-key", "secret", "example")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}")
 _HOLDS_FILE = re.compile(r".*_API_KEY(?:_\w+)?_FILE")
 _HOLDS_SECRET = re.compile(rf"{KEY_VARIABLE}\w*|(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)")
 _HOLDS_URI = re.compile(r".*_(?:PROXY|UR[IL])")
@@ -113,10 +113,8 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
         if not colon:
             own, key = name if not keys else f"{name}-{len(keys) + 1}", line
         where = f"{variable} ({path}, line {number})"
-        if not _NAME.fullmatch(own):
-            raise ConfigurationError(
-                f"{where}: a key's name is made of letters, digits, . _ @ -. {LINE}"
-            )
+        if wrong := not_a_name(own):
+            raise ConfigurationError(f"{where}: {wrong}. {LINE}")
         if weakness(key) and hidden(own) != own:
             raise ConfigurationError(f"{where}: the name looks like a key. {LINE}")
         key = key.strip()
@@ -128,6 +126,13 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
         raise ConfigurationError(f"{variable}: {path} holds no key.")
     distinct(keys, places)
     return keys
+
+
+def not_a_name(name: str) -> str | None:
+    """Say what is wrong with a key's name, None when nothing is; it is not repeated."""
+    if _NAME.fullmatch(name):
+        return None
+    return "a name is made of at most 64 letters, digits and . _ @ + -, a letter or digit first"
 
 
 def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:

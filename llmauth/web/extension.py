@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from ..accounts.accounts import Accounts
 from ..accounts.prices import Prices
+from ..accounts.windows import shared_windows
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
-from ..auth.stores import in_memory, open_store, store_errors
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -156,12 +156,12 @@ class State:
 
 
 def _accounts(settings: Settings) -> Accounts:
-    shared = not in_memory(settings.storage_uri)
+    windows, errors = shared_windows(settings.storage_uri)
     return Accounts(
         Path(settings.database or ""),
         reserved=[name for name, _ in settings.keys],
-        windows=open_store(settings.storage_uri) if shared else None,
-        windows_errors=store_errors(settings.storage_uri) if shared else (),
+        windows=windows,
+        windows_errors=errors,
         prices=Prices(settings.prices),
         keep_days=settings.keep_days,
     )
@@ -378,6 +378,19 @@ def _answer_preflight(state: State, environ: dict[str, Any]) -> Response | None:
     if decorated and "OPTIONS" in getattr(view, "required_methods", ()):
         return None
     return Response(status=204)
+
+
+def current_key() -> str | None:
+    """Return the name of the key that let the current request in.
+
+    None where no key was asked for (an exempt view, an application that is not guarded,
+    authentication off), in the handler of a refusal, and outside of a request.
+    """
+    state: State | None = current_app.extensions.get(EXTENSION) if has_request_context() else None
+    if state is None:
+        return None
+    info = state.guard.info(request.environ)
+    return info.key_name if info.admitted else None
 
 
 def current_state() -> State:

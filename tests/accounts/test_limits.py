@@ -69,10 +69,11 @@ class Used:
 
     def write(self, database: Database, process: str = "one") -> None:
         if self.hold:
-            database.release(self.hold[1], process)
-        database.add_tokens("alice", self.at, self.tokens, MINUTE)
-        for period in PERIODS:
-            database.spend("alice", period_name(period, self.at), self.tokens, self.cost)
+            database.release([self.hold[1]], process)
+        database.add_tokens([("alice", self.at, self.tokens)])
+        database.spend(
+            ("alice", period_name(period, self.at), self.tokens, self.cost) for period in PERIODS
+        )
 
 
 def refusal(limits: Limits, stored: StoredKey, estimate: Estimate | None = None) -> LimitReached:
@@ -173,7 +174,7 @@ def test_parallel_requests_end(limits):
     assert refused.error_code == "too_many_parallel_requests"
     assert headers(refused)["retry-after"] == "1"
     database, hold = holds[0]
-    database.release(hold, "one")
+    database.release([hold], "one")
     limits.enter(stored, None)
 
 

@@ -127,7 +127,7 @@ from llmauth.accounts.store import Database
 database = Database(Path(sys.argv[1]))
 KeyBook(database).add("whole", {})
 with database.transaction():
-    database.spend("whole", "total", 1, 1)
+    database.spend([("whole", "total", 1, 1)])
     print("begun", flush=True)
     sys.stdin.read()
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import matrix
 import pytest
 from fronts import program
-from matrix import CLIENTS, DOCS, FAILURES, FEATURES, OWN_KEY, SERVERS_KEY
+from matrix import CLIENTS, DOCS, FAILURES, FEATURES, OWN_KEY, REFUSALS, SERVERS_KEY
 from servers import KEY, running_proxy
 
 from llmauth.config.keys import KEY_VARIABLE
@@ -32,6 +32,12 @@ MESSAGES = {
     "failing": "The provider says no.",
     "down": "could not be reached: it refuses connections",
     "broken": "broke off in the middle of its answer",
+}
+OF_STORED_KEYS = {
+    "a_minute": "10 requests a minute",
+    "exhausted": "has used 10 of 10 tokens this day",
+    "expired": "'expired' expired on",
+    "other_model": "may use gpt-4o* only, not 'echo-1'",
 }
 MOST_ATTEMPTS = {"wrong_key": 1, "no_key": 1, "lockout": 1, "broken": 1}
 RETRIES = 3
@@ -89,6 +95,28 @@ def test_without_a_key_nobody_gets_in(found, client):
 
 
 @clients
+@pytest.mark.parametrize("case", ["exhausted", "expired", "other_model"])
+def test_a_stored_key_that_may_not_is_told_why_and_asked_for_once(found, client, case):
+    outcome = found[client].outcomes[case]
+    assert outcome.error, outcome
+    assert OF_STORED_KEYS[case] in outcome.message.replace("\\'", "'")
+    assert outcome.attempts == 1
+    assert found[client].received[case] == []
+
+
+@clients
+def test_after_ten_requests_a_minute_clients_wait_as_long_as_they_are_told(found, client):
+    """Those that ask again at all; none asks more than once."""
+    outcome = found[client].outcomes["a_minute"]
+    if outcome.said is None:
+        assert outcome.attempts == 1
+        assert OF_STORED_KEYS["a_minute"] in outcome.message
+    else:
+        assert outcome.said == TEXT
+        assert outcome.attempts == 2
+
+
+@clients
 def test_in_a_mixed_team_each_provider_key_is_the_right_one(found, client):
     """Three calls over one proxy: on the server's key, on a key of one's own, and again."""
     for case, key in {
@@ -141,6 +169,7 @@ def _without_versions(text: str) -> str:
 
 def test_every_failure_is_in_the_documentation():
     assert set(MESSAGES) | {"no_key"} == set(FAILURES)
+    assert set(OF_STORED_KEYS) == set(REFUSALS)
 
 
 KEYS = {KEY_VARIABLE: KEY, "OWN_KEY": OWN_KEY}
