@@ -52,6 +52,10 @@ class Usage:
         return (self.input_tokens, self.output_tokens, self.cost_usd) != (None, None, None)
 
 
+NOTHING = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
+"""Of what asks no model anything, which is known to be free."""
+
+
 def read_usage(
     head: bytes, tail: bytes, *, path: str, content_type: str = "", complete: bool = True
 ) -> Usage:
