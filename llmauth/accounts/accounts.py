@@ -13,12 +13,13 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
+from . import counters
 from .asked import Asked
 from .grant import Grant, Sent, Settled, estimate_of
 from .keys import Directory, Secret, StoredKey
@@ -76,6 +77,9 @@ class Accounts:
         """Is told of each address that is to be let in again."""
 
         self.directory = Directory()
+        self.told_models: dict[str, None] = {}
+        """Those that metrics tell apart, in the order in which they were first seen."""
+
         self._running: set[Grant] = set()
         self._begin()
         self._follow()
@@ -168,6 +172,12 @@ class Accounts:
         """Have it written that an address is locked out."""
         if len(self._blocks) < MAX_LOCKOUTS:
             self._blocks[address] = time.time() + seconds
+        self._noted.append(counters.counter("lockouts"))
+
+    def note_refused(self, reason: str) -> None:
+        """Have it counted that a request was not let in; safe from any thread."""
+        if len(self._noted) < MAX_WAITING:
+            self._noted.append(counters.counter("refused", reason))
 
     def _end(self, grant: Grant) -> None:
         self._running.discard(grant)
@@ -205,6 +215,8 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
+        self._noted: deque[counters.Counter] = deque()
+        self._counts: defaultdict[counters.Counter, float] = defaultdict(float)
         self._settling = False
         self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
@@ -275,6 +287,8 @@ class Accounts:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
             self._unwritten.append(settled)
+            for counter, value in counters.counted(settled.row):
+                self._counts[counter] += value
             self._limits.note_in_memory(settled)
 
     def _write(self) -> None:
@@ -283,18 +297,22 @@ class Accounts:
         self._settling = True
         self._settle()
         self._settling = False
+        for _ in range(len(self._noted)):
+            self._counts[self._noted.popleft()] += 1
         now, failing = time.time(), self._limits.failing
         settled, used = self._unwritten, dict(self._used)
         beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
         prunes = now >= self._next_pruning
         blocks = dict(self._blocks)
-        if not (settled or used or blocks or beats or failing or prunes or flushing):
+        counts = self._counts
+        if not (settled or used or blocks or counts or beats or failing or prunes or flushing):
             return
         with self._database.transaction():
             for one in settled:
                 one.write(self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
+            self._database.add_counters(counts.items())
             if blocks:
                 self._database.note_blocks(blocks.items())
                 self._database.forget_lockouts(now)
@@ -305,6 +323,7 @@ class Accounts:
                 forgotten = self._database.forget_requests(old, _PRUNED)
                 self._next_pruning = now + (_PRUNING if forgotten < _PRUNED else 0)
         self._unwritten = []
+        self._counts.clear()
         for waiting in flushing:
             waiting.set()
         for noted, written in ((self._used, used), (self._blocks, blocks)):

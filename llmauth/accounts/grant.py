@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .asked import Asked
 from .asking import UsageFilter
+from .counters import REFUSED
 from .keys import Secret
 from .limits import MINUTE, Estimate
 from .meter import Meter
@@ -181,7 +182,7 @@ class Grant:
         if self._error in _STOPPED:
             return f"cut: {self._error}"
         if self._refusal:
-            return f"refused: {self._error}"
+            return f"{REFUSED}{self._error}"
         return _CUT.get(self._error, f"failed: {self._error}")
 
 

@@ -40,6 +40,7 @@ ENTRY = "llmauth.entry"
 """In a WSGI environ: the state of the application whose entry it came through."""
 
 ADMIN_PATHS = "/-/"
+METRICS_PATH = "/metrics"
 _IDS = frozenset({"x-request-id", "request-id"})  # a provider's own stands
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
 _REACHED_PROXY = "llmauth.reached_proxy"
@@ -141,8 +142,9 @@ class State:
         return added if self._is_admins(info) else added + self.cors.headers(environ)
 
     def _is_admins(self, info: RequestInfo) -> bool:
-        """True for a path by which keys are managed: no other site's page may use it."""
-        return self.serves_pages and info.path.startswith(ADMIN_PATHS)
+        """True for a path of this server that no other site's page may use."""
+        metrics = self.accounts is not None and info.path == METRICS_PATH
+        return self.serves_pages and (metrics or info.path.startswith(ADMIN_PATHS))
 
     def close(self) -> None:
         """Close idle connections and write out the capture."""
