@@ -26,6 +26,7 @@ from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
+from .report import remaining
 from .store import MAX_LOCKOUTS, Database
 
 logger = logging.getLogger("llmauth.accounts")
@@ -130,8 +131,9 @@ class Accounts:
         return self._database
 
     def record(self, key: StoredKey) -> dict[str, Any]:
-        """Return a key as JSON has it, with what it has used of its limits."""
-        return key.record(self._limits.used(key))
+        """Return a key as JSON has it, with what it has used of its limits, and what is left."""
+        used = self._limits.used(key)
+        return key.record(used) | remaining(key.terms, used, time.time())
 
     def reload(self) -> None:
         """Follow now what has changed in the file."""
