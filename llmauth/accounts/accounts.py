@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
+from ..redact.controls import visible
 from . import counters
 from .asked import Asked
 from .grant import Grant, Sent, Settled, estimate_of
@@ -56,6 +57,7 @@ class Accounts:
     :param windows_errors: what it raises when it fails
     :param prices: of models
     :param keep_days: for which single requests are kept; totals are kept for good
+    :param masked: masks secrets in what is written, as clients choose the names of models
     :raises ConfigurationError: when the database cannot be used, or a name is taken twice
     """
 
@@ -68,10 +70,12 @@ class Accounts:
         windows_errors: tuple[type[Exception], ...] = (),
         prices: Prices | None = None,
         keep_days: int = 90,
+        masked: Callable[[str], str] = str,
     ) -> None:
         self._path = path
         self._prices = prices or Prices()
         self._keep_days = keep_days
+        self._masked = masked
         self._windows = windows, windows_errors
         self._reserved = {name.lower() for name in reserved}
         self.on_clear: Callable[[str], None] = lambda address: None
@@ -288,8 +292,11 @@ class Accounts:
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
+            # A name may be anything that JSON can say: a secret, half of a character.
+            row = settled.row._replace(model=visible(self._masked(settled.row.model)))
+            settled = settled._replace(row=row)
             self._unwritten.append(settled)
-            for counter, value in counters.counted(settled.row):
+            for counter, value in counters.counted(row):
                 self._counts[counter] += value
             self._limits.note_in_memory(settled)
 

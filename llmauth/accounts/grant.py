@@ -25,6 +25,9 @@ _STOPPED = ("server_stopping", "key_withdrawn")
 _REFUSED = frozenset({400, 403, 413, 429, 503})
 """Statuses of our own for what was not sent to the provider."""
 
+_MOST = 10**6 * NANO
+"""What one request may cost: a provider can say anything, and the sums are whole numbers."""
+
 _FREE = re.compile(
     r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|models/[\w.-]+:countTokens"
     r"|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
@@ -163,7 +166,8 @@ class Grant:
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
             self._how_it_ended(), self._streamed, usage.input_tokens, usage.cached_input_tokens,
             usage.cache_write_tokens, usage.output_tokens, usage.reasoning_tokens,
-            None if cost is None else round(cost * NANO), estimated, round(self._total * 1000),
+            None if cost is None else min(round(cost * NANO), _MOST), estimated,
+            round(self._total * 1000),
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
         tokens = 0

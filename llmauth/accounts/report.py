@@ -60,6 +60,17 @@ def day(field: str, text: str) -> str:
         ) from None
 
 
+def days(since: str, until: str) -> tuple[str, str]:
+    """Return the first and the last day of a time, each as `day` reads it.
+
+    :raises ValueError: naming what is wrong
+    """
+    first, last = day("since", since), day("until", until)
+    if first > last:
+        raise ValueError(f"since: {first} is after {last}")
+    return first, last
+
+
 def rows(
     database: Database, *, by: Iterable[str], since: str, until: str, key: str | None = None
 ) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ TAIL = 64 * 1024
 BYTES_PER_TOKEN = 4
 """Of text, in UTF-8, where nobody says it: English and code, give or take a fifth."""
 
-_MAX = 2**53  # what every JSON parser and SQLite hold exactly
+_MAX = 10**12
+"""Tokens of one answer, with room for mistakes: the sums of many are whole numbers of SQLite."""
 
 _BESIDE = frozenset({"advisor_message", "compaction"})
 """What Anthropic lists in ``usage.iterations``, bills, and leaves out of the sums."""

@@ -91,8 +91,8 @@ def usage() -> Response:
     admin = _is_admin(info)
     try:
         by = report.groups(request.args.get("by", "key" if admin else ""))
-        since = report.day("since", request.args.get("since", report.DEFAULT_SINCE))
-        until = report.day("until", request.args.get("until", "today"))
+        asked = request.args.get
+        since, until = report.days(asked("since", report.DEFAULT_SINCE), asked("until", "today"))
         form = request.args.get("format", "json")
         if form not in ("json", "csv"):
             raise ValueError(f"format: '{form}' is neither json nor csv")

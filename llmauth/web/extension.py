@@ -52,10 +52,10 @@ class State:
     """What one application has of llmauth; kept in ``app.extensions["llmauth"]``."""
 
     def __init__(self, settings: Settings) -> None:
-        self.accounts = _accounts(settings) if settings.database else None
+        self.redactor = Redactor(settings.secrets)
+        self.accounts = _accounts(settings, self.redactor.text) if settings.database else None
         require_keys(settings, stored=bool(self.accounts and self.accounts.directory.keys))
         self.settings = settings
-        self.redactor = Redactor(settings.secrets)
         self.guard = Guard(settings, self.accounts)
         if self.accounts and self.guard.lockout:
             self.guard.lockout.on_block = self.accounts.note_block
@@ -157,7 +157,7 @@ class State:
         self.access_log.close(2.0)
 
 
-def _accounts(settings: Settings) -> Accounts:
+def _accounts(settings: Settings, masked: Callable[[str], str]) -> Accounts:
     shared = not in_memory(settings.storage_uri)
     return Accounts(
         Path(settings.database or ""),
@@ -166,6 +166,7 @@ def _accounts(settings: Settings) -> Accounts:
         windows_errors=store_errors(settings.storage_uri) if shared else (),
         prices=Prices(settings.prices),
         keep_days=settings.keep_days,
+        masked=masked,
     )
 
 

@@ -406,6 +406,44 @@ def test_ones_own_provider_key_is_in_the_figures_and_in_no_limit(upstream, path)
     database.close()
 
 
+NAMES = {
+    "half a character": (b'"a\\ud83d"', "a\\ud83d"),
+    "what a terminal obeys": (b'"a\\u001b]0;x\\u0007"', "a\\x1b]0;x\\x07"),
+    "a line": (b'"a\\nb"', "a\\nb"),
+    "our key": (f'"m-{KEY}"'.encode(), "m-****"),
+    "a provider's key": (b'"sk-proj-Abcdefghij0123456789Abcdefghij0123"', "sk-proj-****"),
+    "longest": (b'"' + b"x" * 200 + b'"', "x" * 200),
+    "a character": ('"\N{SNOWMAN}"'.encode(), "\N{SNOWMAN}"),
+}
+
+
+@pytest.mark.parametrize("by", ["the request", "the answer"])
+def test_a_model_may_have_any_name_and_stops_nothing(upstream, path, by):
+    """Half a character is no text to SQLite: one such name had nothing written any more."""
+    usage = {"prompt_tokens": 2**62, "completion_tokens": 10**11, "cost": 1e300}
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for name, _ in NAMES.values():
+            body = b'{"model": ' + name + b"}"
+            if by == "the answer":
+                answered = body[:-1] + b', "usage": ' + json.dumps(usage).encode() + b"}"
+                upstream.answer = whole(answered)
+                body = b"{}"
+            assert proxy.request("POST", CHAT, {}, body).status == 200
+    found = rows(path)
+    assert [row.model for row in found] == [shown for _, shown in NAMES.values()]
+    if by == "the answer":
+        assert {(row.input, row.output) for row in found} == {(None, 10**11)}
+
+
+def test_what_a_provider_says_of_its_price_has_a_bound(upstream, path):
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": 9e11}
+    upstream.answer = whole(json.dumps({"model": "m", "usage": usage}).encode())
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for _ in range(3):
+            assert proxy.request("POST", CHAT, {}, b"{}").status == 200
+    assert {row.cost for row in rows(path)} == {10**15}
+
+
 def test_sums_are_those_of_the_rows(upstream, path):
     upstream.answer = answers_both_ways
     with running_proxy(upstream, database=str(path)) as proxy:
