@@ -90,7 +90,7 @@ def _table(
     for field, what in (
         ("errors", "Failed or refused"),
         ("estimated_requests", "Cut off, and estimated"),
-        ("unknown_requests", "Without a word on what they used, so not in tokens and dollars"),
+        ("unknown_requests", "Usage unknown, so not in tokens and dollars"),
     ):
         if total[field]:
             yield f"{what}: {total[field]:,} of the requests."

@@ -60,7 +60,7 @@ ci                      4      11      11    <$0.01  # 0%
 total                   7    1.2M   90.0k    $10.00
 Failed or refused: 1 of the requests.
 Cut off, and estimated: 1 of the requests.
-Without a word on what they used, so not in tokens and dollars: 1 of the requests.
+Usage unknown, so not in tokens and dollars: 1 of the requests.
 Without a price, so not in the dollars: a\\x1b]0;x, llama.
 """
 
