@@ -25,7 +25,7 @@ import system
 from results import Figures, Results
 from servers import HERE, SERVERS, WRONG_KEY, NotStartedError, Running, Server, Setting, launch
 
-DEFAULT = ("direct", "bare", "naive", "nginx", "llmauth", "capture")
+DEFAULT = ("direct", "bare", "naive", "nginx", "llmauth", "capture", "accounts")
 CHUNKS, GAP = 50, 0.02
 
 

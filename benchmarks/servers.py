@@ -190,6 +190,15 @@ SERVERS = (
         FORWARDED,
         "/health",
     ),
+    Server(
+        "accounts",
+        "llmauth with --database",
+        _llmauth(
+            "--database", "@DIRECTORY@/accounts.db", "--prices", '{"benchmark": {"input": 1}}'
+        ),
+        FORWARDED,
+        "/health",
+    ),
     # A wrong key at full speed needs a window that never fills. The right key has been seen from
     # this address, so that repeats of a wrong one count once: one locks it out, for long.
     Server(

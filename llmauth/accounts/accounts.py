@@ -41,6 +41,12 @@ MAX_WAITING = 100_000
 MAX_BATCHES = 256
 """Of compressed answers that wait to be decoded, of 64 KiB each."""
 
+BATCH = 100
+"""Ended requests that are written before the next tick: each keeps both ends of its answer."""
+
+MAX_NAMES = 1000
+"""Of models, as they are written, which are remembered."""
+
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
 _FLUSHING = 0.5
@@ -178,12 +184,12 @@ class Accounts:
         """Have it written that an address is locked out."""
         if len(self._blocks) < MAX_LOCKOUTS:
             self._blocks[address] = time.time() + seconds
-        self._noted.append(counters.counter("lockouts"))
+        self._noted.append(("lockouts",))
 
     def note_refused(self, reason: str) -> None:
         """Have it counted that a request was not let in; safe from any thread."""
         if len(self._noted) < MAX_WAITING:
-            self._noted.append(counters.counter("refused", reason))
+            self._noted.append(("refused", reason))
 
     def _end(self, grant: Grant) -> None:
         self._running.discard(grant)
@@ -193,13 +199,14 @@ class Accounts:
             self._ended.append(grant)
         else:
             self._lost += 1
-        if grant.hold:
+        if grant.hold or len(self._ended) >= BATCH:
             self._woken.set()
 
     def _hand_over(self, meter: Meter, batch: bytes) -> bool:
         if len(self._ended) >= MAX_BATCHES:
             return False
         self._ended.append((meter, batch))
+        self._woken.set()
         return True
 
     def close(self) -> None:
@@ -221,6 +228,7 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
+        self._names: dict[str, str] = {}
         self._noted: deque[counters.Counter] = deque()
         self._counts: defaultdict[counters.Counter, float] = defaultdict(float)
         self._settling = False
@@ -292,13 +300,21 @@ class Accounts:
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
-            # A name may be anything that JSON can say: a secret, half of a character.
-            row = settled.row._replace(model=visible(self._masked(settled.row.model)))
+            row = settled.row._replace(model=self._model(settled.row.model))
             settled = settled._replace(row=row)
             self._unwritten.append(settled)
             for counter, value in counters.counted(row):
                 self._counts[counter] += value
             self._limits.note_in_memory(settled)
+
+    def _model(self, name: str) -> str:
+        """Return a model's name as it is written: it may be a secret, or half of a character."""
+        written = self._names.get(name)
+        if written is None:
+            written = visible(self._masked(name))
+            if len(self._names) < MAX_NAMES:
+                self._names[name] = written
+        return written
 
     def _write(self) -> None:
         """Write what has ended in one transaction."""

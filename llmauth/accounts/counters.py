@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from bisect import bisect_left
 from collections.abc import Iterator
 from math import inf
 
@@ -14,20 +14,15 @@ BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 
 REFUSED = "refused: "
 """Begins how a request ended that we have refused, before the reason."""
 
-Counter = tuple[str, str]
-"""The name of a counter, and the values of its labels as a JSON array."""
-
-
-def counter(name: str, *labels: str) -> Counter:
-    """Return a counter of a name with these values of its labels."""
-    return name, json.dumps(labels)
+Counter = tuple[str, ...]
+"""The name of a counter, and the values of its labels."""
 
 
 def counted(row: RequestRow) -> Iterator[tuple[Counter, float]]:
     """Yield what a request that has ended adds to which counters."""
-    yield counter("requests", row.key, row.backend, str(row.status or 0)), 1
+    yield ("requests", row.key, row.backend, str(row.status or 0)), 1
     if row.ended.startswith(REFUSED):
-        yield counter("refused", row.ended.removeprefix(REFUSED)), 1
+        yield ("refused", row.ended.removeprefix(REFUSED)), 1
         return
     yield from _observed("duration", row.ms)
     if row.first_ms is not None:
@@ -36,6 +31,5 @@ def counted(row: RequestRow) -> Iterator[tuple[Counter, float]]:
 
 def _observed(name: str, milliseconds: int) -> Iterator[tuple[Counter, float]]:
     seconds = milliseconds / 1000
-    bound = next(bound for bound in BUCKETS if seconds <= bound)
-    yield counter(name, str(bound)), 1
-    yield counter(name, "sum"), seconds
+    yield (name, str(BUCKETS[bisect_left(BUCKETS, seconds)])), 1
+    yield (name, "sum"), seconds

@@ -171,14 +171,15 @@ class Grant:
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
         tokens = 0
-        if meter or estimated:  # what the provider does not say is guessed, so that limits hold
+        is_counted = sent.secret is not None and sent.is_ours
+        if is_counted and (meter or estimated):
+            # What the provider does not say is guessed, so that limits hold.
             prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
             output = usage.output_tokens
             if output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
-        is_counted = sent.secret is not None and sent.is_ours
-        return Settled(row, self.hold, tokens if is_counted else 0, is_counted)
+        return Settled(row, self.hold, tokens, is_counted)
 
     def _how_it_ended(self) -> str:
         if self._error is None:

@@ -7,6 +7,7 @@ Moments are Unix times in UTC, money is in billionths of a dollar.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -395,17 +396,18 @@ class Database:
         )
         return [row[0] for row in found]
 
-    def add_counters(self, counts: Iterable[tuple[tuple[str, str], float]]) -> None:
-        """Add to counters, each known by its name and labels."""
+    def add_counters(self, counts: Iterable[tuple[tuple[str, ...], float]]) -> None:
+        """Add to counters, each known by its name and the values of its labels."""
         self._connection.executemany(
             "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
             " SET value = value + excluded.value",
-            [(*one, value) for one, value in counts],
+            [(name, json.dumps(labels), value) for (name, *labels), value in counts],
         )
 
-    def counters(self) -> list[tuple[str, str, float]]:
-        """Return all counters: name, labels and value."""
-        return self._all("SELECT name, labels, value FROM counters ORDER BY name, labels")
+    def counters(self) -> list[tuple[str, list[str], float]]:
+        """Return all counters: name, values of the labels, and value."""
+        rows = self._all("SELECT name, labels, value FROM counters ORDER BY name, labels")
+        return [(name, json.loads(labels), value) for name, labels, value in rows]
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
         """Return the requests that ended last, the newest first."""

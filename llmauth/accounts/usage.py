@@ -158,8 +158,10 @@ def _figures(usage: Mapping[str, Any]) -> dict[str, float]:
 
 def _usage(figures: Mapping[str, float], model: str | None) -> Usage:
     def first(*names: str) -> int | None:
-        name = next((name for name in names if name in figures), None)
-        return None if name is None else int(figures[name] + figures.get(f"beside {name}", 0))
+        for name in names:
+            if name in figures:
+                return int(figures[name] + figures.get(f"beside {name}", 0))
+        return None
 
     read = first("cached_tokens", "cache_read_input_tokens", "cachedContentTokenCount")
     read = first("prompt_cache_hit_tokens") if read is None else read  # DeepSeek

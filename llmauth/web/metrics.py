@@ -7,7 +7,6 @@ it. They are counted there from the first day on: Prometheus takes rates of them
 from __future__ import annotations
 
 import importlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from math import inf
@@ -84,7 +83,7 @@ class Collector:
         """Yield all metrics."""
         counters: dict[str, list[tuple[list[str], float]]] = defaultdict(list)
         for name, labels, value in self._database.counters():
-            counters[name].append((json.loads(labels), value))
+            counters[name].append((labels, value))
         yield self._counter(
             "requests", "Requests that have ended", ["key", "backend", "code"], counters["requests"]
         )
