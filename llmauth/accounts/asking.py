@@ -106,11 +106,12 @@ class UsageFilter:
         self._may_be = True  # the event may be the usage
         self._is_taken = False  # it was
         self._has_passed = False  # a field of it was passed on, so that its end must be, too
+        self._is_clean = True  # at the beginning of an event
         self._return: bool | None = None  # a CR ended the last line: passed on, or not
 
     def feed(self, data: bytes) -> bytes:
         """Return what of the stream may be sent on now."""
-        if b'"usage"' not in data and data.endswith(_EVENT_ENDS) and self._is_between:
+        if self._is_clean and data.endswith(_EVENT_ENDS) and b'"usage"' not in data:
             return data  # as nearly all of it comes
         usage = _NAMES_USAGE.search(data)
         sure = usage.start() if usage else len(data)
@@ -123,6 +124,7 @@ class UsageFilter:
             elif line := _LINE.match(data, at):
                 pieces.append(self._part(line[1], line[2]))
                 at = line.end()
+        self._is_clean = self._is_between
         return b"".join(pieces)
 
     def end(self) -> bytes:
