@@ -38,6 +38,15 @@ def _fewest_completed(results: Results) -> float | None:
     return min(values) if values else None
 
 
+def _more_memory(results: Results) -> float | None:
+    """The last workload of each round, the one with most streams, is measured after all others."""
+    with_, without = (
+        results.values(server, "streams-200", "resident_mb") for server in ("database", "llmauth")
+    )
+    pairs = list(zip(with_, without, strict=False))
+    return median(more - less for more, less in pairs) if pairs else None
+
+
 GOALS = (
     Goal(
         "requests/s at 32 connections, of the naive proxy's",
@@ -53,6 +62,22 @@ GOALS = (
         "requests/s at 32 connections with a wire capture, of those without",
         "≥ 0.8",
         _ratio("requests_per_second", ("capture", "requests-32"), ("llmauth", "requests-32")),
+    ),
+    Goal(
+        "requests/s at 32 connections with a database, of those without",
+        "≥ 0.9",
+        _ratio("requests_per_second", ("database", "requests-32"), ("llmauth", "requests-32")),
+    ),
+    Goal(
+        "CPU per 1,000 chunks with 200 streams and a database, of that without",
+        "≤ 1.2",
+        _ratio("cpu_ms_per_1000_chunks", ("database", "streams-200"), ("llmauth", "streams-200")),
+    ),
+    Goal(
+        "MB resident after all of it with a database, more than without",
+        "≤ 10",
+        _more_memory,
+        "{:.0f}",
     ),
     Goal(
         "CPU per 1,000 chunks with 200 streams, of the naive proxy's",

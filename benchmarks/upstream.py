@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import wire
 
@@ -78,7 +79,7 @@ class Connection:
         self.received = b""
         if b'"stream": true' in body:
             asked = json.loads(body)
-            Stream(self, asked["chunks"], asked["gap"]).start()
+            Stream(self, asked).start()
         else:
             self.send(_ANSWER)
 
@@ -96,12 +97,15 @@ class Connection:
 
 
 class Stream:
-    """Events at a steady pace, the first together with the head, then the digest of all."""
+    """Events at a steady pace, the first together with the head, then the digest of all; before
+    it the usage, when that is asked for."""
 
-    def __init__(self, connection: Connection, chunks: int, gap: float) -> None:
+    def __init__(self, connection: Connection, asked: dict[str, Any]) -> None:
         self.connection = connection
-        self.chunks = chunks
-        self.gap = gap
+        self.chunks: int = asked["chunks"]
+        self.gap: float = asked["gap"]
+        # What nobody but a proxy asks for, which takes it out again: it is not in the digest.
+        self.usage = wire.USAGE if "stream_options" in asked else b""
         self.sent: list[bytes] = []
         self.began = time.monotonic()
 
@@ -115,7 +119,8 @@ class Stream:
             return
         if number == self.chunks:
             end = wire.last_event(b"".join(self.sent))
-            self.connection.send(wire.chunk(end) + wire.END_OF_CHUNKS)
+            usage = wire.chunk(self.usage) if self.usage else b""
+            self.connection.send(usage + wire.chunk(end) + wire.END_OF_CHUNKS)
             return
         event = wire.event(number, time.monotonic())
         self.connection.send(wire.chunk(event))

@@ -104,6 +104,14 @@ def event(number: int, now: float) -> bytes:
     )
 
 
+USAGE = (
+    b'data: {"id":"chatcmpl-benchmark","object":"chat.completion.chunk","created":1764000000,'
+    b'"model":"benchmark","choices":[],"usage":{"prompt_tokens":200,"completion_tokens":50,'
+    b'"total_tokens":250}}\n\n'
+)
+"""What a stream used, in one chunk more."""
+
+
 def last_event(sent: bytes) -> bytes:
     """The end of a stream: the digest of all that was sent before it."""
     return b'data: {"sha256":"%s"}\n\ndata: [DONE]\n\n' % hashlib.sha256(sent).hexdigest().encode()

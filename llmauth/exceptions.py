@@ -384,6 +384,17 @@ class InternalError(RequestRefused, exceptions.InternalServerError):
     code = 500
 
 
+class NotInstalled(RequestRefused):
+    """501: this needs a package that is not there."""
+
+    code = 501
+    status = "UNIMPLEMENTED"
+    error_code = "not_installed"
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, [NO_RETRY])
+
+
 class UpstreamUnreachable(RequestRefused, exceptions.BadGateway):
     """502: the backend could not be reached or answered with something that is not HTTP."""
 

@@ -14,18 +14,21 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
+from ..redact.controls import visible
+from . import counters
 from .asked import Asked
 from .grant import Grant, Sent, Settled, estimate_of, write_settled
 from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
+from .report import remaining
 from .store import MAX_LOCKOUTS, Database, explained
 
 logger = logging.getLogger("llmauth.accounts")
@@ -38,6 +41,12 @@ MAX_WAITING = 100_000
 
 MAX_BATCHES = 256
 """Of compressed answers that wait to be decoded, of 64 KiB each."""
+
+BATCH = 100
+"""Ended requests that are written before the next tick: each keeps both ends of its answer."""
+
+MAX_NAMES = 1000
+"""Of models, as they are written, which are remembered."""
 
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
@@ -56,6 +65,7 @@ class Accounts:
     :param windows_errors: what it raises when it fails
     :param prices: of models
     :param keep_days: for which single requests are kept; totals are kept for good
+    :param masked: masks secrets in what is written, as clients choose the names of models
     :raises ConfigurationError: when the database cannot be used, or a name is taken twice
     """
 
@@ -68,16 +78,21 @@ class Accounts:
         windows_errors: tuple[type[Exception], ...] = (),
         prices: Prices | None = None,
         keep_days: int = 90,
+        masked: Callable[[str], str] = str,
     ) -> None:
         self._path = path
         self._prices = prices or Prices()
         self._keep_days = keep_days
+        self._masked = masked
         self._windows = windows, windows_errors
         self._reserved = {name.lower() for name in reserved}
         self.on_clear: Callable[[str], None] = lambda address: None
         """Is told of each address that is to be let in again."""
 
         self.directory = Directory()
+        self.told_models: dict[str, None] = {}
+        """Those that metrics tell apart, in the order in which they were first seen."""
+
         self._database = Database(path)
         self._begin()
         with explained(path):
@@ -131,8 +146,9 @@ class Accounts:
         return self._database
 
     def record(self, key: StoredKey) -> dict[str, Any]:
-        """Return a key as JSON has it, with what it has used of its limits."""
-        return key.record(self._limits.used(key))
+        """Return a key as JSON has it, with what it has used of its limits, and what is left."""
+        used = self._limits.used(key)
+        return key.record(used) | remaining(key.terms, used, time.time())
 
     def reload(self) -> None:
         """Follow now what has changed in the file."""
@@ -175,6 +191,12 @@ class Accounts:
         """Have it written that an address is locked out."""
         if len(self._blocks) < MAX_LOCKOUTS:
             self._blocks[address] = time.time() + seconds
+        self._noted.append(("lockouts",))
+
+    def note_refused(self, reason: str) -> None:
+        """Have it counted that a request was not let in; safe from any thread."""
+        if len(self._noted) < MAX_WAITING:
+            self._noted.append(("refused", reason))
 
     def _end(self, grant: Grant) -> None:
         self._running.discard(grant)
@@ -184,13 +206,14 @@ class Accounts:
             self._ended.append(grant)
         else:
             self._lost += 1
-        if grant.hold:
+        if grant.hold or len(self._ended) >= BATCH:
             self._woken.set()
 
     def _hand_over(self, meter: Meter, batch: bytes) -> bool:
         if len(self._ended) >= MAX_BATCHES:
             return False
         self._ended.append((meter, batch))
+        self._woken.set()
         return True
 
     def close(self) -> None:
@@ -216,6 +239,9 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
+        self._names: dict[str, str] = {}
+        self._noted: deque[counters.Counter] = deque()
+        self._counts: defaultdict[counters.Counter, float] = defaultdict(float)
         self._settling = False
         self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
@@ -288,8 +314,21 @@ class Accounts:
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
+            row = settled.row._replace(model=self._model(settled.row.model))
+            settled = settled._replace(row=row)
             self._unwritten.append(settled)
+            for counter, value in counters.counted(row):
+                self._counts[counter] += value
             self._limits.note_in_memory(settled)
+
+    def _model(self, name: str) -> str:
+        """Return a model's name as it is written: it may be a secret, or half of a character."""
+        written = self._names.get(name)
+        if written is None:
+            written = visible(self._masked(name))
+            if len(self._names) < MAX_NAMES:
+                self._names[name] = written
+        return written
 
     def _write(self) -> None:
         """Write what has ended in one transaction."""
@@ -297,17 +336,21 @@ class Accounts:
         self._settling = True
         self._settle()
         self._settling = False
+        for _ in range(len(self._noted)):
+            self._counts[self._noted.popleft()] += 1
         now, failing = time.time(), self._limits.failing
         settled, used = self._unwritten, dict(self._used)
         beats = now >= self._next_beat and any(grant.hold for grant in list(self._running))
         prunes = now >= self._next_pruning
         blocks = dict(self._blocks)
-        if not (settled or used or blocks or beats or failing or prunes or flushing):
+        counts = self._counts
+        if not (settled or used or blocks or counts or beats or failing or prunes or flushing):
             return
         with self._database.transaction():
             write_settled(settled, self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
             self._database.note_used(used.items())
+            self._database.add_counters(counts.items())
             if blocks:
                 self._database.note_blocks(blocks.items())
                 self._database.forget_lockouts(now)
@@ -318,6 +361,7 @@ class Accounts:
                 forgotten = self._database.forget_requests(old, _PRUNED)
                 self._next_pruning = now + (_PRUNING if forgotten < _PRUNED else 0)
         self._unwritten = []
+        self._counts.clear()
         for waiting in flushing:
             waiting.set()
         for noted, written in ((self._used, used), (self._blocks, blocks)):

@@ -12,7 +12,8 @@ IS_JSON = re.compile(rb"\s*[{[]")
 """Of what is no stream of events."""
 
 _IS_EVENTS = re.compile(rb"\s*(?:data|event|id|retry)?:")
-_TELLS = re.compile(rb'"usage(?:Metadata)?"(?!\s{0,9}:\s{0,9}null)')
+_USAGE = b'"usage'
+_TELLS = re.compile(_USAGE + rb'(?:Metadata)?"(?!\s{0,9}:\s{0,9}null)')
 _BETWEEN = re.compile(r"[\s,\]]*")
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
 _TOKEN = re.compile(r'"[^"]*"|[][{},]')
@@ -71,9 +72,18 @@ def _blocks(stream: bytes, every: bool) -> list[bytes]:
     if every:
         return stream.split(b"\n\n")
     stream = b"\n\n" + stream + b"\n\n"
-    places = [max(2, stream.find(b"data:")), *(match.start() for match in _TELLS.finditer(stream))]
+    places = [max(2, stream.find(b"data:")), *_tellers(stream)]
     begins = dict.fromkeys(stream.rfind(b"\n\n", 0, place) + 2 for place in places)
     return [stream[begin : stream.find(b"\n\n", begin)] for begin in begins]
+
+
+def _tellers(stream: bytes) -> Iterator[int]:
+    """Yield where a usage is told; the expression alone would take ten times as long."""
+    at = stream.find(_USAGE)
+    while at >= 0:
+        if _TELLS.match(stream, at):
+            yield at
+        at = stream.find(_USAGE, at + 1)
 
 
 def event_data(event: bytes) -> bytes:
@@ -83,6 +93,8 @@ def event_data(event: bytes) -> bytes:
 
 
 def _lines_ended(stream: bytes) -> bytes:
+    if b"\r" not in stream:
+        return stream
     # JSON has no line's end within its texts, so that it does not matter which of the three it was.
     return stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 

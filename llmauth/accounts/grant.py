@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,15 +10,30 @@ from typing import NamedTuple
 
 from .asked import Asked
 from .asking import UsageFilter
+from .counters import REFUSED
 from .keys import Secret
 from .limits import Estimate
 from .meter import Meter
 from .prices import Prices
 from .store import Database, RequestRow
 from .terms import NANO, PERIODS, period_name
-from .usage import BYTES_PER_TOKEN, Usage
+from .usage import BYTES_PER_TOKEN, NOTHING, Usage
 
 _CUT = {"client_disconnected": "client_left", "upstream_broke": "broke_off"}
+_STOPPED = ("server_stopping", "key_withdrawn")
+
+_REFUSED = frozenset({400, 403, 413, 429, 503})
+"""Statuses of our own for what was not sent to the provider."""
+
+_MOST = 10**6 * NANO
+"""What one request may cost: a provider can say anything, and the sums are whole numbers."""
+
+_FREE = re.compile(
+    r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|models/[\w.-]+:countTokens"
+    r"|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
+    r"|(?:/[\w-]+)*/(?:de)?tokenize|/api/(?:show|pull|push|create|copy)"
+)
+"""Of what is posted, and asks no model anything. Nothing that reads otherwise upstream is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +57,11 @@ class Sent:
     model: str
     asked: Asked
     is_ours: bool
+
+    @property
+    def asks_a_model(self) -> bool:
+        """False for what uses no tokens, such as a list of models."""
+        return self.method == "POST" and not _FREE.fullmatch(self.path)
 
     @property
     def prompt(self) -> int:
@@ -80,6 +101,7 @@ class Grant:
         self._meter: Meter | None = None
         self._streamed = False
         self._status: int | None = None
+        self._refusal: int | None = None
         self._error: str | None = None
         self._at = self._total = 0.0
 
@@ -91,11 +113,16 @@ class Grant:
         self._status = status
         kind = headers.get("content-type", "").lower()
         self._streamed = kind.startswith(("text/event-stream", "application/x-ndjson"))
-        if self.sent.method == "POST" and 200 <= status < 300:
+        if self.is_read and 200 <= status < 300:
             coding = headers.get("content-encoding", "")
             self._meter = Meter(self.sent.path, kind, coding, self._hand_over)
             if self.asked_for_usage and kind.startswith("text/event-stream") and not coding:
                 self.usage_filter = UsageFilter()
+
+    @property
+    def is_read(self) -> bool:
+        """True when its answer is read for what was used."""
+        return self.sent.method == "POST"
 
     def feed(self, content: bytes) -> None:
         """Take note of a piece of the answer, as the provider sent it."""
@@ -113,7 +140,8 @@ class Grant:
         ended, self._ended = self._ended, None
         if ended is None:
             return
-        self._error, self._status = error, status or self._status
+        self._error, self._refusal = error, status if status in _REFUSED else None
+        self._status = status or self._status
         self._at, self._total = time.time(), time.monotonic() - self._started
         ended(self)
 
@@ -123,8 +151,10 @@ class Grant:
         usage, estimated = Usage(), False
         if meter:
             usage = meter.usage(complete=self._error is None)
-        was_cut = self._error in (*_CUT, "server_stopping", "key_withdrawn")
-        if was_cut and sent.method == "POST" and None in (usage.input_tokens, usage.output_tokens):
+        if not sent.asks_a_model and not usage.is_known:
+            usage = NOTHING
+        was_cut = self._error in (*_CUT, *_STOPPED)
+        if was_cut and None in (usage.input_tokens, usage.output_tokens):
             estimated = True
             usage = replace(
                 usage,
@@ -136,26 +166,28 @@ class Grant:
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
             self._how_it_ended(), self._streamed, usage.input_tokens, usage.cached_input_tokens,
             usage.cache_write_tokens, usage.output_tokens, usage.reasoning_tokens,
-            None if cost is None else round(cost * NANO), estimated, round(self._total * 1000),
+            None if cost is None else min(round(cost * NANO), _MOST), estimated,
+            round(self._total * 1000),
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
         tokens = 0
-        if meter or estimated:  # what the provider does not say is guessed, so that limits hold
+        is_counted = sent.secret is not None and sent.is_ours
+        if is_counted and (meter or estimated):
+            # What the provider does not say is guessed, so that limits hold.
             prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
             output = usage.output_tokens
             if output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
-        is_counted = sent.secret is not None and sent.is_ours
-        return Settled(row, self.hold, tokens if is_counted else 0, is_counted)
+        return Settled(row, self.hold, tokens, is_counted)
 
     def _how_it_ended(self) -> str:
         if self._error is None:
             return "complete"
-        if self._status in (403, 429) and self._first is None:
-            return f"refused: {self._error}"
-        if self._error in ("server_stopping", "key_withdrawn"):
+        if self._error in _STOPPED:
             return f"cut: {self._error}"
+        if self._refusal:
+            return f"{REFUSED}{self._error}"
         return _CUT.get(self._error, f"failed: {self._error}")
 
 

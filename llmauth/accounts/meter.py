@@ -11,6 +11,7 @@ BATCH = 64 * 1024
 """Bytes of a compressed answer that are kept as they came, until they are decoded."""
 
 _SLACK = 16 * 1024  # by which the tail grows before it is cut, so that this is rare
+_PIECES = 1000  # each takes some 35 bytes more than it has
 _SLICE = 4 * 1024  # bytes decoded at once: what they may expand to is in memory for a moment
 _MAX_DECODED = 1024**3  # a bomb's work ends there
 
@@ -39,8 +40,8 @@ class Meter:
         self._content_type = content_type
         self._hand_over = hand_over or self._decode_here
         self._head = b""
-        self._tail = bytearray()
-        self._length = 0
+        self._tail: list[bytes] = []  # in pieces: to put them together costs more than all the rest
+        self._kept = self._dropped = 0  # bytes in there, and before that
         self._raw = bytearray()
         is_plain = encoding.strip().lower() in ("", "identity")
         self._decoder = None if is_plain else BodyDecoder(encoding, limit=_MAX_DECODED)
@@ -81,19 +82,30 @@ class Meter:
         if self._is_lost:
             return None
         return estimate_output(
-            *self._ends(), self._length, path=self._path, content_type=self._content_type
+            *self._ends(),
+            self._dropped + self._kept,
+            path=self._path,
+            content_type=self._content_type,
         )
 
     def _keep(self, data: bytes) -> None:
-        self._length += len(data)
-        self._tail += data
-        if len(self._tail) > TAIL + _SLACK:
-            if not self._head:
-                self._head = bytes(self._tail[:HEAD])
-            del self._tail[:-TAIL]
+        self._tail.append(data)
+        self._kept += len(data)
+        if self._kept > TAIL + _SLACK or len(self._tail) > _PIECES:
+            self._put_together()
+
+    def _put_together(self) -> None:
+        """Make one of the pieces, and drop the middle of what has come when it is too much."""
+        tail = b"".join(self._tail)
+        if self._kept > TAIL + _SLACK:
+            self._head = self._head or tail[:HEAD]
+            tail = tail[-TAIL:]
+            self._dropped += self._kept - TAIL
+            self._kept = TAIL
+        self._tail = [tail]
 
     def _ends(self) -> tuple[bytes, bytes]:
-        return self._head, bytes(self._tail)
+        return self._head, b"".join(self._tail)
 
     def _decode_here(self, _: Meter, batch: bytes) -> bool:
         self.decode(batch)

@@ -72,6 +72,7 @@ class Prices:
         self._package: ModuleType | None = None
         self._is_looked_for = False
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
+        self._unknown: set[tuple[str, str]] = set()
 
     def dollars(self, usage: Usage, *models: str | None, base_url: str = "") -> float | None:
         """Return what a request cost: by the table, else as the provider says, else by the package.
@@ -123,7 +124,7 @@ class Prices:
     def _packaged(self, usage: Usage, model: str, base_url: str) -> float | None:
         if not self._is_looked_for:
             self._is_looked_for, self._package = True, _package()
-        if self._package is None:
+        if self._package is None or (model, base_url) in self._unknown:
             return None
         read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
         counted = self._package.Usage(
@@ -135,6 +136,8 @@ class Prices:
         try:
             price = self._package.calc_price(counted, model, provider_api_url=base_url)
         except Exception:  # LookupError, as a rule; nothing of it may stop the writer
+            if len(self._unknown) < _REMEMBERED:
+                self._unknown.add((model, base_url))  # it takes long to look for
             return None
         return float(price.total_price)
 

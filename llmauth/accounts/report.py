@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .store import GROUPS, TOTALS, Database
-from .terms import NANO, period_name, seconds
+from .terms import NANO, Budget, Terms, iso, period_end, period_name, seconds
 
 DEFAULT_SINCE = "30d"
 
@@ -60,6 +60,17 @@ def day(field: str, text: str) -> str:
         ) from None
 
 
+def days(since: str, until: str) -> tuple[str, str]:
+    """Return the first and the last day of a time, each as `day` reads it.
+
+    :raises ValueError: naming what is wrong
+    """
+    first, last = day("since", since), day("until", until)
+    if first > last:
+        raise ValueError(f"since: {first} is after {last}")
+    return first, last
+
+
 def rows(
     database: Database, *, by: Iterable[str], since: str, until: str, key: str | None = None
 ) -> list[dict[str, Any]]:
@@ -79,6 +90,29 @@ def unpriced(database: Database, since: str, until: str, key: str | None = None)
     """Return the models that have been used and have no price."""
     found = database.totals(["model"], since, until, key)
     return [one[0] or "(none named)" for one in found if one[1 + TOTALS.index("unpriced")]]
+
+
+def remaining(terms: Terms, used: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return what a key may still use of each limit, and when those of the calendar begin anew.
+
+    What is used within a minute comes back bit by bit, and a budget in total never does.
+
+    :param used: of each limit, by their names
+    """
+    left: dict[str, Any] = {}
+    resets: dict[str, str | None] = {}
+    for name, spent in used.items():
+        if name == "budget":
+            assert terms.budget
+            period = terms.budget.period
+            dollars = terms.budget.dollars - Budget.parsed(spent).dollars
+            left[name] = str(Budget(max(0, dollars), period))
+            resets[name] = iso(period_end(period, now))
+        else:
+            left[name] = max(0, getattr(terms, name) - spent)
+            if name == "tokens_per_day":
+                resets[name] = iso(period_end("day", now))
+    return {"left": left, "resets": resets}
 
 
 def as_csv(found: list[dict[str, Any]], by: Iterable[str]) -> str:

@@ -75,6 +75,9 @@ CREATE TABLE daily (
     reasoning INTEGER NOT NULL, cost INTEGER NOT NULL, unpriced INTEGER NOT NULL,
     estimated INTEGER NOT NULL, unknown INTEGER NOT NULL,
     PRIMARY KEY (day, key, backend, model)) WITHOUT ROWID;
+CREATE TABLE counters (
+    name TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (name, labels)) WITHOUT ROWID;
 CREATE TABLE state (revision INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TRIGGER secret_added AFTER INSERT ON secrets BEGIN
@@ -569,6 +572,26 @@ class Database:
             f" AND (? IS NULL OR key = ? COLLATE NOCASE) {grouped}",
             since, until, key, key,
         )  # fmt: skip
+
+    def models(self, number: int) -> list[str]:
+        """Return the models that were used, those that were used first before the others."""
+        found = self._all(
+            "SELECT model FROM daily GROUP BY model ORDER BY min(day), model LIMIT ?", number
+        )
+        return [row[0] for row in found]
+
+    def add_counters(self, counts: Iterable[tuple[tuple[str, ...], float]]) -> None:
+        """Add to counters, each known by its name and the values of its labels."""
+        self._connection.executemany(
+            "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET value = value + excluded.value",
+            [(name, json.dumps(labels), value) for (name, *labels), value in counts],
+        )
+
+    def counters(self) -> list[tuple[str, list[str], float]]:
+        """Return all counters: name, values of the labels, and value."""
+        rows = self._all("SELECT name, labels, value FROM counters ORDER BY name, labels")
+        return [(name, json.loads(labels), value) for name, labels, value in rows]
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
         """Return the requests that ended last, the newest first."""

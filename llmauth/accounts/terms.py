@@ -37,6 +37,16 @@ class Budget:
     dollars: int
     period: str
 
+    @classmethod
+    def parsed(cls, value: Any) -> Budget:
+        """Return the budget of a text such as ``20/month``."""
+        match = _BUDGET.fullmatch(str(value).strip())
+        if not match or match[2].lower() not in PERIODS:
+            raise ValueError(f"'{value}' is no budget: write dollars per {', '.join(PERIODS)}, "
+                             "such as 20/month")
+        whole, _, part = match[1].partition(".")
+        return cls(int(whole) * NANO + int(part.ljust(9, "0")), match[2].lower())
+
     def __str__(self) -> str:
         return f"{self.dollars / NANO:.9f}".rstrip("0").rstrip(".") + f"/{self.period}"
 
@@ -198,14 +208,7 @@ def _expiry(value: Any) -> float | None:
 
 
 def _budget(value: Any) -> Budget | None:
-    if value is None or isinstance(value, Budget):
-        return value
-    match = _BUDGET.fullmatch(str(value).strip())
-    if not match or match[2].lower() not in PERIODS:
-        raise ValueError(f"'{value}' is no budget: write dollars per {', '.join(PERIODS)}, "
-                         "such as 20/month")
-    whole, _, part = match[1].partition(".")
-    return Budget(int(whole) * NANO + int(part.ljust(9, "0")), match[2].lower())
+    return value if value is None or isinstance(value, Budget) else Budget.parsed(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ TAIL = 64 * 1024
 BYTES_PER_TOKEN = 4
 """Of text, in UTF-8, where nobody says it: English and code, give or take a fifth."""
 
-_MAX = 2**53  # what every JSON parser and SQLite hold exactly
+_MAX = 10**12
+"""Tokens of one answer, with room for mistakes: the sums of many are whole numbers of SQLite."""
 
 _BESIDE = frozenset({"advisor_message", "compaction"})
 """What Anthropic lists in ``usage.iterations``, bills, and leaves out of the sums."""
@@ -50,6 +51,10 @@ class Usage:
     def is_known(self) -> bool:
         """False where an answer says nothing of what it used."""
         return (self.input_tokens, self.output_tokens, self.cost_usd) != (None, None, None)
+
+
+NOTHING = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
+"""Of what asks no model anything, which is known to be free."""
 
 
 def read_usage(
@@ -153,8 +158,10 @@ def _figures(usage: Mapping[str, Any]) -> dict[str, float]:
 
 def _usage(figures: Mapping[str, float], model: str | None) -> Usage:
     def first(*names: str) -> int | None:
-        name = next((name for name in names if name in figures), None)
-        return None if name is None else int(figures[name] + figures.get(f"beside {name}", 0))
+        for name in names:
+            if name in figures:
+                return int(figures[name] + figures.get(f"beside {name}", 0))
+        return None
 
     read = first("cached_tokens", "cache_read_input_tokens", "cachedContentTokenCount")
     read = first("prompt_cache_hit_tokens") if read is None else read  # DeepSeek

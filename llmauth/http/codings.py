@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
 import zlib
 from collections.abc import Callable
 from types import ModuleType
@@ -18,10 +20,31 @@ _SLICE = 64
 """Bytes given at once to decompressors that cannot be told how much to return."""
 
 
+_WEIGHT = re.compile(r"(?i)\s*;\s*q\s*=\s*0(?:\.0*)?\s*$")
+"""Of what is not acceptable (RFC 9110 §12.4.2)."""
+
+
 class Decoder(Protocol):
     """Undoes one content coding, returning at most about `limit` bytes more than it was asked."""
 
     def __call__(self, data: bytes, limit: int, /) -> bytes: ...
+
+
+def only_decodable(accept_encoding: str) -> str:
+    """Return an ``Accept-Encoding`` without what cannot be decoded here.
+
+    What stays is as it was written; ``*``, which stands for anything, goes unless it excludes.
+    """
+    members = accept_encoding.split(",")
+    kept = [member for member in members if _is_decodable(member)]
+    if len(kept) == len(members):
+        return accept_encoding
+    return ",".join(kept).strip() or "identity"
+
+
+def _is_decodable(member: str) -> bool:
+    coding = member.partition(";")[0].strip().lower()
+    return coding in _DECODABLE or coding in ("", "identity") or bool(_WEIGHT.search(member))
 
 
 class BodyDecoder:
@@ -87,6 +110,20 @@ def _module(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def _is_installed(name: str) -> bool:
+    parent = name.partition(".")[0]
+    return importlib.util.find_spec(parent) is not None and (
+        parent == name or importlib.util.find_spec(name) is not None
+    )
+
+
+_DECODABLE = {"gzip", "x-gzip", "deflate"}
+if _is_installed("brotli") or _is_installed("brotlicffi"):
+    _DECODABLE.add("br")
+if _is_installed("zstandard") or _is_installed("compression.zstd"):
+    _DECODABLE.add("zstd")
 
 
 def _zlib(window_bits: int) -> Decoder:

@@ -25,6 +25,7 @@ from ..exceptions import (
     Unavailable,
     UpgradeRefused,
 )
+from ..http.codings import only_decodable
 from ..providers.backend import Backend
 from ..providers.router import Router
 from ..providers.table import PROXY_KEY_HEADER
@@ -112,7 +113,7 @@ class Forwarder:
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)
         try:
-            lease.grant = self._granted(info, outgoing, backend)
+            self._grant(lease, info, outgoing, backend)
             if exchange:
                 url, body = backend.origin + outgoing.target, _beginning(outgoing.body)
                 length = outgoing.length
@@ -177,14 +178,16 @@ class Forwarder:
         exchange.inbound_request(outgoing.method, target, headers, body, outgoing.length)
         return exchange
 
-    def _granted(self, info: RequestInfo, outgoing: Outgoing, backend: Backend) -> Grant | None:
-        """Return what the request is granted, None when nothing is counted.
+    def _grant(
+        self, lease: Lease, info: RequestInfo, outgoing: Outgoing, backend: Backend
+    ) -> None:
+        """Give the lease what the request is granted, nothing when nothing is counted.
 
         :raises NotAllowed: when its key may not ask for that
         :raises LimitReached: when it has asked for too much
         """
         if self._accounts is None or info.key_name is None:
-            return None
+            return
         path, _, query = outgoing.target.partition("?")
         asked, secret = Asked(prompt_bytes=outgoing.length), info.account
         if secret and secret.key.terms.reads_request:
@@ -192,7 +195,7 @@ class Forwarder:
             asked, outgoing.body = read_request(
                 outgoing.method, below, query, outgoing.headers, body, outgoing.length
             )
-        grant = self._accounts.enter(
+        lease.grant = grant = self._accounts.enter(
             Sent(
                 key=info.key_name,
                 secret=secret,
@@ -207,9 +210,11 @@ class Forwarder:
         )
         if grant.allowed_models:
             outgoing.headers["Accept-Encoding"] = "identity"
+        elif grant.is_read:
+            offered = outgoing.headers["Accept-Encoding"]
+            outgoing.headers["Accept-Encoding"] = only_decodable(offered)
         if backend.asks_for_usage and PATHS.search(path):
             _ask_for_usage(outgoing, grant)
-        return grant
 
     def _send(
         self, outgoing: Outgoing, backend: Backend, lease: Lease, left: Callable[[], bool]
@@ -328,7 +333,7 @@ def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
 def _beginning(body: bytes | IO[bytes] | None) -> bytes | None:
     """Return a body, of one that stays in its file the beginning, as much as is captured."""
     if isinstance(body, bytes):
-        return body
+        return body[:CAPTURED]
     # What a server hands through from its socket can be read only once.
     if body is None or not getattr(body, "seekable", lambda: False)():
         return None

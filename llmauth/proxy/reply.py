@@ -59,6 +59,7 @@ class ReplyBody:
     ) -> None:
         self._incoming = incoming
         self._chunks = incoming.chunks()
+        self._grant = lease.grant
         self._filter = lease.grant.usage_filter if lease.grant else None
         self._name = name
         self._lease = lease
@@ -104,10 +105,10 @@ class ReplyBody:
         """Return what of a piece of the answer goes to the client, after all have taken note."""
         if self._exchange:
             self._exchange.stream_chunk(chunk)
-        if grant := self._lease.grant:
-            grant.feed(chunk)
+        if self._grant:
+            self._grant.feed(chunk)
             if self._incoming.complete:
-                grant.end(None)  # before the client has it, and may send another request
+                self._grant.end(None)  # before the client has it, and may send another request
         if self._filter:
             chunk = self._filter.feed(chunk)
         if self._events and chunk:

@@ -37,7 +37,7 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 _ADVICE = "Name a file in LLMAUTH_DATABASE, and make a key: llmauth keys add NAME --admin."
 
 
-def _known(state: State) -> RequestInfo:
+def known(state: State) -> RequestInfo:
     """Return what is known of the request, when its key came as only programs can send it."""
     if state.accounts is None:
         raise UnknownRoute(f"This server has no database of keys. {_ADVICE}")
@@ -53,16 +53,22 @@ def _is_admin(info: RequestInfo) -> bool:
     return secret is not None and secret.key.terms.admin
 
 
+def require_admin(info: RequestInfo) -> None:
+    """Refuse whoever is no admin.
+
+    :raises NotAllowed: saying so
+    """
+    if not _is_admin(info):
+        raise NotAllowed(
+            "admin",
+            f"The key '{info.key_name}' is no admin's. Make one: llmauth keys add NAME --admin.",
+        )
+
+
 def _admins_only(view: _View) -> _View:
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        info = _known(current_state())
-        if not _is_admin(info):
-            raise NotAllowed(
-                "admin",
-                f"The key '{info.key_name}' is no admin's. Make one: llmauth keys add NAME "
-                "--admin.",
-            )
+        require_admin(known(current_state()))
         try:
             return view(*args, **kwargs)
         except KeyNotFound as exc:
@@ -79,14 +85,14 @@ def _admins_only(view: _View) -> _View:
 def usage() -> Response:
     """Tell what was used: by one's own key, or for an admin by all."""
     state = current_state()
-    info = _known(state)
+    info = known(state)
     assert state.accounts
     database = state.accounts.database
     admin = _is_admin(info)
     try:
         by = report.groups(request.args.get("by", "key" if admin else ""))
-        since = report.day("since", request.args.get("since", report.DEFAULT_SINCE))
-        until = report.day("until", request.args.get("until", "today"))
+        asked = request.args.get
+        since, until = report.days(asked("since", report.DEFAULT_SINCE), asked("until", "today"))
         form = request.args.get("format", "json")
         if form not in ("json", "csv"):
             raise ValueError(f"format: '{form}' is neither json nor csv")

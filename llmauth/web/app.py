@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 
 from flask import Flask, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -16,6 +17,7 @@ from ..exceptions import (
     InternalError,
     MethodRefused,
     RequestRefused,
+    Unavailable,
     UnknownRoute,
     UpgradeRefused,
 )
@@ -23,6 +25,7 @@ from .admin import admin_blueprint
 from .blueprint import proxy_blueprint
 from .entry import Entry
 from .extension import EXTENSION, LLMAuth, State, current_state
+from .metrics import metrics_blueprint
 from .pages import pages_blueprint
 
 logger = logging.getLogger(__name__)
@@ -41,8 +44,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.register_blueprint(pages_blueprint)
     app.register_blueprint(admin_blueprint)
+    if state.accounts:  # else the path is the backend's own
+        app.register_blueprint(metrics_blueprint)
     app.register_blueprint(proxy_blueprint)
     app.register_error_handler(HTTPException, _restyled)
+    app.register_error_handler(sqlite3.Error, _no_database)
     app.register_error_handler(Exception, _unexpected)
     app.wsgi_app = Entry(app.wsgi_app, state)  # type: ignore[method-assign]
     return app
@@ -69,6 +75,12 @@ def _translated(error: HTTPException) -> RequestRefused:
 
 def _answered(refusal: RequestRefused) -> Response:
     return identified(refusal, current_state().guard.info(request.environ)).get_response()
+
+
+def _no_database(error: sqlite3.Error) -> Response:
+    request_id = current_state().guard.info(request.environ).id
+    logger.warning("%s: the database cannot be read: %s", request_id, error)
+    return _answered(Unavailable("The database cannot be read. Try again.", retry_after=5))
 
 
 def _unexpected(error: Exception) -> Response:

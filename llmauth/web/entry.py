@@ -38,6 +38,8 @@ class Entry:
             self._state.admit_raw(environ)
         answer = _Answer(self._state, info, environ, start_response)
         if info.refusal:
+            if accounts := self._state.accounts:
+                accounts.note_refused(info.refusal.error_code)
             answer.refuse(info.refusal)
             return answer
         try:

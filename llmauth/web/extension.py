@@ -40,6 +40,7 @@ ENTRY = "llmauth.entry"
 """In a WSGI environ: the state of the application whose entry it came through."""
 
 ADMIN_PATHS = "/-/"
+METRICS_PATH = "/metrics"
 _IDS = frozenset({"x-request-id", "request-id"})  # a provider's own stands
 _ALWAYS_GUARDED = "_llmauth_always_guarded"
 _REACHED_PROXY = "llmauth.reached_proxy"
@@ -51,10 +52,10 @@ class State:
     """What one application has of llmauth; kept in ``app.extensions["llmauth"]``."""
 
     def __init__(self, settings: Settings) -> None:
-        self.accounts = _accounts(settings) if settings.database else None
+        self.redactor = Redactor(settings.secrets)
+        self.accounts = _accounts(settings, self.redactor.text) if settings.database else None
         require_keys(settings, stored=bool(self.accounts and self.accounts.directory.keys))
         self.settings = settings
-        self.redactor = Redactor(settings.secrets)
         self.guard = Guard(settings, self.accounts)
         if self.accounts and self.guard.lockout:
             self.guard.lockout.on_block = self.accounts.note_block
@@ -141,8 +142,9 @@ class State:
         return added if self._is_admins(info) else added + self.cors.headers(environ)
 
     def _is_admins(self, info: RequestInfo) -> bool:
-        """True for a path by which keys are managed: no other site's page may use it."""
-        return self.serves_pages and info.path.startswith(ADMIN_PATHS)
+        """True for a path of this server that no other site's page may use."""
+        metrics = self.accounts is not None and info.path == METRICS_PATH
+        return self.serves_pages and (metrics or info.path.startswith(ADMIN_PATHS))
 
     def close(self) -> None:
         """Close idle connections and write out the capture."""
@@ -155,7 +157,7 @@ class State:
         self.access_log.close(2.0)
 
 
-def _accounts(settings: Settings) -> Accounts:
+def _accounts(settings: Settings, masked: Callable[[str], str]) -> Accounts:
     windows, errors = shared_windows(settings.storage_uri)
     return Accounts(
         Path(settings.database or ""),
@@ -164,6 +166,7 @@ def _accounts(settings: Settings) -> Accounts:
         windows_errors=errors,
         prices=Prices(settings.prices),
         keep_days=settings.keep_days,
+        masked=masked,
     )
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from programs import wait_for
-from servers import KEY, Proxy, Reply, Upstream, raw, running_proxy
+from servers import KEY, Proxy, Reply, Upstream, running_proxy, whole
 
 from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.report import remaining
 from llmauth.accounts.store import Database
+from llmauth.accounts.terms import Terms
 
 CHAT = "/v1/chat/completions"
 PAGE = "https://chat.example"
@@ -27,8 +29,7 @@ def upstream() -> Iterator[Upstream]:
     body = json.dumps(
         {"model": "gpt-4o-2024-08-06", "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
     ).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    opened.answer = raw(head.encode() + b"\r\n\r\n" + body)
+    opened.answer = whole(body, headers=("Content-Type: application/json",))
     yield opened
     opened.stop()
 
@@ -81,6 +82,31 @@ def test_ones_own_usage_limits_and_what_is_left(proxy, keys):
     assert answer["key"]["tokens_per_day"] == 1000
     assert answer["key"]["used"]["tokens_per_day"] == 240
     assert answer["key"]["hint"] == keys["alice"][-4:]
+    assert answer["key"]["left"] == {"tokens_per_day": 760, "budget": "20/month"}
+    assert answer["key"]["resets"].keys() == {"tokens_per_day", "budget"}
+
+
+def test_what_is_left_of_each_limit_and_when_it_begins_anew():
+    terms = Terms().changed({
+        "requests_per_minute": 10, "tokens_per_minute": 100, "tokens_per_day": 1000, "parallel": 2,
+        "budget": "20/week",
+    })  # fmt: skip
+    used = {
+        "requests_per_minute": 3, "tokens_per_minute": 120, "tokens_per_day": 1, "parallel": 2,
+        "budget": "6.000000001/week",
+    }  # fmt: skip
+    friday = 1_764_288_000.0  # 2025-11-28
+    assert remaining(terms, used, friday) == {
+        "left": {
+            "requests_per_minute": 7, "tokens_per_minute": 0, "tokens_per_day": 999, "parallel": 0,
+            "budget": "13.999999999/week",
+        },
+        "resets": {"tokens_per_day": "2025-11-29T00:00:00Z", "budget": "2025-12-01T00:00:00Z"},
+    }  # fmt: skip
+    total = terms.changed({"budget": "5/total"})
+    assert remaining(total, {"budget": "7.5/total"}, friday) == {
+        "left": {"budget": "0/total"}, "resets": {"budget": None},
+    }  # fmt: skip
 
 
 def test_an_admin_sees_all_and_others_only_themselves(proxy, keys):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from programs import wait_for
-from servers import KEY, PROVIDER_KEY, Proxy, Upstream, raw, request_bytes, running_proxy
+from servers import KEY, PROVIDER_KEY, Proxy, Upstream, request_bytes, running_proxy, whole
 from streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.accounts.keys import KeyBook
@@ -197,9 +197,7 @@ def test_a_list_of_models_shows_those_that_may_be_used(upstream, path, book):
 
 
 def json_answer(value: Any, status: str = "200 OK"):
-    body = json.dumps(value).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
-    return raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return whole(json.dumps(value).encode(), status, ("Content-Type: application/json",))
 
 
 def test_forty_at_once_against_ten_a_minute(upstream, path, book):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from dataclasses import replace
 
 import pytest
-from answers import ANSWERS, CODINGS, SAID, chunk, dumps, events, message_stream, response_stream
+from answers import (
+    ANSWERS,
+    CHAT,
+    CODINGS,
+    SAID,
+    chunk,
+    dumps,
+    events,
+    message_stream,
+    response_stream,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,6 +181,17 @@ def test_what_is_kept_is_bounded():
     for _ in range(100):
         meter.feed(b"x" * 50_000)
         assert sum(map(len, meter._ends())) <= HEAD + TAIL + 16 * 1024
+
+
+def test_an_answer_in_tiny_pieces_takes_no_more_memory():
+    meter = Meter(CHAT)
+    tracemalloc.start()
+    for number in range(60_000):
+        meter.feed(b"%02d" % (number % 100))
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 3 * TAIL
+    assert meter._ends()[1].endswith(b"9899")
 
 
 # Compressed answers are decoded elsewhere, in batches.
