@@ -202,7 +202,7 @@ class Forwarder:
                 path=path,
                 model=(asked.model or info.model or "")[:200],
                 asked=asked,
-                is_ours=not info.own_credentials,
+                is_ours=outgoing.is_ours,
             )
         )
         if grant.allowed_models:
