@@ -139,15 +139,18 @@ class Grant:
             None if cost is None else round(cost * NANO), estimated, round(self._total * 1000),
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
-        tokens = 0
+        tokens, counted = 0, row.cost or 0
         if meter or estimated:  # what the provider does not say is guessed, so that limits hold
             prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
             output = usage.output_tokens
             if output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
+            guess = replace(usage, input_tokens=prompt, output_tokens=output)
+            guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
+            counted = max(counted, round((guessed or 0) * NANO))
         is_counted = sent.secret is not None and sent.is_ours
-        return Settled(row, self.hold, tokens if is_counted else 0, is_counted)
+        return Settled(row, self.hold, tokens if is_counted else 0, counted, is_counted)
 
     def _how_it_ended(self) -> str:
         if self._error is None:
@@ -163,12 +166,14 @@ class Settled(NamedTuple):
     """A request that is to be counted.
 
     :param tokens: that count for its key's limits
+    :param cost: the same in billionths of a dollar; guessed where the row has none
     :param counts: there are such limits
     """
 
     row: RequestRow
     hold: tuple[Database, int] | None
     tokens: int
+    cost: int
     counts: bool
 
     @property
@@ -184,7 +189,7 @@ class Settled(NamedTuple):
             at, key = self.row.at, self.row.key
             database.add_tokens(key, at, self.tokens, MINUTE)
             for period in PERIODS:
-                database.spend(key, period_name(period, at), self.tokens, self.row.cost or 0)
+                database.spend(key, period_name(period, at), self.tokens, self.cost)
 
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:
