@@ -113,6 +113,8 @@ class Forwarder:
         lease = Lease(self._slots, info, exchange)
         try:
             lease.grant = self._granted(info, outgoing, backend)
+            if lease.grant and backend.asks_for_usage:
+                _ask_for_usage(outgoing, lease.grant)
             if exchange:
                 url, body = backend.origin + outgoing.target, _beginning(outgoing.body)
                 length = outgoing.length
@@ -207,8 +209,6 @@ class Forwarder:
         )
         if grant.allowed_models:
             outgoing.headers["Accept-Encoding"] = "identity"
-        if backend.asks_for_usage and PATHS.search(path):
-            _ask_for_usage(outgoing, grant)
         return grant
 
     def _send(
@@ -259,10 +259,15 @@ class Forwarder:
 def _ask_for_usage(outgoing: Outgoing, grant: Grant) -> None:
     """Have a stream tell its usage where the client left that open."""
     body = outgoing.body
-    if body is None or outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
+    if not PATHS.search(grant.sent.path) or body is None:
+        return
+    if outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
         return
     if not isinstance(body, bytes):
-        data = body.read(outgoing.length)
+        try:
+            data = body.read(outgoing.length)
+        except Exception as exc:  # each server has errors of its own for a body that breaks off
+            raise InvalidRequest(INCOMPLETE) from exc
         if len(data) < outgoing.length:
             raise InvalidRequest(INCOMPLETE)
         body = outgoing.body = data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from programs import wait_for
 from servers import PROVIDER_KEY, Proxy, Upstream, raw, running_proxy
 
+from llmauth import create_app
 from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database
 from llmauth.accounts.terms import NANO
+from llmauth.config.loading import Given, load
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
@@ -117,3 +120,39 @@ def test_an_answer_that_does_not_tell_its_usage_costs_what_it_is_guessed_at(
     (row,) = [one for one in database.requests(100) if one.status == 200][:1]
     database.close()
     assert row.cost is None  # what nobody knows is not shown as known
+
+
+class Broken(io.RawIOBase):
+    """A request's body of which not all comes, from a server that reads it from the socket."""
+
+    def __init__(self, *, raises: bool) -> None:
+        self._left, self._raises = b'{"model":"gpt-4o",', raises
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        left, self._left = self._left, b""
+        if not left and self._raises:
+            raise OSError("the client is gone")
+        return left
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["short", "failing"])
+def test_a_body_that_breaks_off_gives_back_what_its_request_holds(upstream, path, book, raises):
+    key = book.add("alice", {"parallel": 1})
+    settings = load(
+        Given({"database": str(path)}),
+        {"OPENAI_API_BASE_URL": upstream.url, "OPENAI_API_KEY": PROVIDER_KEY},
+    )
+    app = create_app(settings)
+    client = app.test_client()
+    try:
+        given = {"wsgi.input": Broken(raises=raises), "CONTENT_LENGTH": "100000"}
+        broken = client.post(CHAT, headers=JSON | bearer(key), environ_overrides=given)
+        assert broken.status_code == 400
+        upstream.answer = answer({})
+        whole = client.post(CHAT, headers=JSON | bearer(key), data=b"{}")
+        assert whole.status_code == 200
+    finally:
+        app.extensions["llmauth"].close()
