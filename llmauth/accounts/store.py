@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -200,10 +201,14 @@ class Database:
     def transaction(self, busy: float = BUSY_SECONDS) -> Iterator[None]:
         """Do all of it or nothing, and nobody else in between.
 
-        :param busy: seconds to wait for others, which hold the file
+        :param busy: seconds to wait for others, threads and processes alike, which hold the file
         """
-        with self._lock:
-            self._connection.execute(f"PRAGMA busy_timeout = {int(busy * 1000)}")
+        until = time.monotonic() + busy
+        if not self._lock.acquire(timeout=busy):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            left = max(0.0, until - time.monotonic())
+            self._connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -212,6 +217,8 @@ class Database:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+        finally:
+            self._lock.release()
 
     # Keys
 
