@@ -170,7 +170,7 @@ class Grant:
             round(self._total * 1000),
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
-        tokens = 0
+        tokens, counted = 0, row.cost or 0
         is_counted = sent.secret is not None and sent.is_ours
         if is_counted and (meter or estimated):
             # What the provider does not say is guessed, so that limits hold.
@@ -179,7 +179,10 @@ class Grant:
             if output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
-        return Settled(row, self.hold, tokens, is_counted)
+            guess = replace(usage, input_tokens=prompt, output_tokens=output)
+            guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
+            counted = max(counted, round((guessed or 0) * NANO))
+        return Settled(row, self.hold, tokens, counted, is_counted)
 
     def _how_it_ended(self) -> str:
         if self._error is None:
@@ -195,12 +198,14 @@ class Settled(NamedTuple):
     """A request that is to be counted.
 
     :param tokens: that count for its key's limits
+    :param cost: the same in billionths of a dollar; guessed where the row has none
     :param counts: there are such limits
     """
 
     row: RequestRow
     hold: tuple[Database, int] | None
     tokens: int
+    cost: int
     counts: bool
 
     @property
@@ -225,7 +230,7 @@ def write_settled(settled: list[Settled], database: Database, process: str) -> N
         day = int(one.row.at // 86_400)
         if day not in names:
             names[day] = [period_name(period, one.row.at) for period in PERIODS]
-        spent += [(one.row.key, name, one.tokens, one.row.cost or 0) for name in names[day]]
+        spent += [(one.row.key, name, one.tokens, one.cost) for name in names[day]]
     database.spend(spent)
 
 

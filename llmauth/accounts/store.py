@@ -306,7 +306,7 @@ class Database:
     def transaction(self, busy: float = BUSY_SECONDS) -> Iterator[None]:
         """Do all of it or nothing, and nobody else in between.
 
-        :param busy: seconds to wait for others, which hold the file
+        :param busy: seconds to wait for others, threads and processes alike, which hold the file
         """
         with self._waiting(busy):
             self._connection.execute("BEGIN IMMEDIATE")

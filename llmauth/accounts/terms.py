@@ -5,7 +5,6 @@ from __future__ import annotations
 import calendar
 import fnmatch
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +47,8 @@ class Budget:
         return cls(int(whole) * NANO + int(part.ljust(9, "0")), match[2].lower())
 
     def __str__(self) -> str:
-        return f"{self.dollars / NANO:.9f}".rstrip("0").rstrip(".") + f"/{self.period}"
+        whole, part = divmod(self.dollars, NANO)  # no float holds all of what may be written
+        return f"{whole}.{part:09}".rstrip("0").rstrip(".") + f"/{self.period}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +133,24 @@ FIELDS = {one.metadata.get("name", one.name): one.name for one in fields(Terms)}
 def moment(value: Any, *, now: float | None = None) -> float:
     """Return a time to come, as Unix time: ``90d`` from now, ``2027-01-31``, or ISO 8601."""
     now = time.time() if now is None else now
+    try:
+        at = _moment(value, now)
+        datetime.fromtimestamp(at, timezone.utc)  # or it could be told nobody
+        return at
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"'{str(value).strip()}' is no time: write 90d, 12h, or a date such as 2027-01-31 (UTC)"
+        ) from None
+
+
+def _moment(value: Any, now: float) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
     text = str(value).strip()
     if match := _DURATION.fullmatch(text):
         return now + int(match[1]) * _UNITS[match[2].lower()]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    try:
-        parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"'{text}' is no time: write 90d, 12h, or a date such as 2027-01-31 (UTC)"
-        ) from None
+    parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def seconds(value: Any) -> float:

@@ -57,6 +57,13 @@ class Backend:
         return said == "ask" or (said is None and self.provider.asks_for_usage)
 
     @property
+    def takes_keys(self) -> bool:
+        """False where a client's own key may be anything, as nobody looks at it."""
+        if self.settings.auth == "none":
+            return False
+        return self.provider.needs_key or self.key is not None or bool(self._userinfo)
+
+    @property
     def key(self) -> str | None:
         """The server's key for this upstream, which its file may replace at any time."""
         return self._key

@@ -205,7 +205,7 @@ class Forwarder:
                 path=path,
                 model=(asked.model or info.model or "")[:200],
                 asked=asked,
-                is_ours=not info.own_credentials,
+                is_ours=outgoing.is_ours,
             )
         )
         if grant.allowed_models:
@@ -213,7 +213,7 @@ class Forwarder:
         elif grant.is_read:
             offered = outgoing.headers["Accept-Encoding"]
             outgoing.headers["Accept-Encoding"] = only_decodable(offered)
-        if backend.asks_for_usage and PATHS.search(path):
+        if backend.asks_for_usage:
             _ask_for_usage(outgoing, grant)
 
     def _send(
@@ -264,10 +264,15 @@ class Forwarder:
 def _ask_for_usage(outgoing: Outgoing, grant: Grant) -> None:
     """Have a stream tell its usage where the client left that open."""
     body = outgoing.body
-    if body is None or outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
+    if not PATHS.search(grant.sent.path) or body is None:
+        return
+    if outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
         return
     if not isinstance(body, bytes):
-        data = body.read(outgoing.length)
+        try:
+            data = body.read(outgoing.length)
+        except Exception as exc:  # each server has errors of its own for a body that breaks off
+            raise InvalidRequest(INCOMPLETE) from exc
         if len(data) < outgoing.length:
             raise InvalidRequest(INCOMPLETE)
         body = outgoing.body = data

@@ -78,7 +78,8 @@ def outgoing_request(
             query, keys, keep=info.own_credentials, any_value=bool(carries)
         )
     target = backend.target(path)
-    if not own_in_query and not any(name.title() in headers for name in keep):
+    brings_own = own_in_query or any(name.title() in headers for name in keep)
+    if not brings_own:
         backend.add_key(headers, target)
     if has_links(path):
         headers["Accept-Encoding"] = "identity"
@@ -89,7 +90,14 @@ def outgoing_request(
             "bring it to the provider. Send it as 'Authorization: Bearer <key>' alone."
         )
     body, length = (None, 0) if info.public else _body(environ, limit, kept_body)
-    return Outgoing(environ["REQUEST_METHOD"], f"{target}{mark}{query}", headers, body, length)
+    return Outgoing(
+        environ["REQUEST_METHOD"],
+        f"{target}{mark}{query}",
+        headers,
+        body,
+        length,
+        is_ours=not (brings_own and backend.takes_keys),
+    )
 
 
 def _body(

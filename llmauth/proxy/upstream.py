@@ -53,6 +53,7 @@ class Outgoing:
     :param target: raw path and query
     :param headers: by their usual names, without framing
     :param body: bytes, a file of ``length`` bytes, or None
+    :param is_ours: it is not the client's own key that the upstream takes
     :raises InvalidRequest: for what cannot be sent as it is
     """
 
@@ -61,6 +62,7 @@ class Outgoing:
     headers: dict[str, str] = field(repr=False)
     body: bytes | IO[bytes] | None = field(default=None, repr=False)
     length: int = 0
+    is_ours: bool = True
 
     def __post_init__(self) -> None:
         # Our own server refuses these before any key is asked for; others let some of them pass.

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,35 @@ def test_a_new_key_counts_without_a_restart_and_its_end_as_well(accounts, path):
 
     wait_for(withdrawn, "it is withdrawn")
     database.close()
+
+
+def test_who_waits_for_a_file_that_another_holds_does_not_wait_in_turn(path):
+    """However many wait, the last one is told as soon as the first."""
+    database, other = Database(path), sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    granted: list[int] = []
+
+    def note(statement: str) -> None:
+        if statement.startswith("PRAGMA busy_timeout = "):
+            granted.append(int(statement.rpartition(" ")[2]))
+
+    database._connection.set_trace_callback(note)
+    barrier, failed = threading.Barrier(5), []
+
+    def begin() -> None:
+        barrier.wait()
+        try:
+            with database.transaction(busy=0.4):
+                pass
+        except sqlite3.OperationalError as exc:
+            failed.append(str(exc))
+
+    threads = [threading.Thread(target=begin) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    database.close()
+    assert failed == ["database is locked"] * 5
+    assert sum(granted) < 2 * 400

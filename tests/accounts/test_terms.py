@@ -20,6 +20,12 @@ GIVEN = {
     "dollars a month": ({"budget": "20/month"}, "budget", Budget(20 * NANO, "month")),
     "cents a day": ({"budget": "$0.25 / Day"}, "budget", Budget(NANO // 4, "day")),
     "billionths": ({"budget": "0.000000001/total"}, "budget", Budget(1, "total")),
+    "all that may be written": (
+        {"budget": "999999999.999999999/month"}, "budget", Budget(10**18 - 1, "month")
+    ),
+    "more digits than a float has": (
+        {"budget": "123456789.123456789/day"}, "budget", Budget(123456789123456789, "day")
+    ),
     "no budget": ({"budget": None}, "budget", None),
     "an admin": ({"admin": True}, "admin", True),
     "a note": ({"note": "für Zoë"}, "note", "für Zoë"),
@@ -41,6 +47,11 @@ REFUSED = {
     "below nothing": ({"budget": "-1/day"}, "no budget"),
     "no network": ({"from": "10.0.0.0/33"}, "from: '10.0.0.0/33' is no address or network"),
     "no time": ({"expires": "tomorrow"}, "expires: 'tomorrow' is no time: write 90d, 12h"),
+    "a time beyond all calendars": ({"expires": 1e300}, "expires: '1e+300' is no time"),
+    "a number that no float holds": ({"expires": 10**400}, "is no time"),
+    "after the year 9999": ({"expires": "999999999w"}, "expires: '999999999w' is no time"),
+    "the year 10000 elsewhere": ({"expires": "9999-12-31T23:59:59-14:00"}, "is no time"),
+    "no number at all": ({"expires": float("nan")}, "is no time"),
     "no such day": ({"expires": "2027-02-30"}, "no time"),
     "an empty name": ({"models": ["a", " "]}, "models: holds an empty name"),
     "names in a mapping": ({"models": {"a": 1}}, "models: is no list of names"),

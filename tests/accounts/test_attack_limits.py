@@ -1,0 +1,158 @@
+"""Ways around a key's limits, each of which is closed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import wait_for
+from servers import PROVIDER_KEY, Proxy, Upstream, raw, running_proxy
+
+from llmauth import create_app
+from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.store import Database
+from llmauth.accounts.terms import NANO
+from llmauth.config.loading import Given, load
+
+CHAT = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    opened = Upstream()
+    yield opened
+    opened.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.db"
+
+
+@pytest.fixture
+def book(path: Path) -> Iterator[KeyBook]:
+    database = Database(path)
+    yield KeyBook(database, ["default"])
+    database.close()
+
+
+def chat(proxy: Proxy, headers: dict[str, str], target: str = CHAT, **fields: Any):
+    body = json.dumps({"model": "gpt-4o", "messages": [], **fields}).encode()
+    return proxy.request("POST", target, JSON | headers, body, key=None)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def answer(value: Any):
+    body = json.dumps(value).encode()
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    return raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def stream(*events: Any):
+    data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return raw(head + data + b"data: [DONE]\n\n", close=True)
+
+
+def spent(path: Path, key: str = "alice") -> tuple[int, int]:
+    database = Database(path)
+    try:
+        return database.spent(key, "total")
+    finally:
+        database.close()
+
+
+OURS = {
+    "in the header for one's own provider key, without one": {},
+    "beside the same in another": {"x-api-key": "{key}"},
+    "beside one in another's scheme that goes nowhere": {"X-Proxy-Api-Key-2": "sk-own"},
+}
+
+
+@pytest.mark.parametrize("headers", OURS.values(), ids=OURS)
+def test_what_is_sent_with_our_provider_key_counts_whatever_carried_the_proxy_key(
+    upstream, path, book, headers
+):
+    key = book.add("alice", {"tokens_per_day": 100})
+    upstream.answer = answer({"usage": {"prompt_tokens": 90, "completion_tokens": 9}})
+    headers = {name: value.format(key=key) for name, value in headers.items()}
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert chat(proxy, {"X-Proxy-Api-Key": key, **headers}, max_tokens=1).status == 200
+        assert PROVIDER_KEY in str(upstream.requests[0].headers)
+        wait_for(lambda: spent(path)[0] == 99, "it is counted")
+        assert chat(proxy, {"X-Proxy-Api-Key": key, **headers}, max_tokens=2).status == 429
+
+
+PRICES = {"gpt-4o": {"input": 1_000_000, "output": 1_000_000}}  # a dollar a token
+
+CHUNK = {"choices": [{"index": 0, "delta": {"content": "x" * 40}}]}
+SILENT = {
+    "a stream whose usage the client has declined": (
+        stream(CHUNK), {"stream": True, "stream_options": {"include_usage": False}}
+    ),
+    "an answer": (answer({"choices": [{"message": {"content": "x" * 40}}]}), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answered", "fields"), SILENT.values(), ids=SILENT)
+def test_an_answer_that_does_not_tell_its_usage_costs_what_it_is_guessed_at(
+    upstream, path, book, answered, fields
+):
+    key = book.add("alice", {"budget": "50/total"})
+    upstream.answer = answered
+    with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
+        assert chat(proxy, bearer(key), max_tokens=1, **fields).status == 200
+        wait_for(lambda: spent(path)[0] > 0, "it is counted")
+        tokens, cost = spent(path)
+        assert cost == tokens * NANO
+        wait_for(
+            lambda: chat(proxy, bearer(key), max_tokens=1, **fields).status == 429, "it is used up"
+        )
+    database = Database(path)
+    (row,) = [one for one in database.requests(100) if one.status == 200][:1]
+    database.close()
+    assert row.cost is None  # what nobody knows is not shown as known
+
+
+class Broken(io.RawIOBase):
+    """A request's body of which not all comes, from a server that reads it from the socket."""
+
+    def __init__(self, *, raises: bool) -> None:
+        self._left, self._raises = b'{"model":"gpt-4o",', raises
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        left, self._left = self._left, b""
+        if not left and self._raises:
+            raise OSError("the client is gone")
+        return left
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["short", "failing"])
+def test_a_body_that_breaks_off_gives_back_what_its_request_holds(upstream, path, book, raises):
+    key = book.add("alice", {"parallel": 1})
+    settings = load(
+        Given({"database": str(path)}),
+        {"OPENAI_API_BASE_URL": upstream.url, "OPENAI_API_KEY": PROVIDER_KEY},
+    )
+    app = create_app(settings)
+    client = app.test_client()
+    try:
+        given = {"wsgi.input": Broken(raises=raises), "CONTENT_LENGTH": "100000"}
+        broken = client.post(CHAT, headers=JSON | bearer(key), environ_overrides=given)
+        assert broken.status_code == 400
+        upstream.answer = answer({})
+        whole = client.post(CHAT, headers=JSON | bearer(key), data=b"{}")
+        assert whole.status_code == 200
+    finally:
+        app.extensions["llmauth"].close()
