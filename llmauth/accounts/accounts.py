@@ -129,6 +129,10 @@ class Accounts:
         """Return a key as JSON has it, with what it has used of its limits."""
         return key.record(self._limits.used(key))
 
+    def running(self, key: str | None = None) -> int:
+        """Return how many requests run in this process, of one key or of all."""
+        return sum(key in (None, grant.sent.key) for grant in list(self._running))
+
     def reload(self) -> None:
         """Follow now what has changed in the file."""
         with self._lock:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,12 +46,14 @@ CREATE INDEX tokens_of ON tokens (key, at);
 CREATE TABLE spent (
     key TEXT NOT NULL, period TEXT NOT NULL, tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (key, period)) WITHOUT ROWID;
+CREATE INDEX spent_in ON spent (period);
 CREATE TABLE requests (
     at REAL NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
     status INTEGER, ended TEXT NOT NULL, streamed INTEGER NOT NULL, input INTEGER, cached INTEGER,
     written INTEGER, output INTEGER, reasoning INTEGER, cost INTEGER, estimated INTEGER NOT NULL,
     ms INTEGER NOT NULL, first_ms INTEGER);
 CREATE INDEX requests_at ON requests (at);
+CREATE INDEX requests_of ON requests (key, at);
 CREATE TABLE daily (
     day TEXT NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
     requests INTEGER NOT NULL, errors INTEGER NOT NULL, input INTEGER NOT NULL,
@@ -59,6 +61,7 @@ CREATE TABLE daily (
     reasoning INTEGER NOT NULL, cost INTEGER NOT NULL, unpriced INTEGER NOT NULL,
     estimated INTEGER NOT NULL, unknown INTEGER NOT NULL,
     PRIMARY KEY (day, key, backend, model)) WITHOUT ROWID;
+CREATE INDEX daily_of ON daily (key COLLATE NOCASE, day);
 CREATE TABLE state (revision INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TRIGGER secret_added AFTER INSERT ON secrets BEGIN
@@ -150,6 +153,8 @@ TOTALS = (
 """Columns of the daily totals that are summed."""
 
 GROUPS = ("day", "key", "backend", "model")
+
+_SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
 
 class Held(NamedTuple):
@@ -342,6 +347,29 @@ class Database:
         )
         return (row[0], row[1]) if row else (0, 0)
 
+    def all_used(
+        self, minute: float, periods: Mapping[str, str]
+    ) -> list[tuple[str, str, int, int]]:
+        """Return what all keys use of their limits: the key, of what, tokens or a number, dollars.
+
+        :param minute: when the last one began
+        :param periods: the names of the calendar's current ones
+        """
+        marks = ", ".join("?" * len(periods))
+        return self._report(
+            "SELECT window, 'requests_per_minute', count(*), 0 FROM entries WHERE at > ?"  # noqa: S608 # nosec B608
+            " GROUP BY window UNION ALL "
+            "SELECT key, 'tokens_per_minute', sum(tokens), 0 FROM tokens WHERE at > ?"
+            " GROUP BY key UNION ALL "
+            "SELECT key, 'parallel', count(*), 0 FROM holds GROUP BY key UNION ALL "
+            f"SELECT key, period, tokens, cost FROM spent WHERE period IN ({marks})",
+            minute, minute, *periods.values(),
+        )  # fmt: skip
+
+    def last_used(self) -> dict[str, float]:
+        """Return when keys were used last, by their names."""
+        return dict(self._report("SELECT name, last_used FROM keys WHERE last_used IS NOT NULL"))
+
     def all_spent(self) -> list[tuple[str, str, int, int]]:
         """Return what all keys have used in all periods."""
         return self._all("SELECT key, period, tokens, cost FROM spent")
@@ -367,7 +395,7 @@ class Database:
         )
 
     def totals(
-        self, by: Iterable[str], since: str, until: str, key: str | None
+        self, by: Iterable[str], since: str, until: str, key: str | None, *, largest: int = -1
     ) -> list[tuple[Any, ...]]:
         """Return the sums of the daily totals: what they are grouped by, then `TOTALS`.
 
@@ -375,23 +403,59 @@ class Database:
         :param since: first day
         :param until: last day
         :param key: of this one only
+        :param largest: only so many of the groups, the most expensive first
         """
-        groups = [name for name in GROUPS if name in by]
-        columns = ", ".join([*groups, *(f"ifnull(sum({name}), 0)" for name in TOTALS)])
-        grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
-        return self._all(
-            f"SELECT {columns} FROM daily WHERE day BETWEEN ? AND ?"  # noqa: S608 # nosec B608
-            f" AND (? IS NULL OR key = ? COLLATE NOCASE) {grouped}",
-            since, until, key, key,
+        groups = ", ".join(name for name in GROUPS if name in by)
+        order = f"{_SIZE}, {groups}" if largest >= 0 else groups
+        grouped = f"GROUP BY {groups} ORDER BY {order} LIMIT {largest:d}" if groups else ""
+        return self._totals(groups, since, until, key, grouped)
+
+    def totals_by_day(
+        self, by: str, names: Sequence[str], since: str, until: str, key: str | None
+    ) -> list[tuple[Any, ...]]:
+        """Return for each day the sums of the groups of these names, and of the rest as None.
+
+        :param by: one of `GROUPS`
+        """
+        marks = ", ".join("?" * len(names))
+        group = f"CASE WHEN {by} IN ({marks}) THEN {by} END"
+        return self._totals(f"day, {group}", since, until, key, "GROUP BY 1, 2 ORDER BY 1", names)
+
+    def _totals(
+        self,
+        groups: str,
+        since: str,
+        until: str,
+        key: str | None,
+        grouped: str,
+        values: Sequence[str] = (),
+    ) -> list[tuple[Any, ...]]:
+        columns = ", ".join(filter(None, [groups, *(f"ifnull(sum({n}), 0)" for n in TOTALS)]))
+        where = "" if key is None else "AND key = ? COLLATE NOCASE"
+        return self._report(
+            f"SELECT {columns} FROM daily WHERE day BETWEEN ? AND ? {where} {grouped}",  # noqa: S608 # nosec B608
+            *values, since, until, *([] if key is None else [key]),
         )  # fmt: skip
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
         """Return the requests that ended last, the newest first."""
-        rows = self._all(
-            "SELECT * FROM requests WHERE ? IS NULL OR key = ? ORDER BY at DESC LIMIT ?",
-            key, key, number,
+        where, values = ("", ()) if key is None else ("WHERE key = ?", (key,))
+        rows = self._report(
+            f"SELECT * FROM requests {where} ORDER BY at DESC LIMIT ?",  # noqa: S608 # nosec B608
+            *values, number,
         )  # fmt: skip
         return [RequestRow(*row) for row in rows]
+
+    def first_bytes(
+        self, since: float, number: int, key: str | None = None
+    ) -> list[tuple[str, int]]:
+        """Return the models of the last so many requests, and milliseconds to the first byte."""
+        where, values = ("", ()) if key is None else ("key = ? AND", (key,))
+        return self._report(
+            f"SELECT model, first_ms FROM requests WHERE {where} at > ?"  # noqa: S608 # nosec B608
+            " AND first_ms IS NOT NULL AND status < 400 ORDER BY at DESC LIMIT ?",
+            *values, since, number,
+        )  # fmt: skip
 
     def forget_requests(self, before: float, number: int) -> int:
         """Drop some of the requests that ended before a time; return how many."""
@@ -465,6 +529,16 @@ class Database:
     def _all(self, statement: str, *values: Any) -> list[Any]:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
+
+    def _report(self, statement: str, *values: Any) -> list[Any]:
+        """Read with a connection of its own: who looks at many rows holds up no request."""
+        if self.path is None:
+            return self._all(statement, *values)
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
+            return connection.execute(statement, values).fetchall()
 
     def _sum(self, statement: str, *values: Any) -> int:
         return int(self._one(statement, *values)[0] or 0)

@@ -1,6 +1,6 @@
-"""The page at ``/docs``: one document that loads nothing else.
+"""The pages at ``/docs`` and ``/dashboard``: one document each that loads nothing else.
 
-Its parts lie in the folder ``documents``. Style and script stand in the page itself, so that no
+Their parts lie in the folder ``documents``. Style and script stand in the page itself, so that no
 further path has to be public, and the policy names their digests: nothing else that gets
 into the page, by whatever mistake, would run.
 """
@@ -22,6 +22,7 @@ _ELSEWHERE = {"/": "docs", "/docs/": "../docs"}
 """Where people with a browser look for the page first, and where it is from there."""
 _WEIGHT = re.compile(r"[01](?:\.\d{0,3})?", re.ASCII)
 _BACKENDS = "<!-- backends -->"
+_CLIENTS = "<!-- clients.html -->\n"
 
 
 class PageElsewhere(RequestRefused):
@@ -62,9 +63,30 @@ def with_backends(page: str, names: Iterable[str]) -> str:
 
 
 def docs_page() -> tuple[str, str]:
-    """Return the page and its Content-Security-Policy."""
-    style, script = _part("page.css"), _part("page.js")
-    page = _part("page.html").replace("/* page.css */", style).replace("/* page.js */", script)
+    """Return the page at ``/docs`` and its Content-Security-Policy."""
+    return _document("page.html", ["page.css"], ["shared.js", "page.js"])
+
+
+def dashboard() -> tuple[str, str]:
+    """Return the page at ``/dashboard`` and its Content-Security-Policy."""
+    return _document("dashboard.html", ["page.css", "dashboard.css"], ["shared.js", "dashboard.js"])
+
+
+def with_notice(page: str, notice: str) -> str:
+    """Return the dashboard with a notice in place of the field for a key.
+
+    :param notice: the id of the notice, empty for none
+    """
+    if not notice:
+        return page
+    page = page.replace('id="enter"', 'id="enter" hidden', 1)
+    return page.replace(f'id="{notice}" hidden', f'id="{notice}"', 1)
+
+
+def _document(name: str, styles: list[str], scripts: list[str]) -> tuple[str, str]:
+    style, script = "".join(map(_part, styles)), "".join(map(_part, scripts))
+    page = _part(name).replace(_CLIENTS, _part("clients.html"))
+    page = page.replace("/* style */", style).replace("/* script */", script)
     policy = (
         "default-src 'none'",
         f"style-src {_digest(style)}",

@@ -656,5 +656,6 @@ def test_the_page_is_in_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if name.startswith("llmauth/web/documents/")}
-    parts = {f"llmauth/web/documents/page.{kind}" for kind in ("css", "html", "js")}
-    assert names == parts | {"llmauth/web/documents/openapi.json"}
+    folder = Path(__file__).parents[2] / "llmauth" / "web" / "documents"
+    assert names == {f"llmauth/web/documents/{path.name}" for path in folder.iterdir()}
+    assert "llmauth/web/documents/dashboard.js" in names
