@@ -51,7 +51,7 @@ def figures(
     """
     first = min(since, day("since", "6d"))
     largest = [one[0] for one in database.totals([by], first, until, key, largest=SERIES)]
-    found = database.totals_by_day(by, largest, first, until, key)
+    found = _by_day(database, by, largest, first, until, key)
     within = [one[2:] for one in found if one[0] >= since]
     totals = [sum(column) for column in zip(*within, strict=True)] or [0] * len(TOTALS)
     pairs = database.totals(["backend", "model"], since, until, key, largest=_PAIRS)
@@ -96,6 +96,18 @@ def ending(keys: Iterable[StoredKey]) -> list[dict[str, Any]]:
         if key.state(now) != "revoked" and key.terms.expires and 0 < key.terms.expires - now < SOON
     ]
     return [{"kind": "expiry", "key": name, "at": iso(at)} for at, name in sorted(found)]
+
+
+def _by_day(
+    database: Database, by: str, names: list[str], since: str, until: str, key: str | None
+) -> list[tuple[Any, ...]]:
+    """Return each day's sums of these keys or models, and of all others as None."""
+    told = database.totals(["day", by], since, until, key, names=names)
+    rest = {at: sums for at, *sums in database.totals(["day"], since, until, key)}
+    for at, _, *sums in told:
+        rest[at] = [one - other for one, other in zip(rest[at], sums, strict=True)]
+    others = [(at, None, *sums) for at, sums in rest.items() if sums[0]]
+    return sorted([*told, *others], key=lambda one: str(one[0]))
 
 
 def _models(

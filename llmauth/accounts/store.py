@@ -54,14 +54,6 @@ CREATE TABLE requests (
     ms INTEGER NOT NULL, first_ms INTEGER);
 CREATE INDEX requests_at ON requests (at);
 CREATE INDEX requests_of ON requests (key, at);
-CREATE TABLE daily (
-    day TEXT NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
-    requests INTEGER NOT NULL, errors INTEGER NOT NULL, input INTEGER NOT NULL,
-    cached INTEGER NOT NULL, written INTEGER NOT NULL, output INTEGER NOT NULL,
-    reasoning INTEGER NOT NULL, cost INTEGER NOT NULL, unpriced INTEGER NOT NULL,
-    estimated INTEGER NOT NULL, unknown INTEGER NOT NULL,
-    PRIMARY KEY (day, key, backend, model)) WITHOUT ROWID;
-CREATE INDEX daily_of ON daily (key COLLATE NOCASE, day);
 CREATE TABLE state (revision INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TRIGGER secret_added AFTER INSERT ON secrets BEGIN
@@ -153,6 +145,13 @@ TOTALS = (
 """Columns of the daily totals that are summed."""
 
 GROUPS = ("day", "key", "backend", "model")
+
+_DAILY = {
+    "daily": GROUPS,
+    "daily_keys": ("day", "key"),
+    "daily_models": ("day", "backend", "model"),
+}
+"""Tables of daily totals, and what each tells apart: the same figures, in fewer rows each."""
 
 _SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
@@ -388,14 +387,22 @@ class Database:
             [row for _, row in rows],
         )
         sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
-        marks = ", ".join("?" * (len(GROUPS) + len(TOTALS)))
-        self._connection.executemany(
-            f"INSERT INTO daily VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}",  # noqa: S608 # nosec B608
-            [_total(day, row) for day, row in rows],
-        )
+        for table, groups in _DAILY.items():
+            marks = ", ".join("?" * (len(groups) + len(TOTALS)))
+            self._connection.executemany(
+                f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO UPDATE SET {sums}",  # noqa: S608 # nosec B608
+                _summed(groups, rows),
+            )
 
     def totals(
-        self, by: Iterable[str], since: str, until: str, key: str | None, *, largest: int = -1
+        self,
+        by: Iterable[str],
+        since: str,
+        until: str,
+        key: str | None,
+        *,
+        largest: int = -1,
+        names: Sequence[str] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Return the sums of the daily totals: what they are grouped by, then `TOTALS`.
 
@@ -404,38 +411,26 @@ class Database:
         :param until: last day
         :param key: of this one only
         :param largest: only so many of the groups, the most expensive first
+        :param names: only of these keys or models, by which they are grouped
         """
-        groups = ", ".join(name for name in GROUPS if name in by)
-        order = f"{_SIZE}, {groups}" if largest >= 0 else groups
-        grouped = f"GROUP BY {groups} ORDER BY {order} LIMIT {largest:d}" if groups else ""
-        return self._totals(groups, since, until, key, grouped)
-
-    def totals_by_day(
-        self, by: str, names: Sequence[str], since: str, until: str, key: str | None
-    ) -> list[tuple[Any, ...]]:
-        """Return for each day the sums of the groups of these names, and of the rest as None.
-
-        :param by: one of `GROUPS`
-        """
-        marks = ", ".join("?" * len(names))
-        group = f"CASE WHEN {by} IN ({marks}) THEN {by} END"
-        return self._totals(f"day, {group}", since, until, key, "GROUP BY 1, 2 ORDER BY 1", names)
-
-    def _totals(
-        self,
-        groups: str,
-        since: str,
-        until: str,
-        key: str | None,
-        grouped: str,
-        values: Sequence[str] = (),
-    ) -> list[tuple[Any, ...]]:
-        columns = ", ".join(filter(None, [groups, *(f"ifnull(sum({n}), 0)" for n in TOTALS)]))
-        where = "" if key is None else "AND key = ? COLLATE NOCASE"
+        groups = [name for name in GROUPS if name in by]
+        columns = ", ".join([*groups, *(f"ifnull(sum({name}), 0)" for name in TOTALS)])
+        where, values = "day BETWEEN ? AND ?", [since, until]
+        if key is not None:
+            where, values = f"{where} AND key = ? COLLATE NOCASE", [*values, key]
+        if names is not None:
+            marks = ", ".join("?" * len(names))
+            collation = "COLLATE NOCASE" if groups[-1] == "key" else ""  # as the index has it
+            where = f"{where} AND {groups[-1]} {collation} IN ({marks})"
+            values += [*names]
+        order = ", ".join([_SIZE, *groups] if largest >= 0 else groups)
+        grouped = f"GROUP BY {', '.join(groups)} ORDER BY {order}" if groups else ""
+        by_key = key is not None or (names is not None and "key" in groups)
+        table = "daily" if by_key else _smallest(groups)
         return self._report(
-            f"SELECT {columns} FROM daily WHERE day BETWEEN ? AND ? {where} {grouped}",  # noqa: S608 # nosec B608
-            *values, since, until, *([] if key is None else [key]),
-        )  # fmt: skip
+            f"SELECT {columns} FROM {table} WHERE {where} {grouped} LIMIT {largest:d}",  # noqa: S608 # nosec B608
+            *values,
+        )
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
         """Return the requests that ended last, the newest first."""
@@ -565,6 +560,7 @@ class Database:
                     f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
                 )
             if version == VERSION:
+                self._make_daily()
                 return
             if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise ConfigurationError(
@@ -572,21 +568,50 @@ class Database:
                 )
             for statement in _SCHEMA.split(";\n"):
                 execute(statement)
+            self._make_daily()
             execute(f"PRAGMA application_id = {APPLICATION}")
             execute(f"PRAGMA user_version = {VERSION}")
+
+    def _make_daily(self) -> None:
+        """Make those tables of daily totals that are not there yet, of the one that tells most."""
+        execute = self._connection.execute
+        there = {row[0] for row in execute("SELECT name FROM sqlite_master")}
+        figures = ", ".join(f"{name} INTEGER NOT NULL" for name in TOTALS)
+        sums = ", ".join(f"sum({name})" for name in TOTALS)
+        for table in _DAILY.keys() - there:
+            names = ", ".join(_DAILY[table])
+            texts = ", ".join(f"{name} TEXT NOT NULL" for name in _DAILY[table])
+            execute(
+                f"CREATE TABLE {table} ({texts}, {figures}, PRIMARY KEY ({names})) WITHOUT ROWID"
+            )
+            if "daily" in there:
+                execute(f"INSERT INTO {table} SELECT {names}, {sums} FROM daily GROUP BY {names}")  # noqa: S608 # nosec B608
+        execute("CREATE INDEX IF NOT EXISTS daily_of ON daily (key COLLATE NOCASE, day)")
 
     @property
     def _name(self) -> str:
         return f"The database {self.path}"
 
 
-def _total(day: str, row: RequestRow) -> tuple[Any, ...]:
-    figures = (row.input, row.cached, row.written, row.output, row.reasoning, row.cost)
-    is_unpriced = row.cost is None and not row.is_error
-    return (
-        day, row.key, row.backend, row.model, 1, row.is_error, *(one or 0 for one in figures),
-        is_unpriced, row.estimated, row.is_unknown,
-    )  # fmt: skip
+def _smallest(groups: Iterable[str]) -> str:
+    """Return the table with the fewest rows that tells totals by these."""
+    return next(name for name, has in reversed(_DAILY.items()) if set(groups) <= set(has))
+
+
+def _summed(
+    groups: Sequence[str], rows: Iterable[tuple[str, RequestRow]]
+) -> list[tuple[Any, ...]]:
+    """Return the totals of requests, each with its day."""
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for day, row in rows:
+        group = tuple(day if name == "day" else getattr(row, name) for name in groups)
+        figures = (row.input, row.cached, row.written, row.output, row.reasoning, row.cost)
+        is_unpriced = row.cost is None and not row.is_error
+        new = (1, row.is_error, *(one or 0 for one in figures), is_unpriced, row.estimated,
+               row.is_unknown)
+        before = sums.get(group)
+        sums[group] = [*new] if before is None else [a + b for a, b in zip(before, new)]  # noqa: B905
+    return [(*group, *figures) for group, figures in sums.items()]
 
 
 _CHECK_MODE = "Check its owner and mode, and those of its folder"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from programs import wait_for
-from servers import KEY, Proxy, Reply, Upstream, raw, running_proxy
+from servers import KEY, Proxy, Reply, Upstream, running_proxy, whole
 
 from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database
@@ -27,8 +27,7 @@ def upstream() -> Iterator[Upstream]:
     body = json.dumps(
         {"model": "gpt-4o-2024-08-06", "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
     ).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    opened.answer = raw(head.encode() + b"\r\n\r\n" + body)
+    opened.answer = whole(body, headers=("Content-Type: application/json",))
     yield opened
     opened.stop()
 
