@@ -196,7 +196,8 @@ def test_all_tables_of_totals_say_the_same(database):
         ):
             named = {"day": day, "key": key, "backend": backend, "model": model}
             group = tuple(named[name] for name in by)
-            whole[group] = [a + b for a, b in zip(whole.get(group, [0] * len(TOTALS)), sums)]
+            before = whole.get(group, [0] * len(TOTALS))
+            whole[group] = [a + b for a, b in zip(before, sums, strict=True)]
         found = {one[: len(by)]: [*one[len(by) :]] for one in database.totals(by, *days, None)}
         assert found == whole
 

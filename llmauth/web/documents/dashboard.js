@@ -443,9 +443,11 @@ function picture(days, names, cell, sums, named) {
 }
 
 function scale(most) {
-  if (most <= 0) return 1;
-  const size = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 4, 6, 8, 10].find((one) => one * size >= most) * size;
+  const isMoney = measure === "cost_usd";
+  const least = isMoney ? 0.02 : 2; // of which half can still be told
+  const size = 10 ** Math.floor(Math.log10(Math.max(most, least)));
+  const steps = isMoney ? [1, 1.5, 2, 3, 4, 5, 6, 8, 10] : [1, 2, 4, 6, 8, 10];
+  return steps.find((one) => one * size >= Math.max(most, least) * (1 - 1e-9)) * size;
 }
 
 function showModels(models) {
@@ -713,6 +715,7 @@ function rotate(record) {
 
 function close(dialog) {
   dialog.close();
+  if (dialog === $("made")) untell(); // its event comes later
 }
 
 for (const button of document.querySelectorAll("[data-close]")) {
@@ -881,7 +884,9 @@ $("made").addEventListener("cancel", (event) => {
   event.preventDefault();
   say($("made-problem"), "Once this is closed, the key is shown never again. Close it with the button.");
 });
-$("made").addEventListener("close", () => {
+
+function untell() {
   say($("made-key"), "");
   for (const [code, original] of examples) code.replaceChildren(...original.cloneNode(true).childNodes);
-});
+}
+$("made").addEventListener("close", untell);
