@@ -18,8 +18,8 @@ from typing import Any
 from ..auth.request import raw_mount
 from ..exceptions import RequestRefused
 
-_ELSEWHERE = {"/": "docs", "/docs/": "../docs"}
-"""Where people with a browser look for the page first, and where it is from there."""
+_ELSEWHERE = {"/": "docs", "/docs/": "../docs", "/dashboard/": "../dashboard"}
+"""Where people with a browser look for a page first, and where it is from there."""
 _WEIGHT = re.compile(r"[01](?:\.\d{0,3})?", re.ASCII)
 _BACKENDS = "<!-- backends -->"
 _CLIENTS = "<!-- clients.html -->\n"
@@ -35,7 +35,8 @@ class PageElsewhere(RequestRefused):
 
     def __init__(self, location: str) -> None:
         headers = [("Location", location), ("Vary", "Accept")]
-        super().__init__("What people want to know of this server is at /docs.", headers)
+        name = location.rpartition("/")[2]
+        super().__init__(f"What people want to know of this server is at /{name}.", headers)
 
 
 def elsewhere(path: str, environ: Mapping[str, Any]) -> PageElsewhere | None:
@@ -52,8 +53,8 @@ def elsewhere(path: str, environ: Mapping[str, Any]) -> PageElsewhere | None:
         return None
     # Relative, so that it holds behind prefixes that only a front knows; but a mount point may be
     # written without the slash after it.
-    mount = raw_mount(environ)
-    return PageElsewhere(f"{mount}/docs" if mount else _ELSEWHERE[path])
+    mount, location = raw_mount(environ), _ELSEWHERE[path]
+    return PageElsewhere(f"{mount}/{location.rpartition('/')[2]}" if mount else location)
 
 
 def with_backends(page: str, names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from servers import KEY, Proxy, running_proxy
+from waitress.server import create_server
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from llmauth import create_app
 from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database, RequestRow
 from llmauth.accounts.terms import NANO, PERIODS, period_name
+from llmauth.config.loading import Given, load
 from llmauth.redact.stored_key import new_key
 
 ECHO = {"LLM_BACKEND": "echo", "OPENAI_API_BASE_URL": "echo:"}
@@ -246,6 +251,20 @@ def test_a_key_of_the_environment_has_no_limits(browser, team):
     assert browser.text("#models-none") == "No requests in this time."
 
 
+def test_an_empty_server_says_what_to_do(browser, tmp_path):
+    database = Database(tmp_path / "keys.db")
+    root = KeyBook(database).add("root", {"admin": True})
+    database.close()
+    with running_proxy(None, ECHO, database=str(tmp_path / "keys.db")) as proxy:
+        enter(browser, f"{proxy.url}/dashboard", root)
+        browser.wait_for("#welcome", "Make one for a colleague")
+        shown = browser.find("#page").text
+        for words in ("No requests in this time.", "Nothing does.", "connect a client", "1 key"):
+            assert words in shown
+        assert browser.text("#cost") == "$0.00"
+        assert "none in this time" in browser.find("#chart svg").get_attribute("aria-label")
+
+
 def test_times_are_those_of_the_readers_zone(browser, team):
     browser.command("Emulation.setTimezoneOverride", timezoneId="Asia/Kolkata")
     try:
@@ -421,14 +440,67 @@ def test_who_rotates_his_own_key_goes_on_with_the_new_one(browser, team):
     assert not browser.find("#enter").is_displayed()
 
 
-def test_an_address_is_let_in_again(browser, team):
+@pytest.mark.parametrize("client", ["203.0.113.7", "2001:db8:1:2::3"])
+def test_an_address_is_let_in_again(browser, team, client):
+    address = team.proxy.server.state.guard.clients.counted_as(client)
     with team.database.transaction():
-        team.database.note_blocks([("203.0.113.7", time.time() + 600)])
+        team.database.note_blocks([(address, time.time() + 600)])
     enter_as(browser, team, "root")
-    browser.wait_for("#attention-list", "203.0.113.7 is locked out until")
-    press(browser, "Let 203.0.113.7 in")
-    browser.wait_for("#done", "203.0.113.7 is let in again.")
+    browser.wait_for("#attention-list", f"{address} is locked out until")
+    press(browser, f"Let {address} in")
+    browser.wait_for("#done", f"{address} is let in again.")
     assert team.database.lockouts(time.time()) == []
+
+
+def test_what_fails_without_failing_requests_is_said_first(browser, team, monkeypatch):
+    lockout = team.proxy.server.state.guard.lockout
+    monkeypatch.setattr(type(lockout), "healthy", False)
+    enter_as(browser, team, "root")
+    browser.wait_for("#attention-list", "The store fails: unreachable, counting locally.")
+    assert "store" in browser.text("#attention-list > li:first-child")
+
+
+def test_names_that_clients_choose_stay_text_and_one_line_each(browser, team):
+    """They are looked at again and again: nothing may pile up."""
+    names = ["<img src=x onerror=alert(1)>", "all others", "null", "", "__proto__", "a " * 90]
+    key = team.add("oscar")
+    with team.database.transaction():
+        team.database.add_requests(
+            (period_name("day", time.time()), row("oscar", name, 0, cost=None)) for name in names
+        )
+    enter(browser, team.url, key, width=380)
+    browser.wait_for("#model-table", "onerror")
+    for _ in range(3):
+        look_again(browser)
+    numbers = browser.run(
+        "return ['#legend li', '#attention-list li', '#model-table tbody tr'].map("
+        "(s) => document.querySelectorAll(s).length)"
+    )
+    assert numbers == [len(names)] * 3
+    assert browser.run("return document.images.length") == 0
+    assert browser.run(
+        "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    ) == 0
+    assert browser.messages() == []
+
+
+def test_behind_a_prefix_it_works_as_well(browser, tmp_path):
+    database = Database(tmp_path / "keys.db")
+    keys = fill(database)
+    database.close()
+    settings = {"database": str(tmp_path / "keys.db"), "default_backend": "echo"}
+    inner = create_app(load(Given(settings), {}))
+    mounted = DispatcherMiddleware(lambda environ, start: [], {"/team/llm": inner.wsgi_app})
+    server = create_server(mounted, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.effective_port}/team/llm"
+        enter(browser, f"{base}/dashboard", keys["root"])
+        browser.wait_for("#key-list", "alice")
+        assert f"{base}/v1/chat" in browser.text("#curl code")
+    finally:
+        server.close()
+        inner.extensions["llmauth"].close()
 
 
 def test_a_key_is_found_among_many(browser, team, tmp_path):

@@ -237,8 +237,9 @@ async function look() {
   const started = performance.now();
   let wait = EVERY;
   try {
-    const by = seen ? `&by=${$("by").value}` : "";
-    const answer = await ask("GET", `overview?since=${since()}${by}`);
+    const by = seen ? $("by").value : "";
+    const answer = await ask("GET", `overview?since=${since()}${by && `&by=${by}`}`);
+    answer.by = by || (answer.admin ? "key" : "model");
     const found = encodeURIComponent($("find").value.trim());
     const keys = answer.admin ? await ask("GET", `keys?limit=${MOST_KEYS}&find=${found}`) : null;
     if (turn !== looking || key === null) return;
@@ -364,20 +365,20 @@ function figure(number) {
 }
 
 function draw(answer) {
-  const by = $("by").value;
+  const { by } = answer;
   const names = [...answer.series, null];
   const named = (name) => (name === null ? "all others" : by === "model" ? modelName(name) : name);
   const days = [];
   const first = answer.days.reduce((day, row) => (row.day < day ? row.day : day), isoDay(Date.now() - 6 * DAY));
   const begins = answer.since < first ? answer.since : first;
   for (let at = Date.parse(begins); isoDay(at) <= answer.until; at += DAY) days.push(isoDay(at));
-  const rows = new Map(answer.days.map((row) => [`${row.day} ${row[by] ?? ""}`, row]));
-  const cell = (day, name) => rows.get(`${day} ${name ?? ""}`);
+  const rows = new Map(answer.days.map((row) => [JSON.stringify([row.day, row[by]]), row]));
+  const cell = (day, name) => rows.get(JSON.stringify([day, name]));
   const sums = days.map((day) =>
     names.reduce((sum, name) => sum + (cell(day, name) ? amount(cell(day, name)) : 0), 0));
   $("chart").replaceChildren(picture(days, names, cell, sums, named));
   const used = names.filter((name) => days.some((day) => cell(day, name)));
-  sync($("legend"), used, (name) => named(name), (name) => h("li", {},
+  sync($("legend"), used, (name) => JSON.stringify(name), (name) => h("li", {},
     svg("svg", { viewBox: "0 0 1 1", "aria-hidden": "true" },
       svg("rect", { width: 1, height: 1 })), h("span")),
   (item, name) => {
@@ -511,7 +512,8 @@ function showAttention(attention) {
     return [...first.map((one) => ({ ...one, kind, text: ADVICE[kind](one) })), ...rest];
   });
   sync($("attention-list"), items,
-    (one) => [one.kind, one.key, one.limit, one.address, one.of, one.model, one.backend].join(" "),
+    ({ kind, key, limit, address, of, model, backend }) =>
+      JSON.stringify([kind, key, limit, address, limit ? "" : of, model, backend]),
     (one) => {
       const item = h("li", { className: one.kind }, h("span"));
       if (one.address) {
