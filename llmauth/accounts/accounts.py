@@ -150,6 +150,10 @@ class Accounts:
         used = self._limits.used(key)
         return key.record(used) | remaining(key.terms, used, time.time())
 
+    def running(self, key: str | None = None) -> int:
+        """Return how many requests run in this process, of one key or of all."""
+        return sum(key in (None, grant.sent.key) for grant in list(self._running))
+
     def reload(self) -> None:
         """Follow now what has changed in the file."""
         with self._lock:

@@ -28,6 +28,9 @@ MINUTE = 60
 SILENCE = 15.0
 """Seconds after which a process that says nothing is taken for dead, and what it holds released."""
 
+WINDOW = "llmauth/requests/"
+"""Begins the name of the window in which a key's requests are counted."""
+
 DEFAULT_OUTPUT = 4096
 """Tokens that are held for an answer whose length the request does not limit."""
 
@@ -387,7 +390,7 @@ def _count_in(windows: Windows, name: str, limit: int) -> None:
 
 
 def _window(name: str) -> str:
-    return f"llmauth/requests/{name}"
+    return WINDOW + name
 
 
 def _openai_headers(

@@ -81,7 +81,15 @@ def rows(
     :param until: last day
     :param key: of this one only
     """
-    found = database.totals(by, since, until, key)
+    by = list(by)
+    return rows_of(by, database.totals(by, since, until, key))
+
+
+def rows_of(by: Iterable[str], found: Iterable[Iterable[Any]]) -> list[dict[str, Any]]:
+    """Return sums as rows.
+
+    :param found: what they are grouped by, in the order of `GROUPS`, and the sums of `TOTALS`
+    """
     names = [*(name for name in GROUPS if name in by), *TOTALS]
     return [_row(dict(zip(names, one, strict=True))) for one in found]
 

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,22 +62,17 @@ CREATE TABLE tokens (
 CREATE TABLE spent (
     key TEXT NOT NULL, period TEXT NOT NULL, tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (key, period)) WITHOUT ROWID;
+CREATE INDEX spent_in ON spent (period);
 CREATE TABLE requests (
     at REAL NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
     status INTEGER, ended TEXT NOT NULL, streamed INTEGER NOT NULL, input INTEGER, cached INTEGER,
     written INTEGER, output INTEGER, reasoning INTEGER, cost INTEGER, estimated INTEGER NOT NULL,
     ms INTEGER NOT NULL, first_ms INTEGER);
 CREATE INDEX requests_at ON requests (at);
-CREATE TABLE daily (
-    day TEXT NOT NULL, key TEXT NOT NULL, backend TEXT NOT NULL, model TEXT NOT NULL,
-    requests INTEGER NOT NULL, errors INTEGER NOT NULL, input INTEGER NOT NULL,
-    cached INTEGER NOT NULL, written INTEGER NOT NULL, output INTEGER NOT NULL,
-    reasoning INTEGER NOT NULL, cost INTEGER NOT NULL, unpriced INTEGER NOT NULL,
-    estimated INTEGER NOT NULL, unknown INTEGER NOT NULL,
-    PRIMARY KEY (day, key, backend, model)) WITHOUT ROWID;
 CREATE TABLE counters (
     name TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL,
     PRIMARY KEY (name, labels)) WITHOUT ROWID;
+CREATE INDEX requests_of ON requests (key, at);
 CREATE TABLE state (revision INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TRIGGER secret_added AFTER INSERT ON secrets BEGIN
@@ -169,6 +164,15 @@ TOTALS = (
 """Columns of the daily totals that are summed."""
 
 GROUPS = ("day", "key", "backend", "model")
+
+_DAILY = {
+    "daily": GROUPS,
+    "daily_keys": ("day", "key"),
+    "daily_models": ("day", "backend", "model"),
+}
+"""Tables of daily totals, and what each tells apart: the same figures, in fewer rows each."""
+
+_SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
 
 class Hold(NamedTuple):
@@ -525,6 +529,29 @@ class Database:
         )
         return (row[0], row[1]) if row else (0, 0)
 
+    def all_used(
+        self, minute: float, periods: Mapping[str, str]
+    ) -> list[tuple[str, str, int, int]]:
+        """Return what all keys use of their limits: the key, of what, tokens or a number, dollars.
+
+        :param minute: when the last one began
+        :param periods: the names of the calendar's current ones
+        """
+        marks = ", ".join("?" * len(periods))
+        return self._report(
+            "SELECT window, 'requests_per_minute', count(*), 0 FROM entries WHERE at > ?"  # noqa: S608 # nosec B608
+            " GROUP BY window UNION ALL "
+            "SELECT key, 'tokens_per_minute', sum(tokens), 0 FROM tokens WHERE at > ?"
+            " GROUP BY key UNION ALL "
+            "SELECT key, 'parallel', count(*), 0 FROM holds GROUP BY key UNION ALL "
+            f"SELECT key, period, tokens, cost FROM spent WHERE period IN ({marks})",
+            minute, minute, *periods.values(),
+        )  # fmt: skip
+
+    def last_used(self) -> dict[str, float]:
+        """Return when keys were used last, by their names."""
+        return dict(self._report("SELECT name, last_used FROM keys WHERE last_used IS NOT NULL"))
+
     def all_spent(self) -> list[tuple[str, str, int, int]]:
         """Return what all keys have used in all periods."""
         return self._all("SELECT key, period, tokens, cost FROM spent")
@@ -536,26 +563,33 @@ class Database:
 
         :param rows: with the day of each
         """
-        kept: list[RequestRow] = []
-        sums: dict[tuple[str, ...], list[int]] = {}
-        for day, row in rows:
-            kept.append(row)
-            group = (day, row.key, row.backend, row.model)
-            before = sums.get(group)
-            figures = _figures(row)
-            sums[group] = [*map(add, before, figures)] if before else figures
-        if not kept:
+        ended = [(day, row, _figures(row)) for day, row in rows]
+        if not ended:
             return
-        self._do(f"INSERT INTO requests {_each(len(RequestRow._fields))}", json.dumps(kept))
+        kept = json.dumps([row for _, row, _ in ended])
+        self._do(f"INSERT INTO requests {_each(len(RequestRow._fields))}", kept)
         adding = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
-        self._do(
-            f"INSERT INTO daily {_each(len(GROUPS) + len(TOTALS))} ON CONFLICT DO UPDATE"
-            f" SET {adding}",
-            json.dumps([(*group, *figures) for group, figures in sums.items()]),
-        )
+        for table, groups in _DAILY.items():
+            sums: dict[tuple[str, ...], list[int]] = {}
+            for day, row, figures in ended:
+                group = tuple(day if one == "day" else getattr(row, one) for one in groups)
+                before = sums.get(group)
+                sums[group] = [*map(add, before, figures)] if before else figures
+            self._do(
+                f"INSERT INTO {table} {_each(len(groups) + len(TOTALS))} ON CONFLICT DO UPDATE"
+                f" SET {adding}",
+                json.dumps([(*group, *figures) for group, figures in sums.items()]),
+            )
 
     def totals(
-        self, by: Iterable[str], since: str, until: str, key: str | None
+        self,
+        by: Iterable[str],
+        since: str,
+        until: str,
+        key: str | None,
+        *,
+        largest: int = -1,
+        names: Sequence[str] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Return the sums of the daily totals: what they are grouped by, then `TOTALS`.
 
@@ -563,15 +597,27 @@ class Database:
         :param since: first day
         :param until: last day
         :param key: of this one only
+        :param largest: only so many of the groups, the most expensive first
+        :param names: only of these keys or models, by which they are grouped
         """
         groups = [name for name in GROUPS if name in by]
         columns = ", ".join([*groups, *(f"ifnull(sum({name}), 0)" for name in TOTALS)])
-        grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
-        return self._all(
-            f"SELECT {columns} FROM daily WHERE day BETWEEN ? AND ?"  # noqa: S608 # nosec B608
-            f" AND (? IS NULL OR key = ? COLLATE NOCASE) {grouped}",
-            since, until, key, key,
-        )  # fmt: skip
+        where, values = "day BETWEEN ? AND ?", [since, until]
+        if key is not None:
+            where, values = f"{where} AND key = ? COLLATE NOCASE", [*values, key]
+        if names is not None:
+            marks = ", ".join("?" * len(names))
+            collation = "COLLATE NOCASE" if groups[-1] == "key" else ""  # as the index has it
+            where = f"{where} AND {groups[-1]} {collation} IN ({marks})"
+            values += [*names]
+        order = ", ".join([_SIZE, *groups] if largest >= 0 else groups)
+        grouped = f"GROUP BY {', '.join(groups)} ORDER BY {order}" if groups else ""
+        by_key = key is not None or (names is not None and "key" in groups)
+        table = "daily" if by_key else _smallest(groups)
+        return self._report(
+            f"SELECT {columns} FROM {table} WHERE {where} {grouped} LIMIT {largest:d}",  # noqa: S608 # nosec B608
+            *values,
+        )
 
     def models(self, number: int) -> list[str]:
         """Return the models that were used, those that were used first before the others."""
@@ -595,11 +641,23 @@ class Database:
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:
         """Return the requests that ended last, the newest first."""
-        rows = self._all(
-            "SELECT * FROM requests WHERE ? IS NULL OR key = ? ORDER BY at DESC LIMIT ?",
-            key, key, number,
+        where, values = ("", ()) if key is None else ("WHERE key = ?", (key,))
+        rows = self._report(
+            f"SELECT * FROM requests {where} ORDER BY at DESC LIMIT ?",  # noqa: S608 # nosec B608
+            *values, number,
         )  # fmt: skip
         return [RequestRow(*row) for row in rows]
+
+    def first_bytes(
+        self, since: float, number: int, key: str | None = None
+    ) -> list[tuple[str, int]]:
+        """Return the models of the last so many requests, and milliseconds to the first byte."""
+        where, values = ("", ()) if key is None else ("key = ? AND", (key,))
+        return self._report(
+            f"SELECT model, first_ms FROM requests WHERE {where} at > ?"  # noqa: S608 # nosec B608
+            " AND first_ms IS NOT NULL AND status < 400 ORDER BY at DESC LIMIT ?",
+            *values, since, number,
+        )  # fmt: skip
 
     def forget_requests(self, before: float, number: int) -> int:
         """Drop some of the requests that ended before a time; return how many."""
@@ -674,6 +732,16 @@ class Database:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
 
+    def _report(self, statement: str, *values: Any) -> list[Any]:
+        """Read with a connection of its own: who looks at many rows holds up no request."""
+        if self.path is None:
+            return self._all(statement, *values)
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
+            return connection.execute(statement, values).fetchall()
+
     def _sum(self, statement: str, *values: Any) -> int:
         return int(self._one(statement, *values)[0] or 0)
 
@@ -703,6 +771,7 @@ class Database:
                 return
             for statement in _SCHEMA.split(";\n"):
                 execute(statement)
+            self._make_daily()
             execute(f"PRAGMA application_id = {APPLICATION}")
             execute(f"PRAGMA user_version = {VERSION}")
 
@@ -725,6 +794,15 @@ class Database:
             )
         return True
 
+    def _make_daily(self) -> None:
+        """Make the tables of daily totals."""
+        figures = ", ".join(f"{name} INTEGER NOT NULL" for name in TOTALS)
+        for table, groups in _DAILY.items():
+            texts = ", ".join(f"{name} TEXT NOT NULL" for name in groups)
+            key = f"PRIMARY KEY ({', '.join(groups)})"
+            self._do(f"CREATE TABLE {table} ({texts}, {figures}, {key}) WITHOUT ROWID")
+        self._do("CREATE INDEX daily_of ON daily (key COLLATE NOCASE, day)")
+
     @property
     def _name(self) -> str:
         return f"The database {self.path}"
@@ -738,6 +816,11 @@ def _figures(row: RequestRow) -> list[int]:
         row.reasoning or 0, row.cost or 0, row.cost is None and not is_error, row.estimated,
         row.is_unknown,
     ]  # fmt: skip
+
+
+def _smallest(groups: Iterable[str]) -> str:
+    """Return the table with the fewest rows that tells totals by these."""
+    return next(name for name, has in reversed(_DAILY.items()) if set(groups) <= set(has))
 
 
 _CHECK_MODE = "Check its owner and mode, and those of its folder"

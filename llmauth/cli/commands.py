@@ -8,7 +8,9 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +19,7 @@ from ..capture import show as capture_view
 from ..capture.har import har
 from ..capture.reading import exchanges
 from ..config.faults import Faults
-from ..config.keys import DEFAULT_NAME, hiding, secrets_in
+from ..config.keys import hiding, secrets_in
 from ..config.loading import Given, load, require_keys, warn, with_changes
 from ..config.settings import TABLE, Setting, Settings, printed
 from ..exceptions import ConfigurationError
@@ -26,7 +28,7 @@ from ..redact.messages import hidden
 from ..server.server import PortTakenError, Server
 from ..version import __version__
 from ..web.app import create_app
-from . import console
+from . import console, traffic
 from .check import run_checks
 from .keys import keys
 from .lockouts import lockouts
@@ -145,20 +147,23 @@ def serve(**options: Any) -> None:
     help="Port; another if it is taken.",
 )
 def demo(port: int) -> None:
-    """Try it: a throw-away key, an echo, and snippets to paste."""
-    key = "demo-" + secrets.token_urlsafe(KEY_BYTES)
-    settings = with_changes(
-        load(environ={}),
-        keys=((DEFAULT_NAME, key),),
-        default_backend="echo",
-        port=port,
-        shutdown_timeout=2.0,
-    )
-    settings = with_changes(settings, backends={"echo": settings.backends["echo"]})
-    try:
-        _serve(settings, lambda server: console.demo(server, key))
-    except PortTakenError:
-        _serve(with_changes(settings, port=0), lambda server: console.demo(server, key))
+    """Try it: a throw-away key and database, an echo, and snippets to paste."""
+    with tempfile.TemporaryDirectory(prefix="llmauth-demo-", ignore_cleanup_errors=True) as folder:
+        database = Path(folder) / "keys.db"
+        key = traffic.fill(database)
+        settings = with_changes(
+            load(environ={}),
+            database=str(database),
+            prices=traffic.PRICES,
+            default_backend="echo",
+            port=port,
+            shutdown_timeout=2.0,
+        )
+        settings = with_changes(settings, backends={"echo": settings.backends["echo"]})
+        try:
+            _serve(settings, lambda server: console.demo(server, key))
+        except PortTakenError:
+            _serve(with_changes(settings, port=0), lambda server: console.demo(server, key))
 
 
 def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
@@ -166,7 +171,11 @@ def _serve(settings: Settings, announce: Callable[[Server], str]) -> None:
     state = app.extensions["llmauth"]
     undo = configure(settings, state.redactor)
     try:
-        server = Server(app)
+        try:
+            server = Server(app)
+        except BaseException:
+            state.close()
+            raise
 
         def started() -> None:
             click.echo(announce(server), err=True)

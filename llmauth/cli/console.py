@@ -222,8 +222,10 @@ def demo(server: Server, key: str) -> str:
     url = address(server)
     return f"""llmauth {__version__} demo: an echo answers, and this key is good until you stop it.
 
-Browser: open {url}/docs and paste the key
+Browser: who uses what, and keys for others, at {url}/dashboard
+with the key
 {key}
+To try a model with it: {url}/docs
 
 curl:
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
+from werkzeug.wrappers import Response as Answer
 
-from ..accounts import report
+from ..accounts import overview, report
 from ..accounts.keys import KeyBook, Secret, StoredKey
 from ..accounts.terms import iso, seconds
-from ..auth.request import RequestInfo
+from ..auth.request import RequestInfo, identified
 from ..exceptions import (
     Conflict,
     InvalidRequest,
     KeyNotFound,
     NameTaken,
     NotAllowed,
+    Unavailable,
     UnknownRoute,
 )
 from .extension import ADMIN_PATHS, State, current_state
@@ -90,14 +94,12 @@ def usage() -> Response:
     database = state.accounts.database
     admin = _is_admin(info)
     try:
-        by = report.groups(request.args.get("by", "key" if admin else ""))
-        asked = request.args.get
-        since, until = report.days(asked("since", report.DEFAULT_SINCE), asked("until", "today"))
-        form = request.args.get("format", "json")
+        given = _query("by", "since", "until", "format")
+        by = report.groups(given.get("by", "key" if admin else ""))
+        since, until = _days(given)
+        form = given.get("format", "json")
         if form not in ("json", "csv"):
             raise ValueError(f"format: '{form}' is neither json nor csv")
-        if unknown := request.args.keys() - {"by", "since", "until", "format"}:
-            raise ValueError(f"{min(unknown)}: unknown. There are by, since, until, format")
     except ValueError as exc:
         raise InvalidRequest(f"{exc}.") from None
     key = None if admin else info.key_name
@@ -117,12 +119,91 @@ def usage() -> Response:
     return jsonify(answer)
 
 
+@admin_blueprint.get("/overview")
+def look() -> Response:
+    """Tell what is going on, for the page: of one's own key, or for an admin of all."""
+    state = current_state()
+    info = known(state)
+    accounts = state.accounts
+    assert accounts
+    admin, database = _is_admin(info), accounts.database
+    try:
+        given = _query("by", "since", "until")
+        by = given.get("by", "key" if admin else "model")
+        if by not in ("key", "model"):
+            raise ValueError(f"by: '{by}' is neither key nor model")
+        since, until = _days(given)
+    except ValueError as exc:
+        raise InvalidRequest(f"{exc}.") from None
+    key = None if admin else info.key_name
+    own = info.account.key if info.account else None
+    found = overview.figures(database, by=by, since=since, until=until, key=key)
+    keys = accounts.directory.keys.values() if admin else filter(None, [own])
+    answer = {
+        "name": info.key_name,
+        "admin": admin,
+        "since": since,
+        "until": until,
+        "totals": found["totals"],
+        "running": accounts.running(key),
+        "days": found["days"],
+        "series": found["series"],
+        "models": found["models"],
+        "attention": _attention(state, list(keys), found, admin=admin),
+        "requests": overview.latest(database, key),
+    }
+    if own:
+        answer["key"] = accounts.record(own)
+    return jsonify(answer)
+
+
+def _attention(
+    state: State, keys: list[StoredKey], found: dict[str, Any], *, admin: bool
+) -> dict[str, Any]:
+    """Return what needs attention: of each kind the first ones, and how many there are."""
+    database = _accounts().database
+    kinds: dict[str, list[dict[str, Any]]] = {
+        "limit": overview.near_limits(database, keys),
+        "expiry": overview.ending(keys),
+        "price": [{"model": one, "requests": n} for one, n in found["unpriced"].items()],
+        "unknown": [{"backend": one, "requests": n} for one, n in found["unknown"].items()],
+    }
+    if admin:
+        kinds["failure"] = [
+            {"of": of, "state": told} for of, told in state.checks().items() if told != "ok"
+        ]
+        locked = database.lockouts(time.time())
+        kinds["lockout"] = [{"address": one, "until": iso(until)} for one, until in locked]
+    return {
+        kind: {"number": len(items), "first": items[: overview.ATTENTION]}
+        for kind, items in kinds.items()
+        if items
+    }
+
+
 @admin_blueprint.get("/keys")
 @_admins_only
 def keys() -> Response:
-    """List all keys."""
+    """List the keys: those that are good for something first, by their names."""
     accounts = _accounts()
-    return jsonify(keys=[accounts.record(key) for key in accounts.directory.keys.values()])
+    given = _query("find", "limit")
+    wanted = given.get("find", "").strip().lower()
+    limit = given.get("limit", "")
+    if limit and not (limit.isascii() and limit.isdecimal()):
+        raise ValueError(f"limit: '{limit}' is no whole number")
+    found = [
+        key
+        for key in accounts.directory.keys.values()
+        if wanted in key.name.lower() or wanted in key.terms.note.lower()
+    ]
+    if given:
+        found.sort(key=lambda key: (key.revoked is not None, key.name.lower()))
+    used = accounts.database.last_used()
+    shown = (
+        replace(key, last_used=used.get(key.name))
+        for key in (found[: int(limit)] if limit else found)
+    )
+    return jsonify(keys=[accounts.record(key) for key in shown], number=len(found))
 
 
 @admin_blueprint.post("/keys")
@@ -202,7 +283,7 @@ def let_in(address: str) -> Response:
 def unknown(path: str) -> Response:
     """Refuse what there is not: nothing below this path is forwarded."""
     raise UnknownRoute(
-        "There is nothing at this path. There are /-/usage, /-/keys and /-/lockouts."
+        "There is nothing at this path. There are /-/overview, /-/usage, /-/keys and /-/lockouts."
     )
 
 
@@ -211,6 +292,33 @@ def _secure(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response
+
+
+@admin_blueprint.errorhandler(sqlite3.Error)
+def _failing(error: sqlite3.Error) -> Answer:
+    logger.error("the database fails: %s", error)
+    info = current_state().guard.info(request.environ)
+    refusal = Unavailable(f"The database fails ({error}). Try again.", retry_after=5)
+    return identified(refusal, info).get_response()
+
+
+def _query(*names: str) -> dict[str, str]:
+    """Return what is asked for in the query.
+
+    :param names: that there are
+    :raises ValueError: naming what there is not
+    """
+    if unknown := request.args.keys() - set(names):
+        raise ValueError(f"{min(unknown)}: unknown. There are {', '.join(names)}")
+    return dict(request.args.items())
+
+
+def _days(given: dict[str, str]) -> tuple[str, str]:
+    """Return the first and the last day that is asked for.
+
+    :raises ValueError: naming what is none
+    """
+    return report.days(given.get("since", report.DEFAULT_SINCE), given.get("until", "today"))
 
 
 def _accounts() -> Any:

@@ -1,6 +1,6 @@
-"""The page at ``/docs``: one document that loads nothing else.
+"""The pages at ``/docs`` and ``/dashboard``: one document each that loads nothing else.
 
-Its parts lie in the folder ``documents``. Style and script stand in the page itself, so that no
+Their parts lie in the folder ``documents``. Style and script stand in the page itself, so that no
 further path has to be public, and the policy names their digests: nothing else that gets
 into the page, by whatever mistake, would run.
 """
@@ -18,10 +18,11 @@ from typing import Any
 from ..auth.request import raw_mount
 from ..exceptions import RequestRefused
 
-_ELSEWHERE = {"/": "docs", "/docs/": "../docs"}
-"""Where people with a browser look for the page first, and where it is from there."""
+_ELSEWHERE = {"/": "docs", "/docs/": "../docs", "/dashboard/": "../dashboard"}
+"""Where people with a browser look for a page first, and where it is from there."""
 _WEIGHT = re.compile(r"[01](?:\.\d{0,3})?", re.ASCII)
 _BACKENDS = "<!-- backends -->"
+_CLIENTS = "<!-- clients.html -->\n"
 
 
 class PageElsewhere(RequestRefused):
@@ -34,7 +35,8 @@ class PageElsewhere(RequestRefused):
 
     def __init__(self, location: str) -> None:
         headers = [("Location", location), ("Vary", "Accept")]
-        super().__init__("What people want to know of this server is at /docs.", headers)
+        name = location.rpartition("/")[2]
+        super().__init__(f"What people want to know of this server is at /{name}.", headers)
 
 
 def elsewhere(path: str, environ: Mapping[str, Any]) -> PageElsewhere | None:
@@ -51,8 +53,8 @@ def elsewhere(path: str, environ: Mapping[str, Any]) -> PageElsewhere | None:
         return None
     # Relative, so that it holds behind prefixes that only a front knows; but a mount point may be
     # written without the slash after it.
-    mount = raw_mount(environ)
-    return PageElsewhere(f"{mount}/docs" if mount else _ELSEWHERE[path])
+    mount, location = raw_mount(environ), _ELSEWHERE[path]
+    return PageElsewhere(f"{mount}/{location.rpartition('/')[2]}" if mount else location)
 
 
 def with_backends(page: str, names: Iterable[str]) -> str:
@@ -62,9 +64,30 @@ def with_backends(page: str, names: Iterable[str]) -> str:
 
 
 def docs_page() -> tuple[str, str]:
-    """Return the page and its Content-Security-Policy."""
-    style, script = _part("page.css"), _part("page.js")
-    page = _part("page.html").replace("/* page.css */", style).replace("/* page.js */", script)
+    """Return the page at ``/docs`` and its Content-Security-Policy."""
+    return _document("page.html", ["page.css"], ["shared.js", "page.js"])
+
+
+def dashboard() -> tuple[str, str]:
+    """Return the page at ``/dashboard`` and its Content-Security-Policy."""
+    return _document("dashboard.html", ["page.css", "dashboard.css"], ["shared.js", "dashboard.js"])
+
+
+def with_notice(page: str, notice: str) -> str:
+    """Return the dashboard with a notice in place of the field for a key.
+
+    :param notice: the id of the notice, empty for none
+    """
+    if not notice:
+        return page
+    page = page.replace('id="enter"', 'id="enter" hidden', 1)
+    return page.replace(f'id="{notice}" hidden', f'id="{notice}"', 1)
+
+
+def _document(name: str, styles: list[str], scripts: list[str]) -> tuple[str, str]:
+    style, script = "".join(map(_part, styles)), "".join(map(_part, scripts))
+    page = _part(name).replace(_CLIENTS, _part("clients.html"))
+    page = page.replace("/* style */", style).replace("/* script */", script)
     policy = (
         "default-src 'none'",
         f"style-src {_digest(style)}",

@@ -146,6 +146,18 @@ class State:
         metrics = self.accounts is not None and info.path == METRICS_PATH
         return self.serves_pages and (metrics or info.path.startswith(ADMIN_PATHS))
 
+    def checks(self) -> dict[str, str]:
+        """Say of each thing that may fail without failing requests whether it works."""
+        checks = {}
+        if self.guard.lockout is not None:
+            healthy = self.guard.lockout.healthy
+            checks["store"] = "ok" if healthy else "unreachable, counting locally"
+        if self.capture is not None:
+            checks["capture"] = self.capture.state
+        if self.accounts is not None:
+            checks["database"] = self.accounts.state
+        return checks
+
     def close(self) -> None:
         """Close idle connections and write out the capture."""
         self.key_files.close()

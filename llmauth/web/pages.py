@@ -1,15 +1,14 @@
-"""The public pages: health, readiness, documentation."""
+"""The public pages: health, readiness, documentation, and the dashboard, which holds no data."""
 
 from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
 from ..version import __version__
-from .docs_page import docs_page, with_backends
+from .docs_page import dashboard, docs_page, with_backends, with_notice
 from .extension import current_state
 
 pages_blueprint = Blueprint("llmauth_pages", __name__)
@@ -24,6 +23,7 @@ _SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _DOCS, _DOCS_POLICY = docs_page()
+_DASHBOARD, _DASHBOARD_POLICY = dashboard()
 _OPENAPI = json.loads(files(__package__).joinpath("documents", "openapi.json").read_bytes())
 _OPENAPI["info"]["version"] = __version__
 _DESCRIPTION = json.dumps(_OPENAPI)  # once: anybody may ask for it
@@ -38,6 +38,7 @@ def _secure(response: Response) -> Response:
 
 @pages_blueprint.get("/health")
 @pages_blueprint.get("/healthz")
+@pages_blueprint.get("/livez")
 def health() -> Response:
     """Say that the process answers."""
     return jsonify(status="ok")
@@ -47,13 +48,7 @@ def health() -> Response:
 def ready() -> tuple[Response, int]:
     """Say whether to send requests here: 503 while the server is being stopped."""
     state = current_state()
-    checks: dict[str, Any] = {}
-    if (lockout := state.guard.lockout) is not None:
-        checks["store"] = "ok" if lockout.healthy else "unreachable, counting locally"
-    if state.capture is not None:
-        checks["capture"] = state.capture.state
-    if state.accounts is not None:
-        checks["database"] = state.accounts.state
+    checks = state.checks()
     if state.slots.draining:
         return jsonify(status="stopping", checks=checks), 503
     return jsonify(status="ready", checks=checks), 200
@@ -72,3 +67,16 @@ def docs() -> Response:
     names = [name for name, backend in settings.backends.items() if settings.uses(backend)]
     policy = {"Content-Security-Policy": _DOCS_POLICY}
     return Response(with_backends(_DOCS, names), mimetype="text/html", headers=policy)
+
+
+@pages_blueprint.get("/dashboard")
+def show_dashboard() -> Response:
+    """Show people what is going on, with the key that they enter."""
+    state = current_state()
+    notice = ""
+    if state.settings.disable_auth:
+        notice = "open"
+    elif state.accounts is None:
+        notice = "no-database"
+    policy = {"Content-Security-Policy": _DASHBOARD_POLICY}
+    return Response(with_notice(_DASHBOARD, notice), mimetype="text/html", headers=policy)

@@ -144,7 +144,22 @@ def test_as_csv(proxy, keys):
     ],
 )
 def test_what_cannot_be_asked(proxy, keys, query, said):
-    reply = ask(proxy, keys["alice"], "GET", f"/-/usage{query}")
+    refused(ask(proxy, keys["alice"], "GET", f"/-/usage{query}"), said)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("?by=day", "by: 'day' is neither key nor model"),
+        ("?since=yore", "since: 'yore' is no day"),
+        ("?key=bob", "key: unknown. There are by, since, until"),
+    ],
+)
+def test_what_no_overview_can_be_asked_for(proxy, keys, query, said):
+    refused(ask(proxy, keys["alice"], "GET", f"/-/overview{query}"), said)
+
+
+def refused(reply: Reply, said: str) -> None:
     assert reply.status == 400
     assert said in reply.json()["error"]["message"]
 
@@ -230,14 +245,14 @@ def test_without_an_admins_key_nothing_is_managed(proxy, keys, method, path, nam
     assert ask(proxy, keys["root"], "GET", "/-/keys").json()["keys"][0]["state"] == "active"
 
 
-@pytest.mark.parametrize(("method", "path"), [*PATHS, ("GET", "/-/usage")])
+@pytest.mark.parametrize(("method", "path"), [*PATHS, ("GET", "/-/usage"), ("GET", "/-/overview")])
 @pytest.mark.parametrize("carrier", ["x-api-key", "X-Proxy-Api-Key", "api-key"])
 def test_the_key_comes_as_no_page_of_another_site_can_send_it(proxy, keys, method, path, carrier):
     reply = proxy.request(method, path, {carrier: keys["root"]}, b"{}", key=None)
     assert (reply.status, reply.json()["error"]["code"]) == (403, "key_not_allowed")
 
 
-@pytest.mark.parametrize("path", ["/-/usage", "/-/keys"])
+@pytest.mark.parametrize("path", ["/-/usage", "/-/keys", "/-/overview"])
 def test_cors_opens_none_of_it(proxy, keys, path):
     asking = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
     preflight = proxy.request("OPTIONS", path, asking, key=None)

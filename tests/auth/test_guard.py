@@ -12,7 +12,10 @@ from llmauth.exceptions import AddressLockedOut
 WRONG = "wrong-key-0123456789abcdefghij"
 
 
-@pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz", "/docs", "/openapi.json"])
+PAGES = ["/health", "/healthz", "/livez", "/readyz", "/docs", "/dashboard", "/openapi.json"]
+
+
+@pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_public_pages_need_no_key(proxy, method, path):
     reply = proxy.request(method, path, key=None)

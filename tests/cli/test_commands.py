@@ -145,6 +145,30 @@ def snippets():
         assert process.wait(TIMEOUT) == 0
 
 
+def test_the_demo_shows_its_own_traffic_and_leaves_nothing_behind(tmp_path):
+    """From its output one gets to the page, with a key that may make others."""
+    port = free_port()
+    process = started("-m", "llmauth", "demo", "--port", str(port), port=port, TMPDIR=str(tmp_path))
+    with process as demo:
+        lines = []
+        for line in demo.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        text = "".join(lines)
+        assert f"http://127.0.0.1:{port}/dashboard" in text
+        key = re.search(r"^llmauth_\w{49}$", text, re.MULTILINE)[0]
+        assert [path.name for path in tmp_path.iterdir()] != []
+        status, body = get(port, "/-/overview", key)
+        answer = json.loads(body)
+        assert (status, answer["admin"]) == (200, True)
+        assert answer["totals"]["cost_usd"] > 1
+        assert set(answer["attention"]) == {"limit", "expiry", "price"}
+        os.kill(demo.pid, signal.SIGTERM)
+        assert demo.wait(TIMEOUT) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def pasted(*command: str, **more) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, **more).stdout
 

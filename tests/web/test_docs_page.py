@@ -292,6 +292,14 @@ def test_a_path_that_was_opened_for_reading_is_forwarded_to_browsers_too(upstrea
     assert upstream.requests[0].target == "/docs/"
 
 
+def test_a_slash_after_the_dashboard_leads_to_it(doors):
+    _, proxy = doors
+    reply = proxy.request("GET", "/dashboard/", {"Accept": HTML}, key=None)
+    assert reply.status == 302
+    assert urljoin("http://x/dashboard/", reply.header("location")) == "http://x/dashboard"
+    assert b"/dashboard" in reply.body
+
+
 @pytest.mark.parametrize("path", ["/team/llm", "/team/llm/", "/team/llm/docs/"])
 def test_the_page_is_found_below_a_prefix(path):
     app = create_app(load(Given({}), ECHO | {KEY_VARIABLE: KEY}))
@@ -656,5 +664,6 @@ def test_the_page_is_in_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if name.startswith("llmauth/web/documents/")}
-    parts = {f"llmauth/web/documents/page.{kind}" for kind in ("css", "html", "js")}
-    assert names == parts | {"llmauth/web/documents/openapi.json"}
+    folder = Path(__file__).parents[2] / "llmauth" / "web" / "documents"
+    assert names == {f"llmauth/web/documents/{path.name}" for path in folder.iterdir()}
+    assert "llmauth/web/documents/dashboard.js" in names

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from servers import KEY, running_proxy
 
-from llmauth import __version__, exceptions
+from llmauth import __version__, create_app, exceptions
+from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.store import Database
 from llmauth.auth.guard import PUBLIC_PATHS
+from llmauth.config.keys import KEY_VARIABLE
+from llmauth.config.loading import load
+from llmauth.web.extension import ADMIN_PATHS
 
 
 @pytest.fixture
@@ -24,7 +32,8 @@ def resolved(described, answer):
 def test_it_is_valid_and_names_every_public_page(described):
     validate(described)
     assert described["openapi"].startswith("3.1")
-    assert {path for path in described["paths"] if path != "/{path}"} == PUBLIC_PATHS
+    others = {path for path in described["paths"] if path.startswith(ADMIN_PATHS)} | {"/{path}"}
+    assert described["paths"].keys() - others == PUBLIC_PATHS
     assert described["servers"] == [{"url": "./"}]
     assert described["info"]["version"] == __version__
 
@@ -35,8 +44,62 @@ def test_it_describes_every_refusal(described):
         for one in vars(exceptions).values()
         if isinstance(one, type) and issubclass(one, exceptions.RequestRefused) and one.code
     }
-    codes -= {str(exceptions.Conflict.code)}  # of `/-/keys` alone
-    assert codes == described["paths"]["/{path}"]["post"]["responses"].keys() - {"default"}
+    answers = {"default"}.union(*(one["responses"] for _, _, one in operations(described)))
+    assert codes == answers - {"default", "200", "201"}
+
+
+def operations(described):
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            if method != "parameters":
+                yield path, method, operation
+
+
+def test_it_describes_every_path_by_which_keys_are_managed(described):
+    served = {
+        (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in create_app(load(environ={KEY_VARIABLE: KEY})).url_map.iter_rules()
+        if rule.rule.startswith(ADMIN_PATHS) and not rule.endpoint.endswith(".unknown")
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    told = {(path, method) for path, method, _ in operations(described)}
+    assert {one for one in told if one[0].startswith(ADMIN_PATHS)} == served
+
+
+ASKED = [
+    ("GET", "/-/overview", None, 200),
+    ("GET", "/-/overview?by=colour", None, 400),
+    ("GET", "/-/usage?by=day,key", None, 200),
+    ("GET", "/-/keys?limit=2", None, 200),
+    ("POST", "/-/keys", {"name": "carol", "budget": "20/month", "models": ["gpt-4o*"]}, 201),
+    ("POST", "/-/keys", {"name": "alice"}, 409),
+    ("POST", "/-/keys", {"name": "dave", "parallel": 0}, 400),
+    ("PATCH", "/-/keys/alice", {"paused": True}, 200),
+    ("PATCH", "/-/keys/nobody", {"paused": True}, 404),
+    ("POST", "/-/keys/alice/rotate", {"overlap": "1h"}, 200),
+    ("DELETE", "/-/keys/alice", None, 200),
+    ("GET", "/-/lockouts", None, 200),
+    ("DELETE", "/-/lockouts/203.0.113.9", None, 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), ASKED)
+def test_answers_about_keys_are_as_described(described, tmp_path, method, path, body, status):
+    file = tmp_path / "keys.db"
+    database = Database(file)
+    book = KeyBook(database)
+    root = book.add("root", {"admin": True})
+    book.add("alice", {"tokens_per_day": 1000, "expires": "3d"})
+    database.close()
+    with running_proxy(None, default_backend="echo", database=str(file)) as proxy:
+        reply = proxy.request(method, path, {}, body and json.dumps(body).encode(), key=root)
+    assert reply.status == status
+    own = re.sub(r"(keys|lockouts)/[^/]+", r"\1/{name}", path.partition("?")[0])
+    methods = described["paths"].get(own) or described["paths"][own.replace("name", "address")]
+    answer = resolved(described, methods[method.lower()]["responses"][str(status)])
+    schema = answer["content"]["application/json"]["schema"]
+    Draft202012Validator(described | schema).validate(reply.json())
+    assert all(reply.header(name) for name in answer["headers"])
 
 
 @pytest.mark.parametrize(
