@@ -147,7 +147,7 @@ def serve(**options: Any) -> None:
     help="Port; another if it is taken.",
 )
 def demo(port: int) -> None:
-    """Try it: a throw-away key and database, an echo, and snippets to paste."""
+    """Try it: a throw-away key, an echo, and snippets to paste."""
     with tempfile.TemporaryDirectory(prefix="llmauth-demo-", ignore_cleanup_errors=True) as folder:
         database = Path(folder) / "keys.db"
         key = traffic.fill(database)

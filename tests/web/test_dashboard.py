@@ -251,6 +251,28 @@ def test_a_key_of_the_environment_has_no_limits(browser, team):
     assert browser.text("#models-none") == "No requests in this time."
 
 
+@pytest.mark.parametrize(
+    ("ended", "status", "words"),
+    [
+        ("complete", 200, "complete"),
+        ("complete", 304, "complete"),
+        ("complete", 400, "the provider refused it (400)"),
+        ("complete", 529, "the provider failed (529)"),
+        ("client_left", 200, "the client left"),
+        ("broke_off", 200, "the provider broke off"),
+        ("refused: model_not_allowed", 403, "refused: model not allowed (403)"),
+        ("refused: rate_limit_exceeded", 429, "refused: too many a minute (429)"),
+        ("cut: key_withdrawn", 200, "cut: key withdrawn"),
+        ("failed: upstream_timeout", 504, "failed: upstream timeout (504)"),
+        ("failed: what_is_new", None, "failed: what is new"),
+    ],
+)
+def test_how_a_request_ended_is_said_in_words(browser, team, ended, status, words):
+    if not browser.driver.current_url.startswith(team.url):
+        browser.open(team.url)
+    assert browser.run("return ending(arguments[0])", {"ended": ended, "status": status}) == words
+
+
 def test_an_empty_server_says_what_to_do(browser, tmp_path):
     database = Database(tmp_path / "keys.db")
     root = KeyBook(database).add("root", {"admin": True})

@@ -470,9 +470,11 @@ const REFUSALS = {
 function ending(request) {
   const [how, why] = request.ended.split(": ");
   const words = (code) => REFUSALS[code] ?? code.replaceAll("_", " ");
-  const text = why ? `${how}: ${words(why)}` : words(how);
-  const isPlain = request.status >= 200 && request.status < 300;
-  return request.status && !isPlain ? `${text} (${request.status})` : text;
+  let text = why ? `${how}: ${words(why)}` : words(how);
+  if (how === "complete" && request.status >= 400) {
+    text = request.status < 500 ? "the provider refused it" : "the provider failed";
+  }
+  return request.status >= 400 ? `${text} (${request.status})` : text;
 }
 
 function showRequests(answer) {
