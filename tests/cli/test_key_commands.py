@@ -507,8 +507,8 @@ def test_usage_is_a_table_with_totals_and_shares(path):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["KEY", "REQUESTS", "INPUT", "OUTPUT", "COST", "SHARE"]
-    assert lines[1].split() == ["alice", "2", "1.0M", "20.0k", "$4.00", "#" * 13, "80%"]
-    assert lines[2].split() == ["bob", "1", "5.0k", "999", "$1.00", "###", "20%"]
+    assert lines[1].split() == ["alice", "2", "1.0M", "20.0k", "$4.00", "#" * 8, "80%"]
+    assert lines[2].split() == ["bob", "1", "5.0k", "999", "$1.00", "##", "20%"]
     assert lines[3].split() == ["total", "3", "1.0M", "21.0k", "$5.00"]
     assert all(len(line) <= 80 for line in lines)
 

@@ -16,7 +16,7 @@ from llmauth.accounts.store import Database
 from llmauth.auth.guard import PUBLIC_PATHS
 from llmauth.config.keys import KEY_VARIABLE
 from llmauth.config.loading import load
-from llmauth.web.extension import ADMIN_PATHS
+from llmauth.web.extension import ADMIN_PATHS, METRICS_PATH
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def resolved(described, answer):
 def test_it_is_valid_and_names_every_public_page(described):
     validate(described)
     assert described["openapi"].startswith("3.1")
-    others = {path for path in described["paths"] if path.startswith(ADMIN_PATHS)} | {"/{path}"}
+    others = {path for path in described["paths"] if path.startswith(ADMIN_PATHS)}
+    others |= {METRICS_PATH, "/{path}"}
     assert described["paths"].keys() - others == PUBLIC_PATHS
     assert described["servers"] == [{"url": "./"}]
     assert described["info"]["version"] == __version__
