@@ -169,6 +169,9 @@ def test_a_server_that_is_killed_in_mid_stream_leaves_a_whole_file_and_nothing_h
     served = llmauth(LLMAUTH_DATABASE=str(path), OPENAI_API_BASE_URL=upstream.url)
     try:
         assert post(served.port, key) == 200
+        database = Database(path)
+        wait_for(lambda: database.held("alice").requests == 0, "it is written")
+        database.close()
         upstream.answer = held
         head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
         with served.connect() as sock:
