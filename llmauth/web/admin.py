@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from ..exceptions import (
     KeyNotFound,
     NameTaken,
     NotAllowed,
+    Unavailable,
     UnknownRoute,
 )
 from .extension import ADMIN_PATHS, State, current_state
@@ -48,6 +51,24 @@ def _known(state: State) -> RequestInfo:
     return info
 
 
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Turn what cannot be done into the answer for the client."""
+    try:
+        yield
+    except KeyNotFound as exc:
+        raise UnknownRoute(str(exc)) from None
+    except NameTaken as exc:
+        raise Conflict(str(exc)) from None
+    except ValueError as exc:
+        raise InvalidRequest(f"{exc}.") from None
+    except sqlite3.Error as exc:
+        logger.error("the database could not be used: %s", exc)
+        raise Unavailable(
+            f"The database could not be used ({exc}), and nothing was changed.", retry_after=5
+        ) from None
+
+
 def _is_admin(info: RequestInfo) -> bool:
     secret: Secret | None = info.account
     return secret is not None and secret.key.terms.admin
@@ -63,19 +84,14 @@ def _admins_only(view: _View) -> _View:
                 f"The key '{info.key_name}' is no admin's. Make one: llmauth keys add NAME "
                 "--admin.",
             )
-        try:
+        with _refused():
             return view(*args, **kwargs)
-        except KeyNotFound as exc:
-            raise UnknownRoute(str(exc)) from None
-        except NameTaken as exc:
-            raise Conflict(str(exc)) from None
-        except ValueError as exc:
-            raise InvalidRequest(f"{exc}.") from None
 
     return guarded  # type: ignore[return-value]
 
 
 @admin_blueprint.get("/usage")
+@_refused()
 def usage() -> Response:
     """Tell what was used: by one's own key, or for an admin by all."""
     state = current_state()
@@ -83,17 +99,14 @@ def usage() -> Response:
     assert state.accounts
     database = state.accounts.database
     admin = _is_admin(info)
-    try:
-        by = report.groups(request.args.get("by", "key" if admin else ""))
-        since = report.day("since", request.args.get("since", report.DEFAULT_SINCE))
-        until = report.day("until", request.args.get("until", "today"))
-        form = request.args.get("format", "json")
-        if form not in ("json", "csv"):
-            raise ValueError(f"format: '{form}' is neither json nor csv")
-        if unknown := request.args.keys() - {"by", "since", "until", "format"}:
-            raise ValueError(f"{min(unknown)}: unknown. There are by, since, until, format")
-    except ValueError as exc:
-        raise InvalidRequest(f"{exc}.") from None
+    by = report.groups(request.args.get("by", "key" if admin else ""))
+    since = report.day("since", request.args.get("since", report.DEFAULT_SINCE))
+    until = report.day("until", request.args.get("until", "today"))
+    form = request.args.get("format", "json")
+    if form not in ("json", "csv"):
+        raise ValueError(f"format: '{form}' is neither json nor csv")
+    if unknown := request.args.keys() - {"by", "since", "until", "format"}:
+        raise ValueError(f"{min(unknown)}: unknown. There are by, since, until, format")
     key = None if admin else info.key_name
     rows = report.rows(database, by=by, since=since, until=until, key=key)
     if form == "csv":
