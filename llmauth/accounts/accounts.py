@@ -48,6 +48,10 @@ BATCH = 100
 MAX_NAMES = 1000
 """Of models, as they are written, which are remembered."""
 
+_TWICE = (
+    "The key '{}' is in the database {} as well as in the environment or a key file. Give one of "
+    "them another name."
+)
 _PRUNED = 1000  # requests that are forgotten at a time
 _PRUNING = 3600.0
 _GATHERING = 0.05
@@ -102,12 +106,11 @@ class Accounts:
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin)
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
-        twice = sorted(name for name in self.directory.keys if name.lower() in self._reserved)
-        if twice:
-            raise ConfigurationError(
-                f"The key '{twice[0]}' is in the database {path} as well as in the environment or "
-                "a key file. Give one of them another name."
-            )
+        for name in self._named_twice():
+            raise ConfigurationError(_TWICE.format(name, path))
+
+    def _named_twice(self) -> list[str]:
+        return [name for name in self.directory.keys if name.lower() in self._reserved]
 
     @property
     def state(self) -> str:
@@ -387,6 +390,8 @@ class Accounts:
             changes = self.directory.load(self._database)
             if changes and not is_first:
                 logger.info("keys changed: %s", "; ".join(changes))
+                for name in self._named_twice():  # made where the other one is not known
+                    logger.warning("%s", _TWICE.format(name, self._path))
 
     def _cut_withdrawn(self) -> None:
         now = time.time()

@@ -20,6 +20,7 @@ from ..exceptions import LimitReached
 from .keys import StoredKey
 from .store import Database, Hold, Most
 from .terms import NANO, Budget, iso, period_end, period_name
+from .together import Together
 from .windows import FileWindows
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Limits:
         self._shared = shared
         self._shared_errors = shared_errors
         self.failing = False
+        self._together = Together()
         self._tidied = -math.inf  # Unix time
 
     def enter(
@@ -179,7 +181,13 @@ class Limits:
     def _count_request(self, database: Database, name: str, limit: int) -> None:
         now = time.time()
         self._tidy(database, now)
-        if not database.enter_if(_window(name), limit, now):
+        window = _window(name)
+
+        def enter(requests: list[None]) -> list[bool] | None:
+            fits = database.enter_if(window, limit, now, len(requests))
+            return [True] * len(requests) if fits else None
+
+        if not self._together.ask((id(database), window, limit), None, enter):
             _count_in(FileWindows(database), name, limit)
 
     def _tidy(self, database: Database, now: float) -> None:
@@ -241,6 +249,8 @@ class Limits:
             cost = estimate.cost(estimate.prompt, output) if terms.budget else 0
         budget = terms.budget if estimate else None
         most = Most(
+            key.name,
+            _window(key.name) if requests else None,
             requests,
             terms.parallel,
             terms.tokens_per_minute if estimate else None,
@@ -249,9 +259,12 @@ class Limits:
             budget.dollars if budget else None,
             period_name(budget.period, now) if budget else "",
         )
-        window = _window(key.name) if requests else None
-        hold = Hold(self._process, key.name, tokens, cost, window)
-        return database.hold_if(hold, most, now, MINUTE)
+        hold: int | None = self._together.ask(
+            (id(database), most),
+            Hold(tokens, cost),
+            lambda holds: database.hold_if(self._process, holds, most, now, MINUTE),
+        )
+        return hold
 
     def _hold_closely(
         self, database: Database, key: StoredKey, estimate: Estimate | None

@@ -35,6 +35,8 @@ BUSY_SECONDS = 1.0
 """For which a request may wait for another writer; batches are written in milliseconds."""
 
 _PREPARING = 10  # seconds
+_LOG_PAGES = 4000
+"""Of 4 KiB, written beside the file before they are put into it, which waits for the disk."""
 
 _SCHEMA = """
 CREATE TABLE keys (
@@ -176,25 +178,22 @@ _SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
 
 class Hold(NamedTuple):
-    """What is held for a request.
+    """What is held for a request: tokens, and billionths of a dollar."""
 
-    :param window: in which it counts as one, None where that is counted elsewhere
-    """
-
-    process: str
-    key: str
     tokens: int
     cost: int
-    window: str | None
 
 
 class Most(NamedTuple):
     """The most that a key may have of each at once; None for no limit.
 
+    :param window: in which its requests are counted, None where that is done elsewhere
     :param day: the name of today
     :param period: the name of the period of the budget
     """
 
+    key: str
+    window: str | None
     requests: int | None
     parallel: int | None
     tokens_per_minute: int | None
@@ -204,14 +203,21 @@ class Most(NamedTuple):
     period: str
 
 
+_ENTER_IF = """
+INSERT INTO entries
+WITH RECURSIVE each(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM each LIMIT :amount)
+SELECT :window, :now FROM each
+WHERE ifnull((SELECT windows.number FROM windows WHERE name = :window), 0) <= :most
+"""
 _HOLD_IF = """
 INSERT INTO holds (process, key, tokens, cost, window, at)
-SELECT :process, :key, :tokens, :cost, :window, :now
-FROM (SELECT count(*) AS number, ifnull(sum(tokens), 0) + max(:tokens, 1) AS tokens,
-             ifnull(sum(cost), 0) + max(:cost, 1) AS cost FROM holds WHERE key = :key) AS held
+SELECT :process, :key, json_extract(value, '$[0]'), json_extract(value, '$[1]'), :window, :now
+FROM (SELECT count(*) + :number AS number, ifnull(sum(tokens), 0) + :tokens AS tokens,
+             ifnull(sum(cost), 0) + :cost AS cost FROM holds WHERE key = :key) AS held,
+     json_each(:rows)
 WHERE (:requests IS NULL
-    OR ifnull((SELECT number FROM windows WHERE name = :window), 0) < :requests)
-AND (:parallel IS NULL OR held.number < :parallel)
+    OR ifnull((SELECT number FROM windows WHERE name = :window), 0) + :number <= :requests)
+AND (:parallel IS NULL OR held.number <= :parallel)
 AND (:tokens_per_minute IS NULL OR held.tokens + ifnull((SELECT sum(tokens) FROM tokens
     WHERE key = :key AND at > :since), 0) <= :tokens_per_minute)
 AND (:tokens_per_day IS NULL OR held.tokens + ifnull((SELECT tokens FROM spent
@@ -287,6 +293,7 @@ class Database:
             )
             self._busy = 0  # milliseconds, set where they count
             self._opened.execute("PRAGMA synchronous = NORMAL")
+            self._opened.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         return self._opened
 
     def _disown(self) -> None:
@@ -407,17 +414,14 @@ class Database:
         self._connection.executemany("INSERT INTO entries VALUES (?, ?)", [(window, now)] * amount)
         return True
 
-    def enter_if(self, window: str, limit: int, now: float) -> bool:
-        """Put an entry into a window if it surely fits, in one statement.
+    def enter_if(self, window: str, limit: int, now: float, amount: int) -> bool:
+        """Put entries into a window if they surely fit, in one statement.
 
         False where those that have left the window have yet to be looked for: see :meth:`enter`.
         """
+        values = {"window": window, "now": now, "most": limit - amount, "amount": amount}
         with self._waiting(BUSY_SECONDS):
-            return self._connection.execute(
-                "INSERT INTO entries SELECT :window, :now"
-                " WHERE ifnull((SELECT number FROM windows WHERE name = :window), 0) < :limit",
-                {"window": window, "now": now, "limit": limit},
-            ).rowcount == 1
+            return self._connection.execute(_ENTER_IF, values).rowcount == amount
 
     def tidy_windows(self, now: float, seconds: float, window: str | None = None) -> None:
         """Forget the entries that have left a window, or all windows."""
@@ -463,19 +467,28 @@ class Database:
         )
         return int(cursor.lastrowid or 0)
 
-    def hold_if(self, hold: Hold, most: Most, now: float, seconds: float) -> int | None:
-        """Hold tokens and dollars if they surely fit, in one statement; return the id of the hold.
+    def hold_if(
+        self, process: str, holds: list[Hold], most: Most, now: float, seconds: float
+    ) -> list[int] | None:
+        """Hold tokens and dollars for requests of a key, in one statement; return their ids.
 
-        None where it has to be looked at more closely, in a transaction. The connection lets other
-        threads have Python's lock for each statement, and gets it back when they please: of one
-        statement after the other all others would wait for each.
-
-        :param most: what may be used and held with it
+        None where they do not surely fit, and have to be looked at more closely.
         """
+        values = most._asdict() | {
+            "process": process,
+            "rows": json.dumps([(hold.tokens, hold.cost) for hold in holds]),
+            "number": len(holds),
+            "tokens": sum(max(hold.tokens, 1) for hold in holds),
+            "cost": sum(max(hold.cost, 1) for hold in holds),
+            "now": now,
+            "since": now - seconds,
+        }
         with self._waiting(BUSY_SECONDS):
-            values = hold._asdict() | most._asdict() | {"now": now, "since": now - seconds}
             cursor = self._connection.execute(_HOLD_IF, values)
-        return cursor.lastrowid if cursor.rowcount == 1 else None
+        if cursor.rowcount != len(holds):
+            return None
+        last = cursor.lastrowid or 0  # ids of one statement follow one another
+        return list(range(last - len(holds) + 1, last + 1))
 
     def release(self, holds: Iterable[int], process: str) -> None:
         """Give holds back."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
@@ -52,6 +53,19 @@ def known(state: State) -> RequestInfo:
     return info
 
 
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Turn what cannot be done into the answer for the client."""
+    try:
+        yield
+    except KeyNotFound as exc:
+        raise UnknownRoute(str(exc)) from None
+    except NameTaken as exc:
+        raise Conflict(str(exc)) from None
+    except ValueError as exc:
+        raise InvalidRequest(f"{exc}.") from None
+
+
 def _is_admin(info: RequestInfo) -> bool:
     secret: Secret | None = info.account
     return secret is not None and secret.key.terms.admin
@@ -73,19 +87,14 @@ def _admins_only(view: _View) -> _View:
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         require_admin(known(current_state()))
-        try:
+        with _refused():
             return view(*args, **kwargs)
-        except KeyNotFound as exc:
-            raise UnknownRoute(str(exc)) from None
-        except NameTaken as exc:
-            raise Conflict(str(exc)) from None
-        except ValueError as exc:
-            raise InvalidRequest(f"{exc}.") from None
 
     return guarded  # type: ignore[return-value]
 
 
 @admin_blueprint.get("/usage")
+@_refused()
 def usage() -> Response:
     """Tell what was used: by one's own key, or for an admin by all."""
     state = current_state()
@@ -93,15 +102,13 @@ def usage() -> Response:
     assert state.accounts
     database = state.accounts.database
     admin = _is_admin(info)
-    try:
+    with _refused():
         given = _query("by", "since", "until", "format")
         by = report.groups(given.get("by", "key" if admin else ""))
         since, until = _days(given)
         form = given.get("format", "json")
         if form not in ("json", "csv"):
             raise ValueError(f"format: '{form}' is neither json nor csv")
-    except ValueError as exc:
-        raise InvalidRequest(f"{exc}.") from None
     key = None if admin else info.key_name
     rows = report.rows(database, by=by, since=since, until=until, key=key)
     if form == "csv":

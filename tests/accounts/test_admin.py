@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,22 @@ def test_an_address_is_let_in_again(proxy, keys):
     assert ask(proxy, keys["root"], "DELETE", f"/-/lockouts/{away}").status == 200
     wait_for(lambda: guess(KEY) == 200, "it is let in")
     assert locked() == []
+
+
+def test_while_another_program_holds_the_database_admins_are_told_so(
+    proxy, keys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("llmauth.accounts.keys._PATIENCE", 0.05)
+    other = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        reply = ask(proxy, keys["root"], "POST", "/-/keys", {"name": "carol"})
+        assert reply.status == 503
+        assert "nothing was changed" in reply.json()["error"]["message"]
+        assert reply.header("Retry-After") == "5"
+        assert ask(proxy, keys["root"], "GET", "/-/keys").status == 200
+        assert ask(proxy, keys["alice"], "GET", "/-/usage").status == 200
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert ask(proxy, keys["root"], "POST", "/-/keys", {"name": "carol"}).status == 201

@@ -6,18 +6,21 @@ import base64
 import gzip
 import json
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import wait_for
-from servers import KEY, PROVIDER_KEY, Proxy, Upstream, request_bytes, running_proxy, whole
+from click.testing import CliRunner
+from programs import Program, Redis, wait_for
+from servers import KEY, PROVIDER_KEY, Proxy, Upstream, raw, request_bytes, running_proxy, whole
 from streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database
+from llmauth.cli import main
 from llmauth.redact.stored_key import new_key
 
 CHAT = "/v1/chat/completions"
@@ -377,3 +380,177 @@ def test_nothing_tells_a_stored_key(upstream, path, book, caplog, tmp_path):
     assert "alice" in written
     assert key[8:] not in written
     assert PROVIDER_KEY not in written
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "minute": ({"requests_per_minute": 1}, 429, "rate_limit_exceeded"),
+    "day": ({"tokens_per_day": 1}, 429, "insufficient_quota"),
+    "budget": ({"budget": "0/total"}, 429, "insufficient_quota"),
+    "backend": ({"backends": ["anthropic"]}, 403, "backend_not_allowed"),
+    "model": ({"models": ["o3"]}, 403, "model_not_allowed"),
+    "address": ({"from": ["203.0.113.9"]}, 403, "address_not_allowed"),
+    "paused": ({"paused": True}, 401, "invalid_api_key"),
+}
+
+
+@pytest.mark.parametrize(("terms", "status", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_has_the_shape_of_all_sdks_and_a_head_only_for_head(
+    upstream, path, book, terms, status, said
+):
+    paused = {"paused": True} if terms.pop("paused", None) else {}
+    key = book.add("alice", terms)
+    book.change("alice", paused)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        if "requests_per_minute" in terms:
+            assert chat(proxy, key).status == 200
+        reply = chat(proxy, key, max_tokens=100)
+        assert reply.status == status
+        body = reply.json()
+        assert body["type"] == "error"
+        assert body["request_id"] == reply.header("x-request-id")
+        assert body["error"]["code"] == said
+        assert set(body["error"]) == {"message", "type", "param", "code", "status"}
+        head = proxy.request("HEAD", "/v1/models/gpt-4o", key=key)
+        if said != "insufficient_quota" or "budget" in terms:
+            assert head.status == status
+            names = ("Retry-After", "x-should-retry", "WWW-Authenticate")
+            assert [bool(head.header(n)) for n in names] == [bool(reply.header(n)) for n in names]
+        assert head.body == b""
+
+
+def test_what_a_provider_says_of_its_own_limits_arrives_as_it_is(upstream, path, book):
+    said = {
+        "x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-requests": "1s", "Retry-After": "7", "retry-after-ms": "7000",
+    }  # fmt: skip
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    head = f"HTTP/1.1 429 No\r\nContent-Type: application/json\r\n{lines}Content-Length: 2\r\n\r\n"
+    upstream.answer = raw(head.encode() + b"{}")
+    key = book.add(
+        "alice", {"requests_per_minute": 5, "tokens_per_minute": 10**6, "tokens_per_day": 10**6}
+    )
+    with running_proxy(upstream, database=str(path)) as proxy:
+        reply = chat(proxy, key)
+    assert (reply.status, reply.body) == (429, b"{}")
+    assert {name: reply.header(name) for name in said} == said
+    assert reply.header("x-should-retry") is None
+
+
+def test_machines_with_a_store_count_requests_a_minute_together(upstream, path, book, tmp_path):
+    """Each has a file of its own, in which the key has the same name."""
+    other = Database(tmp_path / "other.db")
+    keys = [one.add("alice", {"requests_per_minute": 4}) for one in (book, KeyBook(other))]
+    other.close()
+    redis = Redis()
+    settings = {"storage_uri": redis.uri}
+    try:
+        with (
+            running_proxy(upstream, database=str(path), **settings) as one,
+            running_proxy(upstream, database=str(tmp_path / "other.db"), **settings) as two,
+        ):
+            asked = [(one, keys[0]), (two, keys[1])] * 3
+            statuses = [chat(proxy, key).status for proxy, key in asked]
+            assert statuses == [200, 200, 200, 200, 429, 429]
+            reply = chat(one, keys[0])
+            assert 0 < int(reply.header("Retry-After")) <= 60
+            assert reply.header("x-ratelimit-limit-requests") == "4"
+            redis.stop()  # and while it is away each counts by itself
+            statuses = [chat(one, keys[0]).status for _ in range(5)]
+            assert statuses == [200, 200, 200, 200, 429]
+    finally:
+        redis.close()
+
+
+def test_every_change_is_in_the_log_of_the_running_server_without_a_key(
+    upstream, path, book, caplog
+):
+    caplog.set_level("INFO", "llmauth.accounts")
+    keys = []
+    changes = {
+        "alice added": lambda: keys.append(book.add("alice", {"parallel": 2})),
+        "alice parallel lifted, budget 20/month": lambda: book.change(
+            "alice", {"budget": "20/month", "parallel": None}
+        ),
+        "alice paused": lambda: book.change("alice", {"paused": True}),
+        "alice resumed": lambda: book.change("alice", {"paused": False}),
+        "alice rotated": lambda: keys.append(book.rotate("alice", 60)),
+        "alice revoked": lambda: book.revoke("alice"),
+    }
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert chat(proxy, KEY).status == 200
+        for said, change in changes.items():
+            change()
+            wait_for(lambda said=said: f"keys changed: {said}" in caplog.text, said)
+    assert not any(key[8:] in caplog.text for key in keys)
+
+
+STARTS = {
+    "damaged": (lambda path: path.write_bytes(b"no database" * 500), "damaged. Restore a backup"),
+    "a folder": (lambda path: path.mkdir(), "cannot be used"),
+    "of another program": (
+        lambda path: sqlite3.connect(path).executescript("CREATE TABLE notes (text)").close(),
+        "of another program",
+    ),
+    "without keys": (lambda path: None, "There is no key yet in"),
+    "in no folder": (lambda path: path.parent.rmdir(), "there is no folder"),
+}
+
+
+@pytest.mark.parametrize(("prepare", "said"), STARTS.values(), ids=STARTS)
+def test_a_database_that_cannot_be_used_ends_the_start_in_one_line(tmp_path, prepare, said):
+    path = tmp_path / "folder" / "keys.db"
+    path.parent.mkdir()
+    prepare(path)
+    for command in (["serve", "--port", "0"], ["check", "--default-backend", "echo"]):
+        result = CliRunner().invoke(main, [*command, "--database", str(path)], env=NO_KEY)
+        if command[0] == "serve":
+            assert result.exit_code == 2
+            assert said in result.stderr
+            assert len(result.stderr.strip().splitlines()) == 1
+        else:
+            assert result.exit_code != 0
+            assert result.stdout.startswith("not ok")
+            assert "\ndatabase:" in result.stdout
+
+
+def test_a_database_with_a_damaged_page_is_found_by_check(tmp_path):
+    path = tmp_path / "keys.db"
+    database = Database(path)
+    for number in range(300):
+        KeyBook(database).add(f"key-{number}", {"note": "x" * 200})
+    database.close()
+    content = bytearray(path.read_bytes())
+    content[-4096:] = b"\x55" * 4096
+    path.write_bytes(content)
+    result = CliRunner().invoke(
+        main, ["check", "--default-backend", "echo", "--database", str(path)], env=NO_KEY
+    )
+    assert result.exit_code == 1
+    assert "damaged" in result.stdout.replace("\n  ", " ")
+
+
+def test_check_and_the_banner_say_how_many_keys_there_are(path, book):
+    for name in ("alice", "bob", "carol"):
+        book.add(name, {})
+    book.change("bob", {"paused": True})
+    book.revoke("carol")
+    result = CliRunner().invoke(
+        main, ["check", "--default-backend", "echo", "--database", str(path)], env=NO_KEY
+    )
+    assert result.exit_code == 0
+    text = result.stdout.replace("\n  ", " ")
+    assert f"database {path}: ok, 3 stored keys, 1 paused, 1 revoked" in text
+    served = Program(
+        [sys.executable, "-m", "llmauth", "serve", "--port", "{port}"],
+        {"LLMAUTH_DATABASE": str(path), "LLM_BACKEND": "echo"},
+    )
+    try:
+        wait_for(lambda: "public:" in served.output(), "the banner")
+        said = served.output().replace("\n                  ", " ")
+    finally:
+        served.close()
+    assert "3 stored keys, 1 paused, 1 revoked" in said
+    assert "authentication: on\n" in said
+
+
+NO_KEY = {"LLM_INTERACTIVE_PROXY_API_KEY": None, "LLMAUTH_DATABASE": None}

@@ -255,3 +255,36 @@ def test_who_waits_for_a_file_that_another_holds_does_not_wait_in_turn(path):
     database.close()
     assert failed == ["database is locked"] * 5
     assert sum(granted) < 2 * 400
+
+
+def test_a_name_that_is_taken_while_the_server_runs_is_warned_of(path, caplog):
+    """By a command in another environment, which does not know of the other key."""
+    accounts = Accounts(path, reserved=["office"])
+    try:
+        accounts.name_of(b"x")
+        database = Database(path)
+        KeyBook(database).add("Office", {})
+        database.close()
+        wait_for(lambda: "'Office' is in the database" in caplog.text, "it is said")
+    finally:
+        accounts.close()
+
+
+TERMS = [
+    ("{", "cannot be read"),
+    ('{"of_another_version": 1}', "of_another_version: unknown"),
+]
+
+
+@pytest.mark.parametrize(("terms", "said"), TERMS)
+def test_terms_that_cannot_be_read_let_nobody_in(path, terms, said):
+    """A key whose limits are not understood must not be one without limits."""
+    database = Database(path)
+    key = KeyBook(database).add("alice", {})
+    database.close()
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE keys SET terms = ?", (terms,))
+    other.close()
+    with pytest.raises(ConfigurationError, match=said):
+        Accounts(path)
+    assert key
