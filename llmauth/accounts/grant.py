@@ -194,7 +194,7 @@ class Settled(NamedTuple):
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:
     """Return what a request may use, None when that is not for us to count."""
-    if not sent.is_ours or sent.asked.lists_models:
+    if not sent.is_ours or sent.asked.lists_models or sent.method in ("GET", "HEAD"):
         return None
     rates = prices.rates(sent.asked.model, sent.base_url)
     return Estimate(sent.prompt, sent.asked.max_tokens, *rates)

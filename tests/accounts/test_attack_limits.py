@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from programs import wait_for
 from servers import PROVIDER_KEY, Proxy, Upstream, raw, running_proxy
+from streams import Held
 
 from llmauth import create_app
 from llmauth.accounts.keys import KeyBook
@@ -156,3 +158,27 @@ def test_a_body_that_breaks_off_gives_back_what_its_request_holds(upstream, path
         assert whole.status_code == 200
     finally:
         app.extensions["llmauth"].close()
+
+
+def test_dollars_are_held_for_a_request_whose_model_cannot_be_told(upstream, path, book):
+    """Or as many of them at once as one likes would pass, by a field that nobody reads."""
+    key = book.add("alice", {"budget": "50/total"})
+    held = Held(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    upstream.answer = held
+    fields = {"model_hint": "x", "max_tokens": 30}
+    with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
+        first = threading.Thread(target=chat, args=(proxy, bearer(key)), kwargs=fields)
+        first.start()
+        wait_for(lambda: upstream.requests, "the first is sent")
+        assert chat(proxy, bearer(key), **fields).status == 429
+        held.go_on.release()
+        held.go_on.release()
+        first.join()
+
+
+def test_what_only_reads_is_not_paid_for(upstream, path, book):
+    key = book.add("alice", {"tokens_per_minute": 10, "budget": "0/total"})
+    upstream.answer = answer({"id": "file-1", "object": "file"})
+    with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
+        for _ in range(2):
+            assert proxy.request("GET", "/v1/files/file-1", key=key).status == 200
