@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .asked import Asked
 from .asking import UsageFilter
 from .keys import Secret
-from .limits import MINUTE, Estimate
+from .limits import DEFAULT_OUTPUT, MINUTE, Estimate
 from .meter import Meter
 from .prices import Prices
 from .store import Database, RequestRow
@@ -143,7 +143,9 @@ class Grant:
         if meter or estimated:  # what the provider does not say is guessed, so that limits hold
             prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
             output = usage.output_tokens
-            if output is None:
+            if output is None and meter and meter.is_lost:
+                output = sent.asked.max_tokens or DEFAULT_OUTPUT
+            elif output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
             guess = replace(usage, input_tokens=prompt, output_tokens=output)

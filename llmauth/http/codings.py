@@ -65,6 +65,17 @@ class BodyDecoder:
         return data
 
 
+def decodable(accepted: str) -> str:
+    """Return of an ``Accept-Encoding`` header what can be undone here."""
+    kept = [one.strip() for one in accepted.split(",") if _is_decodable(one)]
+    return ", ".join(kept) or "identity"
+
+
+def _is_decodable(accepted: str) -> bool:
+    coding = accepted.partition(";")[0].strip().lower()
+    return coding == "identity" or _decoder(coding) is not None
+
+
 def _decoder(coding: str) -> Decoder | None:
     if coding in ("gzip", "x-gzip"):
         return _zlib(zlib.MAX_WBITS | 16)

@@ -25,6 +25,7 @@ from ..exceptions import (
     Unavailable,
     UpgradeRefused,
 )
+from ..http.codings import decodable
 from ..providers.backend import Backend
 from ..providers.router import Router
 from ..providers.table import PROXY_KEY_HEADER
@@ -207,8 +208,11 @@ class Forwarder:
                 is_ours=outgoing.is_ours,
             )
         )
+        accepted = outgoing.headers.get("Accept-Encoding")
         if grant.allowed_models:
             outgoing.headers["Accept-Encoding"] = "identity"
+        elif accepted and secret and secret.key.terms.counts_tokens:
+            outgoing.headers["Accept-Encoding"] = decodable(accepted)  # or they could not be read
         return grant
 
     def _send(

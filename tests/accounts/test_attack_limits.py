@@ -182,3 +182,37 @@ def test_what_only_reads_is_not_paid_for(upstream, path, book):
     with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
         for _ in range(2):
             assert proxy.request("GET", "/v1/files/file-1", key=key).status == 200
+
+
+def test_an_answer_in_a_coding_that_is_not_read_here_costs_what_was_held(upstream, path, book):
+    key = book.add("alice", {"tokens_per_day": 1000})
+    packed = b"HTTP/1.1 200 OK\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc"
+    upstream.answer = raw(packed)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert chat(proxy, bearer(key), max_tokens=700).status == 200
+        wait_for(lambda: spent(path)[0] > 700, "it is counted")
+        assert chat(proxy, bearer(key), max_tokens=700).status == 429
+
+
+ACCEPTED = {
+    "none": (None, None),
+    "all that are read": ("gzip, deflate", "gzip, deflate"),
+    "one that is not": ("compress, gzip;q=0.5,dcb", "gzip;q=0.5"),
+    "only such": ("dcz", "identity"),
+    "any": ("*", "identity"),
+    "another's": ("GZIP ; q=1", "GZIP ; q=1"),
+}
+
+
+@pytest.mark.parametrize(("sent", "arrives"), ACCEPTED.values(), ids=ACCEPTED)
+def test_who_pays_by_the_token_gets_answers_whose_usage_can_be_read(
+    upstream, path, book, sent, arrives
+):
+    limited, free = book.add("alice", {"tokens_per_day": 10**6}), book.add("bob", {})
+    headers = {"Accept-Encoding": sent} if sent else {}
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for key in (limited, free):
+            assert chat(proxy, bearer(key) | headers).status == 200
+    mine, others = (dict(request.headers) for request in upstream.requests)
+    assert mine.get("Accept-Encoding") == (arrives or others.get("Accept-Encoding"))
+    assert sent is None or others["Accept-Encoding"] == sent
