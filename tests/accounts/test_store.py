@@ -255,3 +255,26 @@ def test_who_waits_for_a_file_that_another_holds_does_not_wait_in_turn(path):
     database.close()
     assert failed == ["database is locked"] * 5
     assert sum(granted) < 2 * 400
+
+
+def test_an_answer_that_is_collected_while_the_writer_is_woken_wakes_it_again(accounts):
+    """The garbage collection may end a request anywhere, also in the middle of that."""
+    ended = []
+
+    def collect(frame, event, argument):
+        if not ended and frame.f_code.co_name == "notify_all":  # an Event's lock is held
+            ended.append(frame.f_code.co_name)
+            accounts._woken.set()
+        return collect
+
+    def wake() -> None:
+        sys.settrace(collect)
+        try:
+            accounts._woken.set()
+        finally:
+            sys.settrace(None)
+
+    waking = threading.Thread(target=wake, daemon=True)
+    waking.start()
+    waking.join(10)
+    assert not waking.is_alive()
