@@ -17,6 +17,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidKey, NotAllowed, RequestRefused
@@ -254,7 +255,7 @@ class Accounts:
         self._used: dict[str, float] = {}
         self._blocks: dict[str, float] = {}
         self._cleared = time.time()
-        self._woken, self._hurried = threading.Event(), threading.Event()
+        self._woken, self._hurried = _Wake(), _Wake()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -399,6 +400,32 @@ class Accounts:
             secret = grant.sent.secret
             if secret and self.directory.fault_of(secret.digest, now):
                 grant.is_withdrawn = True
+
+
+class _Wake:
+    """An event that may be set while it is being set, waited for or cleared by the same thread.
+
+    The garbage collection ends requests, wherever it runs; an Event has a lock, which would then
+    never be given back.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        self._calls.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        with contextlib.suppress(Empty):
+            self._calls.get(timeout=timeout)
+            self._calls.put(None)  # until it is cleared
+            return True
+        return False
+
+    def clear(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._calls.get_nowait()
 
 
 def check_allowed(key: StoredKey, backend: str, asked: Asked) -> None:

@@ -199,6 +199,16 @@ _LIMITS = frozenset({
     "maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample",
     "numpredict",
 })  # fmt: skip
+_LIMITS_OF = (
+    (re.compile("/completions$"), frozenset({"maxtokens", "maxcompletiontokens"})),
+    (re.compile("/responses$"), frozenset({"maxoutputtokens"})),
+    (re.compile("/messages$"), frozenset({"maxtokens"})),
+    (re.compile("^/api/(?:chat|generate)$"), frozenset({"options.numpredict"})),
+    (re.compile(r":\w+$"), frozenset({"generationconfig.maxoutputtokens"})),
+)
+"""The limits that an operation has, by its path: one that is not read there limits nothing, and
+would have less held than the answer may use. Of all other operations any of them counts."""
+
 _COUNTS = frozenset({"n", "bestof", "candidatecount", "numgenerations"})
 
 _WRITTEN = frozenset({
@@ -242,6 +252,7 @@ class _Reading:
         self._named = False  # where the provider will look for it
         self._lists = False
         self._limit: int | None = None
+        self._limits: frozenset[str] | None = None  # that are read, None: all
         self._times = self._prompts = 1
         self._bytes = 0
         self._streams: bool | None = None
@@ -288,6 +299,8 @@ class _Reading:
         """Read method and path; return whether it is an operation whose model can be told."""
         plain = unquote(path)
         plain = plain[:-1] if plain.endswith("/") else plain
+        known = (names for of, names in _LIMITS_OF if of.search(plain.lower()))
+        self._limits = next(known, None)
         if not _PLAIN_PATH.fullmatch(plain) or (method == "POST" and "%2f" in path.lower()):
             self.doubt("its path can be read in two ways")
         elif method in ("GET", "HEAD") and _LIST.fullmatch(plain):
@@ -369,7 +382,12 @@ class _Reading:
             if any(_letters(unquote(pair.partition("=")[0])) == "model" for pair in pairs):
                 raise _UnclearError("its body can be read in two ways; send application/json")
 
-    def _object(self, pairs: _Object, depth: int) -> None:
+    def _is_read(self, limit: str, of: str) -> bool:
+        if self._limits is None:
+            return True
+        return (f"{of}.{limit}" if of else limit) in self._limits
+
+    def _object(self, pairs: _Object, depth: int, of: str = "") -> None:
         seen = set()
         for name, value in pairs:
             letters = _letters(name)
@@ -380,7 +398,7 @@ class _Reading:
                 self.doubt("a name in its body can be read in two ways")
             if value and isinstance(value, (str, list)):
                 self._value(name, letters, value, depth)
-            if letters in _LIMITS:
+            if letters in _LIMITS and self._is_read(letters, of):
                 self._limit = max(self._limit or 0, _count(value)) or self._limit
             elif letters in _COUNTS:
                 self._times = max(self._times, _count(value))
@@ -405,17 +423,17 @@ class _Reading:
         elif name == "prompt" and isinstance(value, list):
             self._prompts = max(1, sum(isinstance(one, (str, list)) for one in value))
         elif name not in _WRITTEN and isinstance(value, list):
-            self._inner(value, depth + 1)
+            self._inner(value, depth + 1, letters)
 
-    def _inner(self, value: list[Any], depth: int) -> None:
+    def _inner(self, value: list[Any], depth: int, of: str) -> None:
         if depth > _DEPTH:
             return
         if isinstance(value, _Object):
-            self._object(value, depth)
+            self._object(value, depth, of)
         else:
             for one in value:
                 if isinstance(one, list):
-                    self._inner(one, depth + 1)
+                    self._inner(one, depth + 1, of)
 
     def _form(self, fields: Iterable[Field]) -> None:
         names: list[str] = []

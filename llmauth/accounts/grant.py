@@ -12,7 +12,7 @@ from .asked import Asked
 from .asking import UsageFilter
 from .counters import REFUSED
 from .keys import Secret
-from .limits import Estimate
+from .limits import DEFAULT_OUTPUT, Estimate
 from .meter import Meter
 from .prices import Prices
 from .store import Database, RequestRow
@@ -176,7 +176,9 @@ class Grant:
             # What the provider does not say is guessed, so that limits hold.
             prompt = sent.prompt if usage.input_tokens is None else usage.input_tokens
             output = usage.output_tokens
-            if output is None:
+            if output is None and meter and meter.is_lost:
+                output = sent.asked.max_tokens or DEFAULT_OUTPUT
+            elif output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
             guess = replace(usage, input_tokens=prompt, output_tokens=output)

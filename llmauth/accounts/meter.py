@@ -45,17 +45,18 @@ class Meter:
         self._raw = bytearray()
         is_plain = encoding.strip().lower() in ("", "identity")
         self._decoder = None if is_plain else BodyDecoder(encoding, limit=_MAX_DECODED)
-        self._is_lost = self._decoder is not None and self._decoder.note is not None
+        self.is_lost = self._decoder is not None and self._decoder.note is not None
+        """Nobody knows what the answer says, as it cannot be decoded, or was not taken."""
 
     def feed(self, data: bytes) -> None:
         """Take note of bytes of the answer that pass, still compressed if it is."""
         if self._decoder is None:
             self._keep(data)
-        elif not self._is_lost:
+        elif not self.is_lost:
             self._raw += data
             if len(self._raw) >= BATCH:
                 batch, self._raw = bytes(self._raw), bytearray()
-                self._is_lost = not self._hand_over(self, batch)
+                self.is_lost = not self._hand_over(self, batch)
 
     def decode(self, batch: bytes) -> None:
         """Decode what was handed over."""
@@ -70,7 +71,7 @@ class Meter:
         :param complete: it did not break off
         """
         self._decode_rest()
-        if self._is_lost:
+        if self.is_lost:
             return Usage()
         return read_usage(
             *self._ends(), path=self._path, content_type=self._content_type, complete=complete
@@ -79,7 +80,7 @@ class Meter:
     def estimate(self) -> int | None:
         """Return the output tokens that came, estimated; see `estimate_output`."""
         self._decode_rest()
-        if self._is_lost:
+        if self.is_lost:
             return None
         return estimate_output(
             *self._ends(),

@@ -69,6 +69,8 @@ class Prices:
         rows = [(str(glob), _price(glob, fields)) for glob, fields in (table or {}).items()]
         rows.sort(key=lambda row: _precision(row[0]), reverse=True)
         self._rows = [(re.compile(translate(glob.lower())), price) for glob, price in rows]
+        inputs, outputs = zip((0, 0), *(_rates(price) for _, price in rows), strict=True)
+        self._highest = max(inputs), max(outputs)
         self._package: ModuleType | None = None
         self._is_looked_for = False
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
@@ -111,11 +113,13 @@ class Prices:
 
         Zeros for a model whose price is not known. Asks no package: what that says is known from
         the first answer on.
+
+        :param model: None where it cannot be told: it may be the most expensive one of the table
         """
         if not model:
-            return 0, 0
+            return self._highest
         if price := self._price_of(model.lower()):
-            return round(price.input * 1000), round((price.output or 0) * 1000)
+            return _rates(price)
         return self._known.get((model, base_url), (0, 0))
 
     def _price_of(self, model: str) -> Price | None:
@@ -140,6 +144,10 @@ class Prices:
                 self._unknown.add((model, base_url))  # it takes long to look for
             return None
         return float(price.total_price)
+
+
+def _rates(price: Price) -> tuple[int, int]:
+    return round(price.input * 1000), round((price.output or 0) * 1000)
 
 
 def _package() -> ModuleType | None:

@@ -305,7 +305,8 @@ def _secure(response: Response) -> Response:
 def _failing(error: sqlite3.Error) -> Answer:
     logger.error("the database fails: %s", error)
     info = current_state().guard.info(request.environ)
-    refusal = Unavailable(f"The database fails ({error}). Try again.", retry_after=5)
+    message = f"The database fails ({error}), and nothing was changed. Try again."
+    refusal = Unavailable(message, retry_after=5)
     return identified(refusal, info).get_response()
 
 

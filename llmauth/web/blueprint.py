@@ -14,7 +14,7 @@ from ..auth.request import identified
 from ..exceptions import ConfigurationError, RequestRefused, UnknownRoute
 from ..proxy.failures import detail
 from ..proxy.reply import Reply
-from .extension import admit_to_proxy, always_guarded, current_state
+from .extension import ADMIN_PATHS, admit_to_proxy, always_guarded, current_state
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ def forward(path: str) -> Response:
     environ = request.environ
     try:
         state, info = admit_to_proxy(path)
+        if state.serves_pages and info.path.startswith(ADMIN_PATHS):
+            raise UnknownRoute(f"There is nothing at this path, and nothing below {ADMIN_PATHS}.")
         own_path = _own_path(info.path)
         return _Forwarded(state.forwarder.forward(info, environ, own_path, request.get_data))
     except RequestRefused as refusal:

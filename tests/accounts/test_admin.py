@@ -263,6 +263,21 @@ def test_cors_opens_none_of_it(proxy, keys, path):
         assert answer.header("Access-Control-Allow-Origin") is None
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["//-/keys", "///-/keys", "http://proxy//-/keys", "//-//keys", "/-//keys", "/-/keys//x"],
+)
+def test_no_other_way_to_write_the_path_leads_there_or_to_a_provider(proxy, keys, upstream, path):
+    asking = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    for method in ("GET", "POST", "PATCH", "DELETE"):
+        reply = proxy.request(method, path, {"Origin": PAGE}, b'{"name":"x"}', key=keys["root"])
+        assert reply.status == 404
+        assert reply.json()["error"]["code"] in ("not_found", "unknown_route")
+    proxy.request("OPTIONS", path, asking, key=None)
+    assert upstream.requests == []
+    assert "x" not in str(ask(proxy, keys["root"], "GET", "/-/keys").json()["keys"][-1]["name"])
+
+
 def test_without_a_database_it_says_how_to_get_one(upstream):
     with running_proxy(upstream) as proxy:
         reply = proxy.request("GET", "/-/usage")

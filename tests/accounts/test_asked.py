@@ -19,6 +19,7 @@ from llmauth.exceptions import InvalidRequest
 
 JSON = {"Content-Type": "application/json"}
 CHAT = "/v1/chat/completions"
+GEMINI = "/v1beta/models/good:generateContent"
 BOUNDARY = "----form0123"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 CURL = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -597,30 +598,40 @@ def test_uploads_are_not_read():
 
 
 LIMITS = {
-    "none": ({}, None),
-    "chat": ({"max_tokens": 7}, 7),
-    "reasoning models": ({"max_completion_tokens": 8, "max_tokens": 2}, 8),
-    "responses": ({"max_output_tokens": 9}, 9),
-    "gemini": ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 3}}, 15),
-    "gemini in its other form": ({"generation_config": {"max_output_tokens": "5"}}, 5),
-    "ollama": ({"options": {"num_predict": 6}}, 6),
-    "ollama without a limit": ({"options": {"num_predict": -1}}, None),
-    "several answers": ({"max_tokens": 7, "n": 2, "best_of": 3}, 21),
-    "several prompts": ({"max_tokens": 7, "prompt": ["a", "b"]}, 14),
-    "tokens as a prompt": ({"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
-    "a float": ({"max_tokens": 7.0}, 7),
-    "nonsense": ({"max_tokens": "many", "n": []}, None),
-    "more than there can be": ({"max_tokens": 10**30, "n": 10**30}, 10**12),
-    "a number that no float holds": ({"max_tokens": 10**400}, 10**12),
-    "infinite": ({"max_tokens": "1e999"}, None),
-    "in a schema": ({"format": {"properties": {"max_tokens": 100}}}, None),
+    "none": (CHAT, {}, None),
+    "chat": (CHAT, {"max_tokens": 7}, 7),
+    "reasoning models": (CHAT, {"max_completion_tokens": 8, "max_tokens": 2}, 8),
+    "responses": ("/v1/responses", {"max_output_tokens": 9}, 9),
+    "messages": ("/v1/messages", {"max_tokens": 9}, 9),
+    "gemini": (GEMINI, {"generationConfig": {"maxOutputTokens": 5, "candidateCount": 3}}, 15),
+    "gemini in its other form": (GEMINI, {"generation_config": {"max_output_tokens": "5"}}, 5),
+    "ollama": ("/api/chat", {"options": {"num_predict": 6}}, 6),
+    "ollama without a limit": ("/api/chat", {"options": {"num_predict": -1}}, None),
+    "another server's": ("/generate", {"parameters": {"max_new_tokens": 6}}, 6),
+    "several answers": (CHAT, {"max_tokens": 7, "n": 2, "best_of": 3}, 21),
+    "several prompts": ("/v1/completions", {"max_tokens": 7, "prompt": ["a", "b"]}, 14),
+    "tokens as a prompt": ("/v1/completions", {"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
+    "a float": (CHAT, {"max_tokens": 7.0}, 7),
+    "nonsense": (CHAT, {"max_tokens": "many", "n": []}, None),
+    "more than there can be": (CHAT, {"max_tokens": 10**30, "n": 10**30}, 10**12),
+    "a number that no float holds": (CHAT, {"max_tokens": 10**400}, 10**12),
+    "infinite": (CHAT, {"max_tokens": "1e999"}, None),
+    "in a schema": (CHAT, {"format": {"properties": {"max_tokens": 100}}}, None),
+    "another API's": (CHAT, {"max_output_tokens": 1, "options": {"num_predict": 1}}, None),
+    "another API's beside its own": (CHAT, {"max_output_tokens": 1, "max_tokens": 9}, 9),
+    "another API's, in capitals": (CHAT.upper(), {"max_output_tokens": 1}, None),
+    "in an object that nobody reads": (CHAT, {"note": {"max_tokens": 1}}, None),
+    "chat's, of responses": ("/v1/responses", {"max_tokens": 1}, None),
+    "gemini's outside of its place": (GEMINI, {"maxOutputTokens": 1}, None),
+    "ollama's outside of its place": ("/api/generate", {"num_predict": 1}, None),
 }
 
 
-@pytest.mark.parametrize(("fields", "limit"), LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(("path", "fields", "limit"), LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("text", ["", LARGE], ids=["small", "large"])
-def test_the_most_tokens_that_may_be_answered(fields, limit, text):
-    assert ask(chat(input=text, **fields)).max_tokens == limit
+def test_the_most_tokens_that_may_be_answered(path, fields, limit, text):
+    """A limit that is not read where it stands limits nothing."""
+    assert ask(chat(input=text, **fields), path).max_tokens == limit
 
 
 def test_limits_are_seen_in_requests_that_are_unclear():

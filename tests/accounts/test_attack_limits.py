@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from programs import wait_for
 from servers import PROVIDER_KEY, Proxy, Upstream, raw, running_proxy
+from streams import Held
 
 from llmauth import create_app
 from llmauth.accounts.keys import KeyBook
@@ -156,3 +158,61 @@ def test_a_body_that_breaks_off_gives_back_what_its_request_holds(upstream, path
         assert whole.status_code == 200
     finally:
         app.extensions["llmauth"].close()
+
+
+def test_dollars_are_held_for_a_request_whose_model_cannot_be_told(upstream, path, book):
+    """Or as many of them at once as one likes would pass, by a field that nobody reads."""
+    key = book.add("alice", {"budget": "50/total"})
+    held = Held(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    upstream.answer = held
+    fields = {"model_hint": "x", "max_tokens": 30}
+    with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
+        first = threading.Thread(target=chat, args=(proxy, bearer(key)), kwargs=fields)
+        first.start()
+        wait_for(lambda: upstream.requests, "the first is sent")
+        assert chat(proxy, bearer(key), **fields).status == 429
+        held.go_on.release()
+        held.go_on.release()
+        first.join()
+
+
+def test_what_only_reads_is_not_paid_for(upstream, path, book):
+    key = book.add("alice", {"tokens_per_minute": 10, "budget": "0/total"})
+    upstream.answer = answer({"id": "file-1", "object": "file"})
+    with running_proxy(upstream, database=str(path), prices=PRICES) as proxy:
+        for _ in range(2):
+            assert proxy.request("GET", "/v1/files/file-1", key=key).status == 200
+
+
+def test_an_answer_in_a_coding_that_is_not_read_here_costs_what_was_held(upstream, path, book):
+    key = book.add("alice", {"tokens_per_day": 1000})
+    packed = b"HTTP/1.1 200 OK\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc"
+    upstream.answer = raw(packed)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert chat(proxy, bearer(key), max_tokens=700).status == 200
+        wait_for(lambda: spent(path)[0] > 700, "it is counted")
+        assert chat(proxy, bearer(key), max_tokens=700).status == 429
+
+
+ACCEPTED = {
+    "none": (None, None),
+    "all that are read": ("gzip, deflate", "gzip, deflate"),
+    "one that is not": ("compress, gzip;q=0.5,dcb", "gzip;q=0.5"),
+    "only such": ("dcz", "identity"),
+    "any": ("*", "identity"),
+    "another's": ("GZIP ; q=1", "GZIP ; q=1"),
+}
+
+
+@pytest.mark.parametrize(("sent", "arrives"), ACCEPTED.values(), ids=ACCEPTED)
+def test_who_pays_by_the_token_gets_answers_whose_usage_can_be_read(
+    upstream, path, book, sent, arrives
+):
+    limited, free = book.add("alice", {"tokens_per_day": 10**6}), book.add("bob", {})
+    headers = {"Accept-Encoding": sent} if sent else {}
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for key in (limited, free):
+            assert chat(proxy, bearer(key) | headers).status == 200
+    mine, others = (dict(request.headers) for request in upstream.requests)
+    assert mine.get("Accept-Encoding") == (arrives or others.get("Accept-Encoding"))
+    assert sent is None or others["Accept-Encoding"] == sent

@@ -288,3 +288,26 @@ def test_terms_that_cannot_be_read_let_nobody_in(path, terms, said):
     with pytest.raises(ConfigurationError, match=said):
         Accounts(path)
     assert key
+
+
+def test_an_answer_that_is_collected_while_the_writer_is_woken_wakes_it_again(accounts):
+    """The garbage collection may end a request anywhere, also in the middle of that."""
+    ended = []
+
+    def collect(frame, event, argument):
+        if not ended and frame.f_code.co_name == "notify_all":  # an Event's lock is held
+            ended.append(frame.f_code.co_name)
+            accounts._woken.set()
+        return collect
+
+    def wake() -> None:
+        sys.settrace(collect)
+        try:
+            accounts._woken.set()
+        finally:
+            sys.settrace(None)
+
+    waking = threading.Thread(target=wake, daemon=True)
+    waking.start()
+    waking.join(10)
+    assert not waking.is_alive()
