@@ -229,6 +229,7 @@ class Accounts:
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
         self._names: dict[str, str] = {}
+        self._awaited: dict[str, None] = {}
         self._noted: deque[counters.Counter] = deque()
         self._counts: defaultdict[counters.Counter, float] = defaultdict(float)
         self._settling = False
@@ -296,7 +297,7 @@ class Accounts:
                 if isinstance(one, tuple):
                     one[0].decode(one[1])
                     continue
-                settled = one.settled(self._prices)
+                settled = one.settled(self._prices, self._awaited)
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue

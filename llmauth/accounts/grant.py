@@ -25,8 +25,14 @@ _STOPPED = ("server_stopping", "key_withdrawn")
 _REFUSED = frozenset({400, 403, 413, 429, 503})
 """Statuses of our own for what was not sent to the provider."""
 
+MAX_AWAITED = 10_000
+"""Responses in the background that are known to be."""
+
 _MOST = 10**6 * NANO
 """What one request may cost: a provider can say anything, and the sums are whole numbers."""
+
+_RESPONSE = re.compile(r".*/responses/([\w-]+)")
+"""Of one that may have been made in the background, and is asked for with GET."""
 
 _FREE = re.compile(
     r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|models/[\w.-]+:countTokens"
@@ -62,6 +68,12 @@ class Sent:
     def asks_a_model(self) -> bool:
         """False for what uses no tokens, such as a list of models."""
         return self.method == "POST" and not _FREE.fullmatch(self.path)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of the response that is asked for again."""
+        match = _RESPONSE.fullmatch(self.path) if self.method == "GET" else None
+        return match[1] if match else None
 
     @property
     def prompt(self) -> int:
@@ -122,7 +134,7 @@ class Grant:
     @property
     def is_read(self) -> bool:
         """True when its answer is read for what was used."""
-        return self.sent.method == "POST"
+        return self.sent.method == "POST" or self.sent.response_id is not None
 
     def feed(self, content: bytes) -> None:
         """Take note of a piece of the answer, as the provider sent it."""
@@ -145,14 +157,27 @@ class Grant:
         self._at, self._total = time.time(), time.monotonic() - self._started
         ended(self)
 
-    def settled(self, prices: Prices) -> Settled:
-        """Return what the request has used; takes a while, and is for the thread that writes."""
+    def settled(self, prices: Prices, awaited: dict[str, None] | None = None) -> Settled:
+        """Return what the request has used; takes a while, and is for the thread that writes.
+
+        :param awaited: ids of responses that are made in the background, and not counted yet: the
+            first answer that tells the usage of one is
+        """
+        awaited = {} if awaited is None else awaited
         sent, meter = self.sent, self._meter
         usage, estimated = Usage(), False
         if meter:
             usage = meter.usage(complete=self._error is None)
-        if not sent.asks_a_model and not usage.is_known:
+        if sent.response_id and not (usage.is_known and sent.response_id in awaited):
+            usage = NOTHING  # said before, or not yet
+        elif sent.response_id:
+            del awaited[sent.response_id]
+        elif not usage.is_known and not sent.asks_a_model:
             usage = NOTHING
+        elif not usage.is_known and meter and (name := meter.awaited_id()):
+            awaited.setdefault(name)
+            if len(awaited) > MAX_AWAITED:
+                del awaited[next(iter(awaited))]
         was_cut = self._error in (*_CUT, *_STOPPED)
         if was_cut and None in (usage.input_tokens, usage.output_tokens):
             estimated = True

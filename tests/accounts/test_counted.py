@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import ANSWERS, CHAT, CHAT_CHUNKS, CODINGS, events
+from answers import ANSWERS, CHAT, CHAT_CHUNKS, CODINGS, RESPONSE, RESPONSES, events
 from programs import wait_for
 from servers import (
     KEY,
@@ -404,6 +404,30 @@ def test_ones_own_provider_key_is_in_the_figures_and_in_no_limit(upstream, path)
     assert [row.input for row in rows(path)] == [1117, 1117]
     assert database.spent("alice", "total") == (0, 0)
     database.close()
+
+
+def test_a_response_in_the_background_is_counted_when_it_is_asked_for_the_first_time(
+    upstream, path
+):
+    queued = RESPONSE | {"status": "queued", "usage": None}
+    key = KeyBook(Database(path)).add("alice", {"tokens_per_day": 1000})
+    with running_proxy(upstream, database=str(path)) as proxy:
+
+        def ask(method: str, target: str, answer: dict[str, Any], key: str = key) -> None:
+            upstream.answer = whole(json.dumps(answer).encode())
+            body = b'{"model": "gpt-5-mini", "background": true}' if method == "POST" else None
+            assert proxy.request(method, target, {}, body, key=key).status == 200
+
+        ask("POST", RESPONSES, queued)
+        ask("GET", f"{RESPONSES}/resp_1", queued)
+        ask("GET", f"{RESPONSES}/resp_1", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_1", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_of_yesterday", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_1/input_items", {"data": []})
+    found = [(row.input, row.output, row.is_unknown) for row in rows(path)]
+    free = (0, 0, False)
+    assert found == [(None, None, True), free, (328, 52, False), free, free, free]
+    assert rows(path)[2].model == "gpt-5-mini"
 
 
 NAMES = {
