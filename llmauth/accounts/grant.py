@@ -195,7 +195,7 @@ class Grant:
             round(self._total * 1000),
             None if self._first is None else round((self._first - self._started) * 1000),
         )  # fmt: skip
-        tokens = 0
+        tokens, spent = 0, row.cost or 0
         is_counted = sent.secret is not None and sent.is_ours
         if is_counted and (meter or estimated):
             # What the provider does not say is guessed, so that limits hold.
@@ -204,7 +204,11 @@ class Grant:
             if output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
-        return Settled(row, self.hold, tokens, is_counted)
+            if row.cost is None:
+                guess = replace(usage, input_tokens=prompt, output_tokens=output)
+                dollars = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
+                spent = min(round((dollars or 0) * NANO), _MOST)
+        return Settled(row, self.hold, tokens, spent, is_counted)
 
     def _how_it_ended(self) -> str:
         if self._error is None:
@@ -220,12 +224,14 @@ class Settled(NamedTuple):
     """A request that is to be counted.
 
     :param tokens: that count for its key's limits
+    :param spent: the same in billionths of a dollar
     :param counts: there are such limits
     """
 
     row: RequestRow
     hold: tuple[Database, int] | None
     tokens: int
+    spent: int
     counts: bool
 
     @property
@@ -241,7 +247,7 @@ class Settled(NamedTuple):
             at, key = self.row.at, self.row.key
             database.add_tokens(key, at, self.tokens, MINUTE)
             for period in PERIODS:
-                database.spend(key, period_name(period, at), self.tokens, self.row.cost or 0)
+                database.spend(key, period_name(period, at), self.tokens, self.spent)
 
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:

@@ -468,6 +468,33 @@ def test_what_a_provider_says_of_its_price_has_a_bound(upstream, path):
     assert {row.cost for row in rows(path)} == {10**15}
 
 
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        (CHAT, {"stream": True, "stream_options": {"include_usage": False}}),
+        (RESPONSES, {"background": True}),
+    ],
+    ids=["explicit false", "background"],
+)
+def test_what_is_not_told_counts_for_the_budget_all_the_same(upstream, path, target, body):
+    """Or a client would only have to say that it does not want to know."""
+    upstream.answer = answers_both_ways
+    if target == RESPONSES:
+        upstream.answer = whole(json.dumps(RESPONSE | {"status": "queued", "usage": None}).encode())
+    database = Database(path)
+    key = KeyBook(database).add("alice", {"budget": "1/total", "tokens_per_day": 10**6})
+    environ = {"LLMAUTH_PRICES": '{"gpt": {"input": 1000, "output": 1000}}'}
+    sent = json.dumps(body | {"model": "gpt", "input": "x" * 400}).encode()
+    with running_proxy(upstream, environ, database=str(path)) as proxy:
+        assert proxy.request("POST", target, {}, sent, key=key).status == 200
+    row = the_row(path)
+    assert (row.is_unknown, row.cost) == (True, None)
+    tokens, cost = database.spent("alice", "total")
+    assert tokens >= len(sent) // 4
+    assert cost == tokens * 10**6
+    database.close()
+
+
 def test_sums_are_those_of_the_rows(upstream, path):
     upstream.answer = answers_both_ways
     with running_proxy(upstream, database=str(path)) as proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,17 @@ def root(path: Path) -> str:
     KeyBook(database).add("idle", {})
     database.close()
     return key
+
+
+def test_what_the_documentation_names_is_there():
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("deploy.md", "usage.md"):
+        named = set(re.findall(r"\bllmauth_[a-z_]+", (docs / page).read_text(encoding="utf-8")))
+        told = NAMES.keys() | {name.removesuffix("_bucket") for name in NAMES}
+        assert named
+        assert named <= told
+    assert {name.partition("_bucket")[0] for name in NAMES if not name.endswith(("_sum", "_count"))
+            } <= named  # fmt: skip
 
 
 def ask(proxy: Proxy, key: str | None, **headers: str) -> Reply:
