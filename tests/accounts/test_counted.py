@@ -8,6 +8,7 @@ import json
 import random
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple
@@ -118,6 +119,8 @@ def test_of_every_api_the_row_says_what_the_upstream_said(upstream, path, coding
     assert found.keys() == told.keys()
     for model, usage in told.items():
         assert figures(found[model]) == astuple(usage)[:5], model
+        if usage.cost_usd is not None:  # the provider's own word
+            assert found[model].cost == round(usage.cost_usd * 1e9)
         assert found[model].ended == "complete"
         assert not found[model].estimated
 
@@ -492,6 +495,25 @@ def test_what_is_not_told_counts_for_the_budget_all_the_same(upstream, path, tar
     tokens, cost = database.spent("alice", "total")
     assert tokens >= len(sent) // 4
     assert cost == tokens * 10**6
+    database.close()
+
+
+def test_single_requests_are_forgotten_after_a_while_and_totals_stay(upstream, path):
+    database = Database(path)
+    now = time.time()
+    ages = [0.5] * 3 + [1.5] * 1500
+    old = [
+        ("2026-01-01", RequestRow(now - days * 86_400, "alice", "openai", "m", 200, "complete",
+                                  False, 7, 0, 0, 3, 0, 5, False, 10, 1))
+        for days in ages
+    ]  # fmt: skip
+    with database.transaction():
+        database.add_requests(old)
+    with running_proxy(upstream, database=str(path), keep_days=1) as proxy:
+        assert proxy.request("POST", CHAT, {}, b"{}").status == 200
+        wait_for(lambda: len(rows(path)) == 4, "those of yesterday are forgotten")
+    ((requests, _, tokens, *_),) = database.totals([], "2000-01-01", "2100-01-01", None)
+    assert (requests, tokens) == (1504, 7 * 1503)
     database.close()
 
 
