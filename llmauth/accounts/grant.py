@@ -186,6 +186,10 @@ class Grant:
                 input_tokens=sent.prompt if usage.input_tokens is None else usage.input_tokens,
                 output_tokens=(meter.estimate() or 0) if meter else 0,
             )
+        elif self._streamed and usage.input_tokens is not None and usage.output_tokens is None:
+            # The provider gave up within a stream of Anthropic's, and ended it well.
+            said = meter.estimate() if meter else None
+            usage, estimated = replace(usage, output_tokens=said or None), bool(said)
         cost = prices.dollars(usage, usage.model, sent.model, base_url=sent.base_url)
         row = RequestRow(
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
@@ -252,7 +256,7 @@ class Settled(NamedTuple):
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:
     """Return what a request may use, None when that is not for us to count."""
-    if not sent.is_ours or sent.asked.lists_models:
+    if not sent.is_ours or sent.asked.lists_models or not sent.asks_a_model:
         return None
     rates = prices.rates(sent.asked.model, sent.base_url)
     return Estimate(sent.prompt, sent.asked.max_tokens, *rates)

@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import ANSWERS, CHAT, CHAT_CHUNKS, CODINGS, RESPONSE, RESPONSES, events
+from answers import (
+    ANSWERS,
+    CHAT,
+    CHAT_CHUNKS,
+    CODINGS,
+    MESSAGE_START,
+    MESSAGES,
+    RESPONSE,
+    RESPONSES,
+    SAID,
+    events,
+)
 from programs import wait_for
 from servers import (
     KEY,
@@ -381,6 +392,28 @@ def test_a_stream_that_breaks_off_is_estimated_and_marked(upstream, path):
     row = the_row(path)
     assert (row.ended, row.estimated, row.streamed) == ("broke_off", True, True)
     assert row.output
+
+
+def test_a_provider_that_gives_up_in_a_stream_and_ends_it_well(upstream, path):
+    text = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": SAID}}
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    stream = chunk(events(MESSAGE_START, text, error, named=True)) + b"0\r\n\r\n"
+    upstream.answer = raw(HEAD + stream)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        proxy.request("POST", MESSAGES, {}, b'{"model": "claude", "stream": true}')
+    row = the_row(path)
+    assert (row.ended, row.estimated, row.input) == ("complete", True, 12_314)
+    assert row.output == -(-len(SAID.encode()) // 4)
+
+
+def test_what_asks_no_model_holds_no_tokens(upstream, path):
+    """So a key that has used up its tokens may still fetch what it has asked for."""
+    database = Database(path)
+    key = KeyBook(database).add("alice", {"tokens_per_day": 1})
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert proxy.request("GET", f"{RESPONSES}/resp_1", key=key).status == 200
+        assert proxy.request("POST", CHAT, {}, b'{"model": "m"}', key=key).status == 429
+    database.close()
 
 
 def test_a_server_that_stops_writes_what_it_cuts(upstream, path):
