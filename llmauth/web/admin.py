@@ -87,7 +87,7 @@ def usage() -> Response:
     state = current_state()
     info = known(state)
     assert state.accounts
-    database = state.accounts.database
+    database = state.accounts.reader()
     admin = _is_admin(info)
     try:
         by = report.groups(request.args.get("by", "key" if admin else ""))
