@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from answers import ANSWERS, CODINGS
 from servers import KEY, PROVIDER_KEY, Received, Upstream, read_all, request_bytes
 
 from llmauth.http.chunks import encode as chunk
@@ -65,8 +66,66 @@ MALFORMED = [
 ]
 
 
+TOLD = "told"
+"""The model of all answers that say what they used."""
+
+FIGURES = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens")
+
+
+class Told:
+    """What the upstream has said that was used."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str) -> None:
+        usage = ANSWERS[name].usage
+        with self._lock:
+            self.sums["requests"] += 1
+            for figure in FIGURES:
+                self.sums[figure] += getattr(usage, figure) or 0
+
+    def problems(self, database: Path) -> list[str]:
+        """Compare with what `llmauth usage` says of it."""
+        command = [sys.executable, "-m", "llmauth", "usage", "--by", "model", "--format", "json"]
+        done = subprocess.run(
+            [*command, "--database", str(database)], capture_output=True, check=True
+        )
+        rows = {row["model"]: row for row in json.loads(done.stdout)}
+        print(f"of {sum(row['requests'] for row in rows.values())} requests that were counted, "
+              f"{self.sums['requests']} told their usage: {dict(self.sums)}")
+        counted = rows.get(TOLD, {})
+        return [
+            f"{figure}: the upstream said {said}, and {counted.get(figure)} is counted"
+            for figure, said in self.sums.items()
+            if said != counted.get(figure)
+        ]
+
+
+TOLD_BY_UPSTREAM = Told()
+
+
+def tell(request: Received, name: str, coding: str) -> None:
+    """Answer as an API does, in chunks of any size."""
+    one = ANSWERS[name]
+    body = CODINGS[coding](one.body) if coding else one.body
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {one.content_type}\r\nTransfer-Encoding: chunked\r\n"
+    head += f"Content-Encoding: {coding}\r\n" if coding else ""
+    request.sock.sendall(f"{head}\r\n".encode())
+    while body:
+        size = random.randint(1, 1000)
+        request.sock.sendall(chunk(body[:size]))
+        body = body[size:]
+    TOLD_BY_UPSTREAM.add(name)
+    request.sock.sendall(b"0\r\n\r\n")
+
+
 def answer(request: Received) -> None:
     """Be the upstream: do what the path says."""
+    if name := request.header("X-Answer"):
+        tell(request, name, request.header("X-Coding") or "")
+        return
     kind, _, detail = request.target.removeprefix("/v1/").partition("/")
     say = request.sock.sendall
     if kind == "stream":
@@ -140,6 +199,15 @@ class Clients:
         status, body = self.ask("/v1/packed", Accept_Encoding="gzip")
         assert (status, gzip.decompress(body)) == (200, ANSWER)
 
+    def told(self) -> None:
+        name = random.choice([name for name, one in ANSWERS.items() if one.usage.is_known])
+        coding = random.choice(["", *CODINGS])
+        path = f"{ANSWERS[name].path}?model={TOLD}".replace("gemini-2.5-flash", TOLD)
+        headers = {"X_Answer": name, "X_Coding": coding} if coding else {"X_Answer": name}
+        status, body = self.ask(path, **headers)
+        assert status == 200
+        assert coding or body == ANSWERS[name].body
+
     def upload(self) -> None:
         assert self.ask("/v1/upload", bytes(2**21)) == (200, b"%d" % 2**21)
 
@@ -199,7 +267,7 @@ class Clients:
 
 
 WEIGHTS = {
-    "plain": 30, "kept_alive": 10, "health": 10, "packed": 5, "upload": 3, "stream": 12,
+    "told": 20, "plain": 30, "kept_alive": 10, "health": 10, "packed": 5, "upload": 3, "stream": 12,
     "cancelled_stream": 8, "cancelled_wait": 5, "slow_reader": 3, "slow_sender": 2,
     "half_request": 3, "malformed": 8, "broken": 12, "no_key": 5, "attacker": 4,
 }  # fmt: skip
@@ -269,6 +337,9 @@ def start(
         "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
         "OPENAI_API_BASE_URL": upstream.url,
         "OPENAI_API_KEY": PROVIDER_KEY,
+        "ANTHROPIC_API_BASE_URL": upstream.url,
+        "GEMINI_API_BASE_URL": upstream.url,
+        "LLMAUTH_DATABASE": str(folder / "usage.db"),
         "TRUSTED_PROXIES": "127.0.0.1",
         "CAPTURE_FILE": str(folder / "capture.jsonl") if capture else "",
         "LOG_FILE": str(folder / "llmauth.log"),
@@ -358,8 +429,9 @@ def main() -> int:
             process.terminate()
             code = process.wait(60)
         log = (folder / "llmauth.log").read_text(encoding="utf-8")
+        uncounted = TOLD_BY_UPSTREAM.problems(folder / "usage.db")
     print(", ".join(f"{count} {name}" for name, count in sorted(tally.done.items())))
-    problems = verdict(samples, tally, log)
+    problems = verdict(samples, tally, log) + uncounted
     problems += [f"llmauth ended with status {code}"] * (code != 0)
     print("\n".join(problems) or "nothing unexpected")
     return 1 if problems else 0

@@ -25,8 +25,14 @@ _STOPPED = ("server_stopping", "key_withdrawn")
 _REFUSED = frozenset({400, 403, 413, 429, 503})
 """Statuses of our own for what was not sent to the provider."""
 
+MAX_AWAITED = 10_000
+"""Responses in the background that are known to be."""
+
 _MOST = 10**6 * NANO
 """What one request may cost: a provider can say anything, and the sums are whole numbers."""
+
+_RESPONSE = re.compile(r".*/responses/([\w-]+)")
+"""Of one that may have been made in the background, and is asked for with GET."""
 
 _FREE = re.compile(
     r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|models/[\w.-]+:countTokens"
@@ -62,6 +68,12 @@ class Sent:
     def asks_a_model(self) -> bool:
         """False for what uses no tokens, such as a list of models."""
         return self.method == "POST" and not _FREE.fullmatch(self.path)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id of the response that is asked for again."""
+        match = _RESPONSE.fullmatch(self.path) if self.method == "GET" else None
+        return match[1] if match else None
 
     @property
     def prompt(self) -> int:
@@ -122,7 +134,7 @@ class Grant:
     @property
     def is_read(self) -> bool:
         """True when its answer is read for what was used."""
-        return self.sent.method == "POST"
+        return self.sent.method == "POST" or self.sent.response_id is not None
 
     def feed(self, content: bytes) -> None:
         """Take note of a piece of the answer, as the provider sent it."""
@@ -145,14 +157,27 @@ class Grant:
         self._at, self._total = time.time(), time.monotonic() - self._started
         ended(self)
 
-    def settled(self, prices: Prices) -> Settled:
-        """Return what the request has used; takes a while, and is for the thread that writes."""
+    def settled(self, prices: Prices, awaited: dict[str, None] | None = None) -> Settled:
+        """Return what the request has used; takes a while, and is for the thread that writes.
+
+        :param awaited: ids of responses that are made in the background, and not counted yet: the
+            first answer that tells the usage of one is
+        """
+        awaited = {} if awaited is None else awaited
         sent, meter = self.sent, self._meter
         usage, estimated = Usage(), False
         if meter:
             usage = meter.usage(complete=self._error is None)
-        if not sent.asks_a_model and not usage.is_known:
+        if sent.response_id and not (usage.is_known and sent.response_id in awaited):
+            usage = NOTHING  # said before, or not yet
+        elif sent.response_id:
+            del awaited[sent.response_id]
+        elif not usage.is_known and not sent.asks_a_model:
             usage = NOTHING
+        elif not usage.is_known and meter and (name := meter.awaited_id()):
+            awaited.setdefault(name)
+            if len(awaited) > MAX_AWAITED:
+                del awaited[next(iter(awaited))]
         was_cut = self._error in (*_CUT, *_STOPPED)
         if was_cut and None in (usage.input_tokens, usage.output_tokens):
             estimated = True
@@ -161,6 +186,10 @@ class Grant:
                 input_tokens=sent.prompt if usage.input_tokens is None else usage.input_tokens,
                 output_tokens=(meter.estimate() or 0) if meter else 0,
             )
+        elif self._streamed and usage.input_tokens is not None and usage.output_tokens is None:
+            # The provider gave up within a stream of Anthropic's, and ended it well.
+            said = meter.estimate() if meter else None
+            usage, estimated = replace(usage, output_tokens=said or None), bool(said)
         cost = prices.dollars(usage, usage.model, sent.model, base_url=sent.base_url)
         row = RequestRow(
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
@@ -183,7 +212,7 @@ class Grant:
             tokens = prompt + output
             guess = replace(usage, input_tokens=prompt, output_tokens=output)
             guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
-            counted = max(counted, round((guessed or 0) * NANO))
+            counted = max(counted, min(round((guessed or 0) * NANO), _MOST))
         return Settled(row, self.hold, tokens, counted, is_counted)
 
     def _how_it_ended(self) -> str:
@@ -238,7 +267,7 @@ def write_settled(settled: list[Settled], database: Database, process: str) -> N
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:
     """Return what a request may use, None when that is not for us to count."""
-    if not sent.is_ours or sent.method != "POST":  # no other method has a model answer
+    if not sent.is_ours or not sent.asks_a_model:
         return None
     rates = prices.rates(sent.asked.model, sent.base_url)
     return Estimate(sent.prompt, sent.asked.max_tokens, *rates)

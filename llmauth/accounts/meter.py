@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..http.codings import BodyDecoder
-from .usage import HEAD, TAIL, Usage, estimate_output, read_usage
+from .usage import HEAD, TAIL, Usage, awaited_id, estimate_output, read_usage
 
 BATCH = 64 * 1024
 """Bytes of a compressed answer that are kept as they came, until they are decoded."""
@@ -76,6 +76,11 @@ class Meter:
         return read_usage(
             *self._ends(), path=self._path, content_type=self._content_type, complete=complete
         )
+
+    def awaited_id(self) -> str | None:
+        """Return the id of the response whose usage will be told when it is asked for."""
+        self._decode_rest()
+        return awaited_id(*self._ends()) if self._path.endswith("/responses") else None
 
     def estimate(self) -> int | None:
         """Return the output tokens that came, estimated; see `estimate_output`."""

@@ -80,6 +80,15 @@ def read_usage(
     return _usage(figures, model)
 
 
+def awaited_id(head: bytes, tail: bytes) -> str | None:
+    """Return the id of a response that is still being made, in the background."""
+    for document in documents(head, tail, complete=True):
+        if document.get("status") in ("queued", "in_progress"):
+            name = document.get("id")
+            return name if isinstance(name, str) and len(name) <= 200 else None
+    return None
+
+
 def estimate_output(
     head: bytes, tail: bytes, length: int, *, path: str, content_type: str = ""
 ) -> int | None:

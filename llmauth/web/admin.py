@@ -100,7 +100,7 @@ def usage() -> Response:
     state = current_state()
     info = known(state)
     assert state.accounts
-    database = state.accounts.database
+    database = state.accounts.reader()
     admin = _is_admin(info)
     with _refused():
         given = _query("by", "since", "until", "format")

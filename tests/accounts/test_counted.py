@@ -8,6 +8,7 @@ import json
 import random
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple
@@ -15,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import ANSWERS, CHAT, CHAT_CHUNKS, CODINGS, events
+from answers import (
+    ANSWERS,
+    CHAT,
+    CHAT_CHUNKS,
+    CODINGS,
+    MESSAGE_START,
+    MESSAGES,
+    RESPONSE,
+    RESPONSES,
+    SAID,
+    events,
+)
 from programs import wait_for
 from servers import (
     KEY,
@@ -118,6 +130,8 @@ def test_of_every_api_the_row_says_what_the_upstream_said(upstream, path, coding
     assert found.keys() == told.keys()
     for model, usage in told.items():
         assert figures(found[model]) == astuple(usage)[:5], model
+        if usage.cost_usd is not None:  # the provider's own word
+            assert found[model].cost == round(usage.cost_usd * 1e9)
         assert found[model].ended == "complete"
         assert not found[model].estimated
 
@@ -380,6 +394,28 @@ def test_a_stream_that_breaks_off_is_estimated_and_marked(upstream, path):
     assert row.output
 
 
+def test_a_provider_that_gives_up_in_a_stream_and_ends_it_well(upstream, path):
+    text = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": SAID}}
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    stream = chunk(events(MESSAGE_START, text, error, named=True)) + b"0\r\n\r\n"
+    upstream.answer = raw(HEAD + stream)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        proxy.request("POST", MESSAGES, {}, b'{"model": "claude", "stream": true}')
+    row = the_row(path)
+    assert (row.ended, row.estimated, row.input) == ("complete", True, 12_314)
+    assert row.output == -(-len(SAID.encode()) // 4)
+
+
+def test_what_asks_no_model_holds_no_tokens(upstream, path):
+    """So a key that has used up its tokens may still fetch what it has asked for."""
+    database = Database(path)
+    key = KeyBook(database).add("alice", {"tokens_per_day": 1})
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert proxy.request("GET", f"{RESPONSES}/resp_1", key=key).status == 200
+        assert proxy.request("POST", CHAT, {}, b'{"model": "m"}', key=key).status == 429
+    database.close()
+
+
 def test_a_server_that_stops_writes_what_it_cuts(upstream, path):
     held = Held(HEAD + chunk(EVENT), b"")
     upstream.answer = held
@@ -404,6 +440,30 @@ def test_ones_own_provider_key_is_in_the_figures_and_in_no_limit(upstream, path)
     assert [row.input for row in rows(path)] == [1117, 1117]
     assert database.spent("alice", "total") == (0, 0)
     database.close()
+
+
+def test_a_response_in_the_background_is_counted_when_it_is_asked_for_the_first_time(
+    upstream, path
+):
+    queued = RESPONSE | {"status": "queued", "usage": None}
+    key = KeyBook(Database(path)).add("alice", {"tokens_per_day": 1000})
+    with running_proxy(upstream, database=str(path)) as proxy:
+
+        def ask(method: str, target: str, answer: dict[str, Any], key: str = key) -> None:
+            upstream.answer = whole(json.dumps(answer).encode())
+            body = b'{"model": "gpt-5-mini", "background": true}' if method == "POST" else None
+            assert proxy.request(method, target, {}, body, key=key).status == 200
+
+        ask("POST", RESPONSES, queued)
+        ask("GET", f"{RESPONSES}/resp_1", queued)
+        ask("GET", f"{RESPONSES}/resp_1", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_1", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_of_yesterday", RESPONSE)
+        ask("GET", f"{RESPONSES}/resp_1/input_items", {"data": []})
+    found = [(row.input, row.output, row.is_unknown) for row in rows(path)]
+    free = (0, 0, False)
+    assert found == [(None, None, True), free, (328, 52, False), free, free, free]
+    assert rows(path)[2].model == "gpt-5-mini"
 
 
 NAMES = {
@@ -442,6 +502,52 @@ def test_what_a_provider_says_of_its_price_has_a_bound(upstream, path):
         for _ in range(3):
             assert proxy.request("POST", CHAT, {}, b"{}").status == 200
     assert {row.cost for row in rows(path)} == {10**15}
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        (CHAT, {"stream": True, "stream_options": {"include_usage": False}}),
+        (RESPONSES, {"background": True}),
+    ],
+    ids=["explicit false", "background"],
+)
+def test_what_is_not_told_counts_for_the_budget_all_the_same(upstream, path, target, body):
+    """Or a client would only have to say that it does not want to know."""
+    upstream.answer = answers_both_ways
+    if target == RESPONSES:
+        upstream.answer = whole(json.dumps(RESPONSE | {"status": "queued", "usage": None}).encode())
+    database = Database(path)
+    key = KeyBook(database).add("alice", {"budget": "1/total", "tokens_per_day": 10**6})
+    environ = {"LLMAUTH_PRICES": '{"gpt": {"input": 1000, "output": 1000}}'}
+    sent = json.dumps(body | {"model": "gpt", "input": "x" * 400}).encode()
+    with running_proxy(upstream, environ, database=str(path)) as proxy:
+        assert proxy.request("POST", target, {}, sent, key=key).status == 200
+    row = the_row(path)
+    assert (row.is_unknown, row.cost) == (True, None)
+    tokens, cost = database.spent("alice", "total")
+    assert tokens >= len(sent) // 4
+    assert cost == tokens * 10**6
+    database.close()
+
+
+def test_single_requests_are_forgotten_after_a_while_and_totals_stay(upstream, path):
+    database = Database(path)
+    now = time.time()
+    ages = [0.5] * 3 + [1.5] * 1500
+    old = [
+        ("2026-01-01", RequestRow(now - days * 86_400, "alice", "openai", "m", 200, "complete",
+                                  False, 7, 0, 0, 3, 0, 5, False, 10, 1))
+        for days in ages
+    ]  # fmt: skip
+    with database.transaction():
+        database.add_requests(old)
+    with running_proxy(upstream, database=str(path), keep_days=1) as proxy:
+        assert proxy.request("POST", CHAT, {}, b"{}").status == 200
+        wait_for(lambda: len(rows(path)) == 4, "those of yesterday are forgotten")
+    ((requests, _, tokens, *_),) = database.totals([], "2000-01-01", "2100-01-01", None)
+    assert (requests, tokens) == (1504, 7 * 1503)
+    database.close()
 
 
 def test_sums_are_those_of_the_rows(upstream, path):

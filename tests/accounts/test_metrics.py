@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,17 @@ def root(path: Path) -> str:
     KeyBook(database).add("idle", {})
     database.close()
     return key
+
+
+def test_what_the_documentation_names_is_there():
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("deploy.md", "usage.md"):
+        named = set(re.findall(r"\bllmauth_[a-z_]+", (docs / page).read_text(encoding="utf-8")))
+        told = NAMES.keys() | {name.removesuffix("_bucket") for name in NAMES}
+        assert named
+        assert named <= told
+    assert {name.partition("_bucket")[0] for name in NAMES if not name.endswith(("_sum", "_count"))
+            } <= named  # fmt: skip
 
 
 def ask(proxy: Proxy, key: str | None, **headers: str) -> Reply:
@@ -227,6 +239,37 @@ def test_without_the_package_it_says_how_to_get_it(upstream, path, root, monkeyp
     assert "pip install 'llmauth[metrics]'" in reply.error["message"]
 
 
+def test_long_sums_keep_no_request_waiting(upstream, path, root):
+    """Each has a connection of its own: while one reads, requests are let in and counted."""
+    database = Database(path)
+    key = KeyBook(database).add("alice", {"requests_per_minute": 100, "tokens_per_day": 10**6})
+    database.close()
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert ask(proxy, root).status == 200
+        with proxy.server.state.accounts.reader()._lock:  # as while it reads
+            assert [chat(proxy, key) for _ in range(3)] == [200] * 3
+            totals = Database(path)
+            wait_for(lambda: totals.totals([], "", "~", None)[0][0] == 3, "they are counted")
+            totals.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows replaces no open file")
+def test_a_file_that_is_replaced_is_the_one_that_is_read(upstream, path, root, tmp_path):
+    other = Database(tmp_path / "other.db")
+    KeyBook(other).add("root", {"admin": True})
+    with sqlite3.connect(path) as connection:
+        old = connection.execute("SELECT * FROM secrets WHERE name = 'root'").fetchone()
+    with sqlite3.connect(other.path) as connection:
+        connection.execute("UPDATE secrets SET digest = ?", (old[0],))
+    other.close()
+    with running_proxy(upstream, database=str(path)) as proxy:
+        chat(proxy)
+        wait_for(lambda: "llmauth_requests_total" in samples(ask(proxy, root)), "it is counted")
+        for file in path.parent.glob("other.db*"):
+            file.replace(path.parent / file.name.replace("other.db", path.name))
+        wait_for(lambda: "llmauth_requests_total" not in samples(ask(proxy, root)), "it is read")
+
+
 def test_open_metrics_for_who_asks_for_it(upstream, path, root):
     with running_proxy(upstream, database=str(path)) as proxy:
         chat(proxy)
@@ -238,7 +281,7 @@ def test_open_metrics_for_who_asks_for_it(upstream, path, root):
 def test_while_the_file_cannot_be_read_it_says_so(upstream, path, root):
     with running_proxy(upstream, database=str(path)) as proxy:
         assert ask(proxy, root).status == 200
-        database: Any = proxy.server.state.accounts.database
+        database: Any = proxy.server.state.accounts.reader()
         database._connection.execute("ALTER TABLE counters RENAME TO lost")
         reply = ask(proxy, root)
         assert (reply.status, reply.header("Retry-After")) == (503, "5")
