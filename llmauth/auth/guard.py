@@ -24,7 +24,7 @@ from .request import RequestInfo, header_getter, new_id, raw_target, received_he
 
 logger = logging.getLogger(__name__)
 
-PUBLIC_PATHS = frozenset({"/health", "/healthz", "/readyz", "/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/health", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
 _READING = ("GET", "HEAD")
 
 

@@ -38,6 +38,7 @@ def _secure(response: Response) -> Response:
 
 @pages_blueprint.get("/health")
 @pages_blueprint.get("/healthz")
+@pages_blueprint.get("/livez")
 def health() -> Response:
     """Say that the process answers."""
     return jsonify(status="ok")

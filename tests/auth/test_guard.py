@@ -12,7 +12,17 @@ from llmauth.exceptions import AddressLockedOut
 WRONG = "wrong-key-0123456789abcdefghij"
 
 
-@pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health",
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/docs",
+        "/openapi.json",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_public_pages_need_no_key(proxy, method, path):
     reply = proxy.request(method, path, key=None)
