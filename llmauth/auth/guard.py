@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 PUBLIC_PATHS = frozenset({"/health", "/healthz", "/livez", "/readyz", "/docs", "/openapi.json"})
 _READING = ("GET", "HEAD")
+_ASKED_FOR_OPTIONS = PUBLIC_PATHS | {"/"}
+"""Load balancers ask so whether a server is there: HAProxy for ``/`` or ``*``, if not told what."""
 
 
 class StoredKeys(Protocol):
@@ -104,9 +106,13 @@ class Guard:
         path = info.path
         if environ.get("PATH_INFO") != path:
             return False  # Not a plain path, or another one than will be served.
-        reads = environ["REQUEST_METHOD"] in _READING
-        bypassed = path in self.bypass and (reads or any_method)
-        return bypassed or (pages and reads and path in PUBLIC_PATHS)
+        method = environ["REQUEST_METHOD"]
+        reads = method in _READING
+        if path in self.bypass and (reads or any_method):
+            return True
+        # With an origin it is a page's question, which CORS answers.
+        asks = method == "OPTIONS" and "HTTP_ORIGIN" not in environ and path in _ASKED_FOR_OPTIONS
+        return pages and ((reads and path in PUBLIC_PATHS) or asks)
 
     def admit(
         self,
