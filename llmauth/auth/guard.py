@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..config.settings import Settings
 from ..exceptions import (
+    NO_FORWARD_PROXY,
     AddressLockedOut,
     AuthenticationRequired,
     InvalidKey,
@@ -185,6 +186,7 @@ class Guard:
             raise AuthenticationRequired(
                 "This server wants its proxy key, and the request carries none. "
                 "Send it as 'Authorization: Bearer <key>'; SDKs take it as their api_key."
+                + (f" {NO_FORWARD_PROXY}" if _is_for_a_proxy(environ) else "")
             )
         name = self.keys.match(presented.token)
         if name is None:
@@ -254,3 +256,11 @@ class Guard:
                 "count as one, and one client's wrong keys lock everyone out; if your reverse "
                 "proxy sends X-Forwarded-For, set TRUSTED_PROXIES=unix"
             )
+
+
+def _is_for_a_proxy(environ: Mapping[str, Any]) -> bool:
+    """True for a request as forward proxies get it: for another host, whose URL it names."""
+    if "HTTP_PROXY_CONNECTION" in environ or "HTTP_PROXY_AUTHORIZATION" in environ:
+        return True
+    target: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or "/"
+    return not target.startswith(("/", "*"))

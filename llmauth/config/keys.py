@@ -131,7 +131,7 @@ def keys_in_file(path: Path, name: str, variable: str) -> list[tuple[str, str]]:
 
 
 def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
-    text = read_text(path, f"{variable}: cannot read {path}")
+    text = read_text(path, f"{variable}: cannot read {path}", utf_16=True)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()

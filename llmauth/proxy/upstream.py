@@ -18,7 +18,7 @@ from ..exceptions import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ..http.grammar import NOT_IN_A_FIELD, TARGET, Headers
+from ..http.grammar import NOT_IN_A_FIELD, TARGET, UNESCAPED, Headers
 from ..http.response import Body, Head, read_head
 from ..providers.backend import Backend
 from .connections import Connections
@@ -65,9 +65,7 @@ class Outgoing:
     def __post_init__(self) -> None:
         # Our own server refuses these before any key is asked for; others let some of them pass.
         if not TARGET.fullmatch(self.target):
-            raise InvalidRequest(
-                "The request's path or query holds a character that must be percent-encoded there."
-            )
+            raise InvalidRequest(UNESCAPED)
         if NOT_IN_A_FIELD.search("".join([*self.headers, *self.headers.values()])):
             raise InvalidRequest("A header of the request holds a character that may not be there.")
 
