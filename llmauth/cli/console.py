@@ -32,7 +32,7 @@ _NOT_SAID = ("default", "not set")
 """Where a value comes from that nobody has set."""
 
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "api_key", "proxy", "redirects",
+    "base_url", "auth", "headers", "api_key", "proxy", "redirects",
     "connect_timeout", "first_byte_timeout", "read_timeout", "idle_timeout",
 )  # fmt: skip
 
@@ -200,6 +200,8 @@ def _backend_value(backend: BackendSettings, attribute: str) -> str:
     value = getattr(backend, attribute)
     if attribute == "api_key":
         return "****" if value else "none"
+    if attribute == "headers":  # what a variable holds is not in there
+        return ", ".join(f"{name.title()}: {text}" for name, text in value.items()) or "none"
     return str(value or "none")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -260,17 +261,19 @@ class Settings:
     def uses(self, backend: BackendSettings) -> bool:
         """True for a backend that somebody configured; the others are there for own keys."""
         given = f"backends.{backend.name}.base_url" in self.origins
-        return bool(given or backend.api_key) or backend.name == self.default_backend
+        own = given or backend.api_key or backend.headers
+        return bool(own) or backend.name == self.default_backend
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret given to the process: proxy keys, provider keys, passwords in URIs."""
+        """Every secret given to the process: proxy keys, provider keys, what headers of backends
+        hold, passwords in URIs."""
         uris = [self.storage_uri]
         for backend in self.backends.values():
             uris += [backend.base_url, backend.proxy or ""]
         passwords = [secret for uri in uris for secret in uri_secrets(uri)]
-        provider_keys = (b.api_key for b in self.backends.values())
-        return tuple(filter(None, [*(key for _, key in self.keys), *provider_keys, *passwords]))
+        own = [(b.api_key, *b.header_secrets) for b in self.backends.values()]
+        return tuple(filter(None, [*(key for _, key in self.keys), *chain(*own), *passwords]))
 # fmt: on
 
 
