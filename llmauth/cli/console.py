@@ -14,6 +14,7 @@ import click
 
 from ..auth.guard import PUBLIC_PATHS
 from ..config.settings import TABLE, BackendSettings, Settings, printed
+from ..config.values import UNIX_PREFIX
 from ..redact.controls import visible
 from ..redact.messages import hidden
 from ..server.server import Server
@@ -32,7 +33,7 @@ _NOT_SAID = ("default", "not set")
 """Where a value comes from that nobody has set."""
 
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "headers", "api_key", "proxy", "redirects",
+    "base_url", "auth", "api_key", "headers", "proxy", "redirects",
     "connect_timeout", "first_byte_timeout", "read_timeout", "idle_timeout",
 )  # fmt: skip
 
@@ -48,6 +49,10 @@ def address(server: Server) -> str:
 
 def _listening(server: Server) -> str:
     host = server.state.settings.host
+    if server.sockets.were_given:
+        return f"{server.sockets.where}, by a socket of systemd"
+    if host.startswith(UNIX_PREFIX):
+        return host
     everywhere = host in ("0.0.0.0", "::")
     return f"{address(server)} and every other address" if everywhere else address(server)
 

@@ -11,6 +11,7 @@ from ..redact.uris import uri_secrets
 from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, variable_of
 from .names import nearest
+from .values import UNIX_PREFIX
 
 
 def contradictions(settings: Any) -> Iterator[str]:
@@ -77,7 +78,9 @@ def _shared_keys(settings: Any) -> Iterator[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine can reach the address."""
+    """True when only this machine can reach the address, or the Unix socket."""
+    if host.startswith(UNIX_PREFIX):
+        return True
     address = parse_address(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 

@@ -166,7 +166,8 @@ class Settings:
         f"{_BRUTE}.ipv6_prefix", "BRUTE_FORCE_IPV6_PREFIX", f"{_FLAG}-ipv6-prefix", 64,
         number(int, 16, 128), "An IPv6 client is counted by its network of this prefix length.")
     host: str = _setting(
-        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_host, "Address to listen on.")
+        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_host,
+        "Address to listen on, or a Unix socket: unix:/run/llmauth/llmauth.sock.")
     port: int = _setting(
         "server.port", "APP_PORT", "--port", 8000, number(int, 0, 65535),
         "Port to listen on; 0 picks a free one.")

@@ -27,6 +27,9 @@ WINDOWED_STORES = re.compile(
 _STORES = "memory://, redis://host:6379/0, valkey://host:6379/0 or mongodb://host"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)[a-z]*", re.IGNORECASE | re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+UNIX_PREFIX = "unix:"
+"""What the path of a Unix socket to listen on begins with."""
+
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\]/]+)?)\]")
 _WITH_PORT = re.compile(
     r"(?:(?:[a-z][a-z0-9+.-]*:)?//+)?(\[[^\]/@]*\]|[^\[\]/@:]*)(?::(\d{1,5}))?/*", re.IGNORECASE
@@ -168,8 +171,13 @@ def parse_text(value: Any) -> str:
 
 
 def parse_host(value: Any) -> str:
-    """Parse the address to listen on, which has neither scheme nor port."""
+    """Parse what to listen on: an address without scheme and port, or a Unix socket's path."""
     text = parse_text(value)
+    if text.startswith(UNIX_PREFIX):
+        path = re.sub("^//+(?=/)", "", text.removeprefix(UNIX_PREFIX))
+        if not path or path.endswith("/"):
+            raise ValueError(f"names no socket, as {UNIX_PREFIX}/run/llmauth/llmauth.sock does")
+        return UNIX_PREFIX + path
     if bracketed := _BRACKETED.fullmatch(text):  # as in URLs
         return bracketed[1]
     if re.search(r"[/\[\]@]", text) or text.count(":") == 1:
