@@ -181,6 +181,11 @@ class Settings:
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
         DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY, "seconds"),
         "Seconds that streams get to finish when the server is stopped.")
+    keepalive_seconds: float = _setting(
+        "server.keepalive_seconds", "APP_KEEPALIVE_SECONDS", "--keepalive-seconds", 0.0,
+        number(float, 0, _DAY, "seconds"),
+        "Seconds of silence after which an event stream gets a comment between two events, so that "
+        "proxies in front keep the connection; 0 for none.")
     trusted_proxies: tuple[Network | str, ...] = _setting(
         "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
         "Address or network of a reverse proxy whose X-Forwarded-For is believed; "

@@ -220,6 +220,9 @@ class HTTPIncoming:
     :param connections: where the socket may return to once the body is complete; None for nowhere
     """
 
+    tells_pauses = False
+    """Nothing is yielded now and then while nothing comes."""
+
     def __init__(
         self, watch: Watch, sock: Any, head: Head, body: Body, connections: Connections | None
     ) -> None:
@@ -238,8 +241,9 @@ class HTTPIncoming:
         return self.body.complete
 
     def chunks(self) -> Iterator[bytes]:
+        receive = self._watch.receive_or_pause if self.tells_pauses else self._watch.receive
         try:
-            yield from self.body.chunks(partial(self._watch.receive, self.sock))
+            yield from self.body.chunks(partial(receive, self.sock))
         except (OSError, http.client.HTTPException) as exc:
             raise UpstreamBroke(str(exc)) from exc
 
