@@ -260,6 +260,14 @@ class UnknownRoute(RequestRefused, exceptions.NotFound):
     error_code = "not_found"
 
 
+NO_FORWARD_PROXY = (
+    "This server is no forward proxy, and opens no way to other hosts: it is asked itself. Do not "
+    "name it as a proxy (curl -x, HTTPS_PROXY), but as the base URL of your client, such as "
+    "http://HOST:PORT/v1."
+)
+"""For who takes it for one."""
+
+
 class MethodRefused(RequestRefused, exceptions.MethodNotAllowed):
     """405: a method that is never forwarded; ``allowed`` are those that are (RFC 9110 §15.5.6)."""
 
@@ -272,6 +280,8 @@ class MethodRefused(RequestRefused, exceptions.MethodNotAllowed):
         methods = ", ".join(sorted(allowed))
         such = method if method.isalpha() and len(method) < 10 else "such"  # may be anything
         message = f"This path does not take {such} requests. It takes {methods}."
+        if method == "CONNECT":
+            message = NO_FORWARD_PROXY
         super().__init__(message, [("Allow", methods)])
 
 

@@ -202,7 +202,7 @@ server {{
     merge_slashes off;
     gzip off;
     location / {{
-        proxy_pass http://127.0.0.1:{upstream};
+        proxy_pass http://{upstream};
         proxy_http_version 1.1;
         proxy_set_header Host $host;
         proxy_set_header Connection "";
@@ -216,11 +216,15 @@ server {{
 
 
 @contextlib.contextmanager
-def plain_nginx(folder: Path, upstream_port: int) -> Iterator[int]:
-    """Run nginx without TLS; yields its port."""
+def plain_nginx(folder: Path, upstream: int | str) -> Iterator[int]:
+    """Run nginx without TLS; yields its port.
+
+    :param upstream: its port, or ``unix:`` and a path
+    """
+    where = f"127.0.0.1:{upstream}" if isinstance(upstream, int) else f"{upstream}:"
 
     def start(port: int) -> AbstractContextManager[int]:
-        return _running_nginx(folder, port, _PLAIN_SITE.format(port=port, upstream=upstream_port))
+        return _running_nginx(folder, port, _PLAIN_SITE.format(port=port, upstream=where))
 
     with _on_a_free_port(start) as (port, _):
         yield port

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..config.settings import Settings
 from ..exceptions import (
+    NO_FORWARD_PROXY,
     AddressLockedOut,
     AuthenticationRequired,
     InvalidKey,
@@ -28,6 +29,8 @@ PUBLIC_PATHS = frozenset({
     "/health", "/healthz", "/livez", "/readyz", "/docs", "/dashboard", "/openapi.json",
 })  # fmt: skip
 _READING = ("GET", "HEAD")
+_ASKED_FOR_OPTIONS = PUBLIC_PATHS | {"/"}
+"""Load balancers ask so whether a server is there: HAProxy for ``/`` or ``*``, if not told what."""
 
 
 class StoredKeys(Protocol):
@@ -106,9 +109,13 @@ class Guard:
         path = info.path
         if environ.get("PATH_INFO") != path:
             return False  # Not a plain path, or another one than will be served.
-        reads = environ["REQUEST_METHOD"] in _READING
-        bypassed = path in self.bypass and (reads or any_method)
-        return bypassed or (pages and reads and path in PUBLIC_PATHS)
+        method = environ["REQUEST_METHOD"]
+        reads = method in _READING
+        if path in self.bypass and (reads or any_method):
+            return True
+        # With an origin it is a page's question, which CORS answers.
+        asks = method == "OPTIONS" and "HTTP_ORIGIN" not in environ and path in _ASKED_FOR_OPTIONS
+        return pages and ((reads and path in PUBLIC_PATHS) or asks)
 
     def admit(
         self,
@@ -181,6 +188,7 @@ class Guard:
             raise AuthenticationRequired(
                 "This server wants its proxy key, and the request carries none. "
                 "Send it as 'Authorization: Bearer <key>'; SDKs take it as their api_key."
+                + (f" {NO_FORWARD_PROXY}" if _is_for_a_proxy(environ) else "")
             )
         name = self.keys.match(presented.token)
         if name is None:
@@ -250,3 +258,11 @@ class Guard:
                 "count as one, and one client's wrong keys lock everyone out; if your reverse "
                 "proxy sends X-Forwarded-For, set TRUSTED_PROXIES=unix"
             )
+
+
+def _is_for_a_proxy(environ: Mapping[str, Any]) -> bool:
+    """True for a request as forward proxies get it: for another host, whose URL it names."""
+    if "HTTP_PROXY_CONNECTION" in environ or "HTTP_PROXY_AUTHORIZATION" in environ:
+        return True
+    target: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or "/"
+    return not target.startswith(("/", "*"))

@@ -95,6 +95,8 @@ def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
     if not target:
         path = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe=_SAFE_IN_PATH)
         return path or "/", environ.get("QUERY_STRING", "")
+    if target == "*":  # of OPTIONS: the server as a whole (RFC 9112 §3.2.4)
+        return "/", ""
     if not target.startswith("/"):
         target = _ABSOLUTE_FORM.sub("", target, count=1)
     path, _, query = target.partition("?")

@@ -118,6 +118,7 @@ def _check_backend(settings: BackendSettings) -> tuple[bool, str]:
     headers |= backend.provider.check_headers
     target = backend.target(backend.provider.check_path)
     backend.add_key(headers, target)
+    headers |= backend.headers
     upstream = open_upstream(backend, 1)
     try:
         incoming = upstream.send(Outgoing("GET", target, headers), lambda: False)

@@ -25,7 +25,8 @@ from ..config.settings import TABLE, Setting, Settings, printed
 from ..exceptions import ConfigurationError
 from ..redact.controls import visible, visible_prose
 from ..redact.messages import hidden
-from ..server.server import PortTakenError, Server
+from ..server.server import Server
+from ..server.sockets import PortTakenError
 from ..version import __version__
 from ..web.app import create_app
 from . import console, traffic

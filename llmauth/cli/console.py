@@ -14,6 +14,7 @@ import click
 
 from ..auth.guard import PUBLIC_PATHS
 from ..config.settings import TABLE, BackendSettings, Settings, printed
+from ..config.values import UNIX_PREFIX
 from ..redact.controls import visible
 from ..redact.messages import hidden
 from ..server.server import Server
@@ -34,7 +35,7 @@ _NOT_SAID = ("default", "not set")
 """Where a value comes from that nobody has set."""
 
 _BACKEND_ATTRIBUTES = (
-    "base_url", "auth", "api_key", "proxy", "redirects",
+    "base_url", "auth", "api_key", "headers", "proxy", "redirects",
     "connect_timeout", "first_byte_timeout", "read_timeout", "idle_timeout",
 )  # fmt: skip
 
@@ -50,6 +51,10 @@ def address(server: Server) -> str:
 
 def _listening(server: Server) -> str:
     host = server.state.settings.host
+    if server.sockets.were_given:
+        return f"{server.sockets.where}, by a socket of systemd"
+    if host.startswith(UNIX_PREFIX):
+        return host
     everywhere = host in ("0.0.0.0", "::")
     return f"{address(server)} and every other address" if everywhere else address(server)
 
@@ -214,6 +219,8 @@ def _backend_value(backend: BackendSettings, attribute: str) -> str:
     value = getattr(backend, attribute)
     if attribute == "api_key":
         return "****" if value else "none"
+    if attribute == "headers":  # what a variable holds is not in there
+        return ", ".join(f"{name.title()}: {text}" for name, text in value.items()) or "none"
     return str(value or "none")
 
 

@@ -9,12 +9,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
-from ..providers.table import AUTH_STYLES, PROVIDERS
+from ..providers.table import PROVIDERS
 from ..redact.messages import hidden
 from ..redact.uris import masked_uri, uri_secrets
 from .addresses import parse_address
+from .backend_headers import (
+    HEADER_SUFFIX,
+    holds_secret,
+    parse_auth,
+    parse_headers,
+    resolved,
+    secrets_of,
+    variables_of,
+)
 from .faults import Faults
-from .keys import KeySource, checked_provider_key, provider_key_source, read_provider_key
+from .keys import (
+    KeySource,
+    checked_provider_key,
+    provider_key_source,
+    read_header_value,
+    read_provider_key,
+)
 from .names import nearest
 from .values import kind_of, number, one_of, parse_text, plain, sentence
 
@@ -87,7 +102,8 @@ def parse_proxy(value: Any) -> str:
 
 FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "base_url": parse_base_url,
-    "auth": one_of(*AUTH_STYLES),
+    "auth": parse_auth,
+    "headers": parse_headers,
     "api_key_env": parse_variable,
     "proxy": parse_proxy,
     "redirects": one_of("refuse", "hand-on"),
@@ -111,7 +127,8 @@ class BackendSettings:
 
     :param name: begins the paths of requests for it: lower-case letters, digits, - and _
     :param base_url: with or without its version segment; ``echo:`` is the built-in echo
-    :param auth: how it wants its key: bearer, x-api-key, x-goog-api-key, api-key or none
+    :param auth: how it wants its key: bearer, none, or the name of the header that is the key, such
+        as x-api-key
     :param api_key_env: the environment variable that holds its key; by default <NAME>_API_KEY
     :param api_key: None when there is none; never shown
     :param key_source: where it was read
@@ -123,6 +140,8 @@ class BackendSettings:
     :param idle_timeout: seconds after which an idle connection to it is not used again
     :param stream_usage: ask it for the usage of streams on the client's behalf, or leave it; None
         for what is known of the provider
+    :param headers: added to each request, by name; ``env:NAME`` in a value is what a variable holds
+    :param header_values: what these variables hold; never shown
     :raises ConfigurationError: for what cannot be used
     """
 
@@ -139,6 +158,8 @@ class BackendSettings:
     read_timeout: float = 300.0
     idle_timeout: float = 55.0
     stream_usage: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    header_values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         where = f"backends.{_checked_name(self.name, 'backends')}"
@@ -150,8 +171,23 @@ class BackendSettings:
         if self.api_key is not None:
             key = checked_provider_key(self.api_key, f"{where}.api_key")
             object.__setattr__(self, "api_key", key)
+        for variable in variables_of(self.headers):
+            if variable not in self.header_values:
+                raise ConfigurationError(
+                    f"{where}: headers name {variable}, which header_values do not hold."
+                )
         if self.proxy and not self.base_url.startswith("https:"):
             raise ConfigurationError(f"{where}: proxy is for an https:// base_url.")
+
+    @property
+    def added_headers(self) -> dict[str, str]:
+        """What is added to each request, by the headers' usual names."""
+        return resolved(self.headers, self.header_values)
+
+    @property
+    def header_secrets(self) -> tuple[str, ...]:
+        """What is never shown of them."""
+        return tuple(secrets_of(self.headers, self.header_values))
 
     def __repr__(self) -> str:
         return f"BackendSettings({self.name}: {masked_uri(self.base_url)}, {self.auth})"
@@ -172,17 +208,27 @@ def _parsed(attribute: str, value: Any, origin: str) -> Any:
         return FIELDS[attribute](plain(value))
     except ValueError as exc:
         # What is in a URL, or passes for a variable, may be a password.
-        hides = attribute in ("base_url", "proxy", "api_key_env")
+        hides = attribute in ("base_url", "proxy", "api_key_env", "headers")
         shown = attribute if hides else f"{attribute} '{value}'"
         if origin.startswith("environment "):  # the variable says what it is; it may set two
             shown = "it" if hides else f"'{value}'"
         raise ConfigurationError(sentence(f"{origin}: {shown} {exc}")) from None
 
 
+def _from_variable(
+    header: Mapping[str, str], variable: str, others: Mapping[str, str] | None
+) -> Mapping[str, str]:
+    """Return a backend's headers with the one of a variable, all of which is a secret."""
+    ((name, text),) = header.items()
+    named = text if any(variables_of(header)) else f"env:{variable}"
+    return {**(others or {}), name: named}
+
+
 _VARIABLES = (
     ("_TIMEOUT", ("first_byte_timeout", "read_timeout")),
     (PROXY_SUFFIX, ("proxy",)),
     ("_REDIRECTS", ("redirects",)),
+    (HEADER_SUFFIX, ("headers",)),
 )
 
 
@@ -204,6 +250,14 @@ def backends_in_yaml(content: Any, path: str) -> dict[Any, Any]:
                 faults.add(
                     f"{path}: backends.{name}.{secret}: keys do not belong in the config file. "
                     f"Set {variable}_API_KEY in the environment."
+                )
+        headers = own.get("headers")
+        for header, said in headers.items() if isinstance(headers, dict) else ():
+            if holds_secret(header, said):
+                faults.add(
+                    f"{path}: backends.{name}.headers: keys do not belong in the config file. "
+                    f"Put what '{header}' holds into a variable of the environment, and name that "
+                    "as env:NAME."
                 )
         for attribute, suffix in (("base_url", BASE_URL_SUFFIX), ("proxy", PROXY_SUFFIX)):
             if uri_secrets(str(own.get(attribute) or "")):
@@ -270,6 +324,21 @@ class BackendTable:
                 for attribute in attributes:
                     self._set(name, attribute, value, f"environment {variable}")
 
+    def _header_values(self, name: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return what the variables hold that a backend's headers name."""
+        values = {}
+        for variable in variables_of(headers):
+            if variable == variable_of(name) + HEADER_SUFFIX:  # the header itself
+                values[variable] = self._environ[variable].partition(":")[2].strip()
+            elif source := provider_key_source(variable, self._environ):
+                values[variable] = read_header_value(source)
+            else:
+                raise ConfigurationError(
+                    f"{self.origins[f'backends.{name}.headers']}: headers name {variable}, which "
+                    "is not set."
+                )
+        return values
+
     def _add_stranger(self, variable: str) -> None:
         """Make a backend of a variable that may be another program's: whole, or not at all."""
         value = self._environ[variable].strip()
@@ -325,8 +394,10 @@ class BackendTable:
             origin = f"environment {source.variable}{file}"
         self.origins[f"backends.{name}.api_key"] = origin
         key = read_provider_key(source) if source else None
+        own = {**entry, "api_key_env": variable}
+        if headers := entry.get("headers"):
+            own["header_values"] = self._header_values(name, headers)
         try:
-            own = {**entry, "api_key_env": variable}
             return BackendSettings(name, **own, api_key=key, key_source=source)
         except ConfigurationError as exc:  # each of its values is right, but not both of these
             proxy = self.origins.get(f"backends.{name}.proxy")
@@ -360,7 +431,10 @@ class BackendTable:
         try:
             entry = self._entry(name, origin)
             self.origins[f"backends.{name}.{attribute}"] = origin
-            entry[attribute] = _parsed(attribute, value, origin)
+            parsed = _parsed(attribute, value, origin)
+            if attribute == "headers" and origin.startswith("environment "):
+                parsed = _from_variable(parsed, origin.partition(" ")[2], entry.get("headers"))
+            entry[attribute] = parsed
         except ConfigurationError as exc:
             self._faults.add(*exc.messages)
             self._faulty.add(name)

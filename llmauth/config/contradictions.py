@@ -11,6 +11,7 @@ from ..redact.uris import uri_secrets
 from .addresses import parse_address
 from .backends import BASE_URL_SUFFIX, variable_of
 from .names import nearest
+from .values import UNIX_PREFIX
 
 
 def contradictions(settings: Any) -> Iterator[str]:
@@ -34,6 +35,14 @@ def contradictions(settings: Any) -> Iterator[str]:
             + _about_missing_backend(settings.default_backend, settings.backends)
         )
     yield from _shared_keys(settings)
+    for backend in settings.backends.values():
+        carrier = "authorization" if backend.auth == "bearer" else backend.auth
+        if backend.api_key and carrier in backend.headers:
+            yield (
+                f"backends.{backend.name}.headers ({origin(f'backends.{backend.name}.headers')}): "
+                f"'{carrier}' carries the key in {backend.api_key_env} (auth: {backend.auth}). "
+                "Leave out one of them, or set auth to none."
+            )
     if not settings.disable_auth:
         return
     if not settings.allow_unauthenticated_network and not is_loopback(settings.host):
@@ -58,6 +67,7 @@ def _shared_keys(settings: Any) -> Iterator[str]:
         variable = source.variable if source else backend.api_key_env
         held = [(backend.api_key or "", variable)]
         held += [(one, f"{backend.name}'s base_url") for one in uri_secrets(backend.base_url)]
+        held += [(one, f"{backend.name}'s headers") for one in backend.header_secrets]
         for secret, where in held:
             if name := names.get(secret):
                 yield (
@@ -68,7 +78,9 @@ def _shared_keys(settings: Any) -> Iterator[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine can reach the address."""
+    """True when only this machine can reach the address, or the Unix socket."""
+    if host.startswith(UNIX_PREFIX):
+        return True
     address = parse_address(host)
     return host.lower() == "localhost" if address is None else address.is_loopback
 

@@ -136,7 +136,7 @@ def not_a_name(name: str) -> str | None:
 
 
 def _lines(path: Path, variable: str) -> Iterator[tuple[int, str]]:
-    text = read_text(path, f"{variable}: cannot read {path}")
+    text = read_text(path, f"{variable}: cannot read {path}", utf_16=True)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()
@@ -242,6 +242,22 @@ def read_provider_key(source: KeySource) -> str:
     return checked_key(line, f"{source.variable} ({source.value}, line {number})")
 
 
+def read_header_value(source: KeySource) -> str:
+    """Return what a variable, or the file that it names, holds of a header's value.
+
+    :raises ConfigurationError: when it could not be sent
+    """
+    where, text = source.variable, source.value
+    if source.in_file:
+        where = f"{source.variable} ({source.value})"
+        text = "\n".join(line for _, line in _lines(Path(source.value), source.variable))
+    if not re.fullmatch(r"[ -~]+", text) or _is_quoted(text):
+        raise ConfigurationError(
+            f"{where}: a header's value is one line of visible ASCII, without quotes around it."
+        )
+    return text
+
+
 def secrets_in(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield every key and password that an environment holds, by the names of its variables."""
     for name, value in environ.items():
@@ -253,6 +269,8 @@ def secrets_in(environ: Mapping[str, str]) -> Iterator[str]:
                     yield value
         elif _HOLDS_SECRET.fullmatch(name):
             yield value.strip("\"' ")
+        elif name.endswith("_HEADER"):
+            yield from (word for word in value.partition(":")[2].split() if len(word) >= 8)
         elif _HOLDS_URI.fullmatch(name):
             yield from uri_secrets(value)
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from ..providers.table import PROVIDERS
 from ..redact.messages import hidden
 from .addresses import Network
+from .backend_headers import HEADER_SUFFIX
 from .backends import BASE_URL_SUFFIX, PROXY_SUFFIX, BackendSettings, variable_of
 from .keys import KEY_VARIABLE, about_key, secrets_in
 from .placeholders import is_dummy, is_sample, is_variable
@@ -117,7 +118,7 @@ class _Names:
         self._stems.pop("ECHO", None)
         keys = {f"{stem}_API_KEY" for stem in self._stems}
         keys |= {backend.api_key_env for backend in backends.values()}
-        suffixes = (BASE_URL_SUFFIX, "_TIMEOUT", PROXY_SUFFIX, "_REDIRECTS")
+        suffixes = (BASE_URL_SUFFIX, "_TIMEOUT", PROXY_SUFFIX, "_REDIRECTS", HEADER_SUFFIX)
         self._of_backends = {stem + suffix for stem in self._stems for suffix in suffixes}
         self._of_backends |= keys | {f"{key}_FILE" for key in keys}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -165,7 +166,8 @@ class Settings:
         f"{_BRUTE}.ipv6_prefix", "BRUTE_FORCE_IPV6_PREFIX", f"{_FLAG}-ipv6-prefix", 64,
         number(int, 16, 128), "An IPv6 client is counted by its network of this prefix length.")
     host: str = _setting(
-        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_host, "Address to listen on.")
+        "server.host", "APP_HOST", "--host", "127.0.0.1", parse_host,
+        "Address to listen on, or a Unix socket: unix:/run/llmauth/llmauth.sock.")
     port: int = _setting(
         "server.port", "APP_PORT", "--port", 8000, number(int, 0, 65535),
         "Port to listen on; 0 picks a free one.")
@@ -179,6 +181,11 @@ class Settings:
         "server.shutdown_timeout", "APP_SHUTDOWN_TIMEOUT", "--shutdown-timeout",
         DEFAULT_SHUTDOWN_TIMEOUT, number(float, 0, _DAY, "seconds"),
         "Seconds that streams get to finish when the server is stopped.")
+    keepalive_seconds: float = _setting(
+        "server.keepalive_seconds", "APP_KEEPALIVE_SECONDS", "--keepalive-seconds", 0.0,
+        number(float, 0, _DAY, "seconds"),
+        "Seconds of silence after which an event stream gets a comment between two events, so that "
+        "proxies in front keep the connection; 0 for none.")
     trusted_proxies: tuple[Network | str, ...] = _setting(
         "server.trusted_proxies", "TRUSTED_PROXIES", "--trusted-proxy", (), list_of(parse_proxy),
         "Address or network of a reverse proxy whose X-Forwarded-For is believed; "
@@ -260,17 +267,19 @@ class Settings:
     def uses(self, backend: BackendSettings) -> bool:
         """True for a backend that somebody configured; the others are there for own keys."""
         given = f"backends.{backend.name}.base_url" in self.origins
-        return bool(given or backend.api_key) or backend.name == self.default_backend
+        own = given or backend.api_key or backend.headers
+        return bool(own) or backend.name == self.default_backend
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret given to the process: proxy keys, provider keys, passwords in URIs."""
+        """Every secret given to the process: proxy keys, provider keys, what headers of backends
+        hold, passwords in URIs."""
         uris = [self.storage_uri]
         for backend in self.backends.values():
             uris += [backend.base_url, backend.proxy or ""]
         passwords = [secret for uri in uris for secret in uri_secrets(uri)]
-        provider_keys = (b.api_key for b in self.backends.values())
-        return tuple(filter(None, [*(key for _, key in self.keys), *provider_keys, *passwords]))
+        own = [(b.api_key, *b.header_secrets) for b in self.backends.values()]
+        return tuple(filter(None, [*(key for _, key in self.keys), *chain(*own), *passwords]))
 # fmt: on
 
 

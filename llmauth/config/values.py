@@ -5,6 +5,7 @@ Every parser raises ``ValueError`` with the end of a sentence that begins with t
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -26,6 +27,13 @@ WINDOWED_STORES = re.compile(
 _STORES = "memory://, redis://host:6379/0, valkey://host:6379/0 or mongodb://host"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)[a-z]*", re.IGNORECASE | re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+UNIX_PREFIX = "unix:"
+"""What the path of a Unix socket to listen on begins with."""
+
+_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\]/]+)?)\]")
+_WITH_PORT = re.compile(
+    r"(?:(?:[a-z][a-z0-9+.-]*:)?//+)?(\[[^\]/@]*\]|[^\[\]/@:]*)(?::(\d{1,5}))?/*", re.IGNORECASE
+)
 _QUOTED = re.compile(
     "([\"'`]).*\\1|[\u201c\u201d\u201e].*[\u201c\u201d]|[\u2018\u2019].*\u2019", re.DOTALL
 )
@@ -35,14 +43,19 @@ _ORIGIN = re.compile(
 """RFC 6454 section 6.2; of extensions and desktop programs too, which have schemes of their own."""
 
 
-def read_text(path: Path, trouble: str) -> str:
+def read_text(path: Path, trouble: str, *, utf_16: bool = False) -> str:
     """Return the text of a file.
 
     :param trouble: begins the error
+    :param utf_16: take that as well, which has a mark at its beginning: what ``>`` writes in
+        Windows PowerShell 5.1
     :raises ConfigurationError: when it cannot be read, or is not UTF-8
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        marked = utf_16 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8; save it as such"
         raise ConfigurationError(f"{trouble}: {reason}.") from None
@@ -158,11 +171,31 @@ def parse_text(value: Any) -> str:
 
 
 def parse_host(value: Any) -> str:
-    """Parse the address to listen on, which has neither scheme nor port."""
+    """Parse what to listen on: an address without scheme and port, or a Unix socket's path."""
     text = parse_text(value)
-    if "/" in text or text.count(":") == 1:
-        raise ValueError("is not an address alone, as 0.0.0.0 is; the port is a setting by itself")
+    if text.startswith(UNIX_PREFIX):
+        path = re.sub("^//+(?=/)", "", text.removeprefix(UNIX_PREFIX))
+        if not path or path.endswith("/"):
+            raise ValueError(f"names no socket, as {UNIX_PREFIX}/run/llmauth/llmauth.sock does")
+        return UNIX_PREFIX + path
+    if bracketed := _BRACKETED.fullmatch(text):  # as in URLs
+        return bracketed[1]
+    if re.search(r"[/\[\]@]", text) or text.count(":") == 1:
+        raise ValueError(
+            "is not an address alone, as 0.0.0.0 is; the port is a setting by itself"
+            f"{_listen_instead(text)}"
+        )
     return text
+
+
+def _listen_instead(text: str) -> str:
+    """Return what to write in place of a URL, or of an address with a port."""
+    parts = _WITH_PORT.fullmatch(text)
+    if parts is None or not (parts[1] or parts[2]):
+        return ""
+    host = parts[1].strip("[]") or "0.0.0.0 or 127.0.0.1"
+    port = f", and {parts[2]} in server.port (APP_PORT, --port)" if parts[2] else ""
+    return f": write {host} here{port}"
 
 
 def parse_optional_text(value: Any) -> str | None:

@@ -18,6 +18,12 @@ clients send brackets and their kin as they are."""
 Headers = list[tuple[str, str]]
 """Names and values, in the order in which they were sent."""
 
+UNESCAPED = (
+    "The request's path or query holds a character that must be percent-encoded there, as %20 is "
+    "for a space, and %C3%A9 for an e with an acute accent."
+)
+"""What is said of a target that holds others."""
+
 OWS = " \t"
 """Optional white space, RFC 9110 §5.6.3."""
 

@@ -18,6 +18,7 @@ from .grammar import (
     OWS,
     TARGET_CHARS,
     TOKEN,
+    UNESCAPED,
     BadMessageError,
 )
 
@@ -119,11 +120,14 @@ def _parse_request_line(line: str) -> tuple[str, str, str]:
     method, _, rest = line.partition(" ")
     target, _, protocol = rest.rpartition(" ")
     is_ours = protocol in ("HTTP/1.1", "HTTP/1.0")
+    is_method = _METHOD.fullmatch(method) is not None
     if not is_ours and _OTHER_VERSION.fullmatch(protocol):
         raise BadMessageError("This server speaks HTTP/1.1.", 505)
     # Not by a pattern: of a long target that takes ten times as long, and this is for anybody.
     is_visible = target.isascii() and not (" " in target or "\t" in target)
-    if not (is_ours and target and is_visible and _METHOD.fullmatch(method)):
+    if is_ours and is_method and not is_visible:
+        raise BadMessageError(UNESCAPED)
+    if not (is_ours and target and is_method):
         raise BadMessageError("The request line is malformed.")
     is_path = target[0] == "/" and "#" not in target
     has_other_target = method == "CONNECT" or (method, target) == ("OPTIONS", "*")

@@ -195,10 +195,16 @@ class Body:
             raise BadResponseError("the connection was closed before the end of the body")
         return content
 
-    def chunks(self, receive: Receive) -> Iterator[bytes]:
-        """Yield the content as it arrives; raises as :meth:`feed` does."""
+    def chunks(self, receive: Callable[[], bytes | None]) -> Iterator[bytes]:
+        """Yield the content as it arrives; raises as :meth:`feed` does.
+
+        :param receive: returns what comes next, or None for a pause, for which nothing is yielded
+        """
         while not self.complete:
             data, self.received = self.received or receive(), b""
+            if data is None:
+                yield b""
+                continue
             try:
                 content = self.feed(data)
             except BadResponseError as exc:

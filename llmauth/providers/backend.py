@@ -44,6 +44,9 @@ class Backend:
             encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
             self._userinfo = f"Basic {encoded}"
             self._passwords = (encoded, password or user)
+        self.headers = settings.added_headers
+        style = settings.auth
+        self.key_header = "Authorization" if style == "bearer" else style.title()
         self._key: str | None = None
         self.key = settings.api_key
 
@@ -71,7 +74,7 @@ class Backend:
     @key.setter
     def key(self, key: str | None) -> None:
         # The one before may still be on its way.
-        secrets = filter(None, (key, self._key, *self._passwords))
+        secrets = filter(None, (key, self._key, *self._passwords, *self.settings.header_secrets))
         self.mask, self._key = KeyMask(secrets), key
 
     def _has_own_root(self, parts: SplitResult) -> bool:
@@ -110,7 +113,9 @@ class Backend:
     def _is_of_api(self, path: str) -> bool:
         """False for a path that has no version before it, as servers have of their own."""
         first = re.split("[/:]", path[1:], maxsplit=1)[0]
-        return not first or first in self.provider.segments
+        if not first:
+            return not self.provider.bare_root
+        return first in self.provider.segments
 
     def own_path(self, reference: URIReference, base: str = "/") -> str | None:
         """Return path and query of a URL of this upstream, as a request to here would name them.

@@ -51,7 +51,7 @@ class Provider:
     :param auth: how it wants its key, one of ``AUTH_STYLES``
     :param version: the segment before its paths, where neither base URL nor request names one
     :param root: what stands before the version
-    :param bare_root: there are paths right below the root as well, without a version
+    :param bare_root: there are paths right below the root as well, without a version, and the root
     :param segments: first segments of its API; a path that begins with another one stands beside
         the version, as the paths of their own that servers have
     :param whole_base: the path of a base URL, searched for this, to which the segments of the API
@@ -206,6 +206,7 @@ _ROWS = (
         asks_for_usage=True,
         company="Ollama",
         base_url="http://127.0.0.1:11434",
+        bare_root=True,  # "Ollama is running"
         needs_key=False,
     ),
     Provider(name="echo", base_url="echo:", auth="none", needs_key=False),

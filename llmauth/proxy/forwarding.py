@@ -125,7 +125,9 @@ class Forwarder:
             if names_urls(own_path, incoming.headers):
                 here = self._here(info, environ, received, backend, path)
                 lease.incoming = here.pointed(incoming, outgoing.method, own_path)
-            return _reply(lease, lease.incoming, backend.name)
+            return _reply(
+                lease, lease.incoming, backend.name, self._settings.keepalive_seconds
+            )
         except ClientDisconnected:
             reason = lease.cut_off
             refusal = _cut_off(reason) if reason else ClientClosedRequest()
@@ -309,10 +311,11 @@ def _refuse_what_cannot_be_forwarded(environ: dict[str, Any]) -> None:
         )
 
 
-def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
+def _reply(lease: Lease, incoming: Incoming, name: str, keep_alive: float) -> Reply:
     """Return what goes back to the client.
 
     :param name: of the backend
+    :param keep_alive: seconds of silence after which an event stream gets a comment, 0 for none
     """
     if lease.exchange:
         lease.exchange.inbound_response(incoming.status, incoming.headers)
@@ -329,7 +332,9 @@ def _reply(lease: Lease, incoming: Incoming, name: str) -> Reply:
         headers = [header for header in headers if header[0].lower() != "content-length"]
     line = f"{incoming.status} {incoming.reason}".rstrip()
     if stream and isinstance(incoming, HTTPIncoming):
-        body: ReplyBody = StreamBody(incoming, received, name=name, lease=lease)
+        body: ReplyBody = StreamBody(
+            incoming, received, name=name, lease=lease, keep_alive=keep_alive
+        )
     else:
         body = ReplyBody(incoming, received, name=name, lease=lease)
     return Reply(incoming.status, line, headers, body, flush=stream)

@@ -78,9 +78,13 @@ def outgoing_request(
             query, keys, keep=info.own_credentials, any_value=bool(carries)
         )
     target = backend.target(path)
-    brings_own = own_in_query or any(name.title() in headers for name in keep)
+    brought = {name.title() for name in keep}
+    if info.own_credentials and backend.key_header in headers:
+        brought.add(backend.key_header)
+    brings_own = own_in_query or any(name in headers for name in brought)
     if not brings_own:
         backend.add_key(headers, target)
+    headers |= {name: value for name, value in backend.headers.items() if name not in brought}
     if has_links(path):
         headers["Accept-Encoding"] = "identity"
     mark = "?" if query or _bare_query(environ) else ""

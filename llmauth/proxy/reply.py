@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ _COMPRESSED = frozenset(
 _BETWEEN_EVENTS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients of event streams leave out (HTML standard, §9.2.6)."""
+
+
 @dataclass
 class Reply:
     """What goes back to the client: an upstream's answer, or what is made of it.
@@ -52,10 +57,18 @@ class ReplyBody:
 
     :param received: the upstream's headers, by their lower-case names
     :param name: of the backend
+    :param keep_alive: seconds of silence between two events after which there is a comment, 0 for
+        none
     """
 
     def __init__(
-        self, incoming: Incoming, received: Mapping[str, str], *, name: str, lease: Lease
+        self,
+        incoming: Incoming,
+        received: Mapping[str, str],
+        *,
+        name: str,
+        lease: Lease,
+        keep_alive: float = 0.0,
     ) -> None:
         self._incoming = incoming
         self._chunks = incoming.chunks()
@@ -72,6 +85,10 @@ class ReplyBody:
         kind = received.get("content-type", "")
         self._events = plain and kind.lower().startswith("text/event-stream")
         self._named: bool | None = None
+        self._pause = keep_alive if self._events else 0.0
+        self._silent_since = time.monotonic()
+        if self._pause and isinstance(incoming, HTTPIncoming):
+            incoming.tells_pauses = True
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -81,7 +98,10 @@ class ReplyBody:
         if self.broken:
             raise BrokenOff
         try:
-            chunk = next(self._chunks)
+            while not (chunk := next(self._chunks)):
+                if comment := self.keep_alive(time.monotonic()):
+                    self._is_being_sent = True
+                    return comment
         except StopIteration:
             if rest := self._filter.end() if self._filter else b"":
                 return rest
@@ -96,6 +116,17 @@ class ReplyBody:
             return last_words
         self._is_being_sent = True
         return self._noted(chunk)
+
+    def keep_alive(self, now: float) -> bytes:
+        """Return a comment when the client has heard nothing for long; never inside an event."""
+        if not self._pause or now - self._silent_since < self._pause or not self._is_between_events:
+            return b""
+        self._silent_since = now
+        return KEEP_ALIVE
+
+    @property
+    def _is_between_events(self) -> bool:
+        return self._events and self._tail.endswith(_BETWEEN_EVENTS)
 
     def client_left(self) -> None:
         """Take note that nobody reads any more, or is to, because the server is being stopped."""
@@ -115,6 +146,8 @@ class ReplyBody:
             if self._named is None:
                 self._named = chunk.startswith(b"event:")
             self._tail = (self._tail + chunk)[-4:] if len(chunk) < 4 else chunk[-4:]
+            if self._pause:
+                self._silent_since = time.monotonic()
         return chunk
 
     def close(self) -> None:
@@ -141,7 +174,7 @@ class ReplyBody:
             extra={"request_id": self._info.id},
         )
         self.broken = True
-        if not self._events or not self._tail.endswith(_BETWEEN_EVENTS):
+        if not self._is_between_events:
             return b""
         message = f"The backend '{self._name}' broke off in the middle of its answer."
         if self._named is False:
@@ -163,9 +196,15 @@ class StreamBody(ReplyBody):
     """A stream from a socket, which can also be fed by whoever reads that in our place."""
 
     def __init__(
-        self, incoming: HTTPIncoming, received: Mapping[str, str], *, name: str, lease: Lease
+        self,
+        incoming: HTTPIncoming,
+        received: Mapping[str, str],
+        *,
+        name: str,
+        lease: Lease,
+        keep_alive: float = 0.0,
     ) -> None:
-        super().__init__(incoming, received, name=name, lease=lease)
+        super().__init__(incoming, received, name=name, lease=lease, keep_alive=keep_alive)
         self._body = incoming.body
         self.sock = incoming.sock
         self.read_timeout = incoming.read_timeout

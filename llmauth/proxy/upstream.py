@@ -18,7 +18,7 @@ from ..exceptions import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ..http.grammar import NOT_IN_A_FIELD, TARGET, Headers
+from ..http.grammar import NOT_IN_A_FIELD, TARGET, UNESCAPED, Headers
 from ..http.response import Body, Head, read_head
 from ..providers.backend import Backend
 from .connections import Connections
@@ -67,9 +67,7 @@ class Outgoing:
     def __post_init__(self) -> None:
         # Our own server refuses these before any key is asked for; others let some of them pass.
         if not TARGET.fullmatch(self.target):
-            raise InvalidRequest(
-                "The request's path or query holds a character that must be percent-encoded there."
-            )
+            raise InvalidRequest(UNESCAPED)
         if NOT_IN_A_FIELD.search("".join([*self.headers, *self.headers.values()])):
             raise InvalidRequest("A header of the request holds a character that may not be there.")
 
@@ -224,6 +222,9 @@ class HTTPIncoming:
     :param connections: where the socket may return to once the body is complete; None for nowhere
     """
 
+    tells_pauses = False
+    """Nothing is yielded now and then while nothing comes."""
+
     def __init__(
         self, watch: Watch, sock: Any, head: Head, body: Body, connections: Connections | None
     ) -> None:
@@ -242,8 +243,9 @@ class HTTPIncoming:
         return self.body.complete
 
     def chunks(self) -> Iterator[bytes]:
+        receive = self._watch.receive_or_pause if self.tells_pauses else self._watch.receive
         try:
-            yield from self.body.chunks(partial(self._watch.receive, self.sock))
+            yield from self.body.chunks(partial(receive, self.sock))
         except (OSError, http.client.HTTPException) as exc:
             raise UpstreamBroke(str(exc)) from exc
 

@@ -68,6 +68,7 @@ class Watch:
         self._gone = gone
         self.read_timeout = read_timeout
         self._due: float | None = None
+        self._paused_due: float | None = None
         self._late = TOOK_TOO_LONG
         self._next_look = time.monotonic() + TICK
         self._early = b""
@@ -98,6 +99,26 @@ class Watch:
                 return sock.recv(RECEIVE_SIZE)  # type: ignore[no-any-return]
             except NOT_YET:  # part of a TLS record
                 self._look(due)
+
+    def receive_or_pause(self, sock: Any) -> bytes | None:
+        """Return as :meth:`receive` does, or None when nothing has come for a :data:`TICK`.
+
+        The time that the upstream has for a read goes on meanwhile.
+        """
+        if self._early:
+            return self.receive(sock)
+        due = self._paused_due = self._paused_due or self._due_now()
+        if not wait_for_read(sock, max(0.0, min(TICK, due - time.monotonic()))):
+            self._look(due)
+            return None
+        self._look(math.inf)
+        try:
+            data: bytes = sock.recv(RECEIVE_SIZE)
+        except NOT_YET:  # part of a TLS record
+            self._look(due)
+            return None
+        self._paused_due = None
+        return data
 
     def until_readable(self, sock: Any) -> None:
         """Wait until there is something to read; raises as :meth:`receive` does."""

@@ -65,8 +65,7 @@ class _Server:
 
     def pull_trigger(self) -> None:
         channel = self._channel
-        unsent, closing = channel.total_outbufs_len, channel.close_when_flushed
-        if unsent or closing or channel.will_close or channel.requests or channel.has_more:
+        if channel.total_outbufs_len or channel.is_over or channel.requests or channel.has_more:
             self._wake()
 
 
@@ -112,6 +111,7 @@ class Channel(HTTPChannel):
     is_let_in = False  # as its last request was, with a key
     holds_head = False
     lingers = False
+    _asker_is_done = False  # it has closed its side of the connection
 
     def __init__(self, server: Any, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self.state = server.state
@@ -147,15 +147,36 @@ class Channel(HTTPChannel):
         return bool(self._later)
 
     @property
+    def is_over(self) -> bool:
+        """True when nothing more will be asked."""
+        return self._asker_is_done or bool(self.close_when_flushed or self.will_close)
+
+    @property
     def is_at_last_request(self) -> bool:
         """True when there is no request behind the one that is being answered, nor will be."""
         draining: bool = self.state.slots.draining
         only = len(self.requests) == 1 and not self.has_more
         return draining and only and self.request is None
 
+    def check_client_disconnected(self) -> bool:  # type: ignore[override]
+        """Tell the application whether the client is gone, or will say nothing more."""
+        return self._asker_is_done or not self.connected
+
     def readable(self) -> bool:
         waits = self._ends or self._undecided is not None or self.has_more
+        waits = waits or (self._asker_is_done and bool(self.requests))
         return not waits and bool(super().readable())
+
+    def handle_read(self) -> None:
+        """Read, but keep the connection of a probe that closes its side once it has asked.
+
+        Whether its client has left, too, shows when it is written to. What is forwarded is not
+        waited for, as the application asks; see :meth:`check_client_disconnected`.
+        """
+        if self.requests and self._is_at_end():
+            self._asker_is_done = True
+        else:
+            super().handle_read()
 
     def writable(self) -> bool:
         return bool(super().writable()) or self._may_parse_more()
@@ -346,6 +367,13 @@ class Channel(HTTPChannel):
             return False
         self.requests.append(request)
         return len(self.requests) == 1
+
+    def _is_at_end(self) -> bool:
+        """True when the client has closed its side."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
 
     def _has_unread(self) -> bool:
         """True when the client has sent something that has not been read yet."""

@@ -55,7 +55,14 @@ class Handover:
         if client is None:
             return None
         chunked = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-        stream = Stream(source, client, chunked=chunked, passed=passed, ended=ended)
+        stream = Stream(
+            source,
+            client,
+            chunked=chunked,
+            passed=passed,
+            ended=ended,
+            keep_alive=source.keep_alive,
+        )
         if not self._pump.carry(stream):
             client.close()
             return None

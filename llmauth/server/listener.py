@@ -14,12 +14,16 @@ from waitress.server import TcpWSGIServer
 from ..proxy.descriptors import is_exhausted
 from ..proxy.keep_alive import keep_alive
 from .channel import Channel
+from .sockets import is_unix
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.2
 """Seconds without accepting after it failed: a socket that is not accepted stays readable, and
 the thread that reads would turn in circles."""
+
+_NO_ADDRESS = ("localhost", None)
+"""Of a peer of a Unix socket, as waitress has it."""
 
 _GONE = frozenset({
     errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EINTR, errno.EPERM,
@@ -65,6 +69,12 @@ class Listener(TcpWSGIServer):
             bind_socket=False,
         )
 
+    def getsockname(self) -> Any:
+        """Return host and port, as waitress tells the application."""
+        if is_unix(self.socket):
+            return "unix", self.socket.getsockname()
+        return super().getsockname()
+
     def readable(self) -> bool:
         now = time.monotonic()
         if now >= self.next_channel_cleanup:
@@ -86,8 +96,11 @@ class Listener(TcpWSGIServer):
                 self._pause(exc)
             return exc.errno in _GONE
         try:
-            self.set_socket_options(sock)
-            keep_alive(sock)
+            if is_unix(self.socket):
+                address = _NO_ADDRESS
+            else:
+                self.set_socket_options(sock)
+                keep_alive(sock)
             Channel(self, sock, address, self.adj, map=self._map)
         except OSError:  # reset by the client before it was looked at
             sock.close()

@@ -19,7 +19,7 @@ from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import Error
 
 from ..auth.request import new_id
-from ..exceptions import error_body
+from ..exceptions import NO_FORWARD_PROXY, error_body
 from ..http.chunks import Decoder
 from ..http.grammar import BadMessageError
 from ..http.request import RequestHead, find_head_end, parse_head
@@ -32,6 +32,9 @@ RETRY_AFTER = 5
 _AUTHORITY = re.compile(r"^https?://[^/?]*")
 _TLS_HANDSHAKE = b"\x16\x03"
 """How a client of https:// begins (RFC 8446 §5.1)."""
+
+_SOCKS = (b"\x04", b"\x05")
+"""How a client of a SOCKS proxy begins, with its version (RFC 1928 §3), and waits."""
 
 
 @functools.cache
@@ -142,6 +145,8 @@ class Parser(HTTPRequestParser):
             raise BadMessageError(
                 "This server speaks plain HTTP: use http:// in place of https://."
             )
+        if received.startswith(_SOCKS):
+            raise BadMessageError(NO_FORWARD_PROXY)
         end = find_head_end(received, known)
         if end < 0:
             self.header_plus = received

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
 import select
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +15,6 @@ from typing import Any, Protocol
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from ..exceptions import ConfigurationError
 from ..proxy.descriptors import Seldom, connections_within, file_limit, raise_file_limit
 from ..web.extension import EXTENSION, State
 from .channel import LOOKAHEAD, Channel
@@ -29,6 +25,7 @@ from .listener import Listener
 from .memory import return_free_pages, return_large_pieces
 from .polling import Poller
 from .pump import Pump
+from .sockets import BACKLOG, Sockets
 from .stream import STALLED
 
 logger = logging.getLogger(__name__)
@@ -40,9 +37,6 @@ pages are answered while every slot is taken."""
 RECEIVE_SIZE = 16 * 1024
 """Bytes that are received from a client at a time: a whole head, which is searched for its end with
 each piece."""
-
-BACKLOG = 1024
-"""Connections that wait to be accepted, as far as the system allows."""
 
 SELECT_LIMIT = 480
 """Connections where there is no ``poll``: ``select`` on Windows takes 512 sockets."""
@@ -64,10 +58,6 @@ _LOGGERS = (
 _FLUSH_SECONDS = 2.0
 _LOOP_SECONDS = 0.5
 _REFUSING_SECONDS = 0.05
-
-
-class PortTakenError(ConfigurationError):
-    """Another program listens on the port."""
 
 
 class Application(Protocol):
@@ -97,13 +87,14 @@ class Server:
         self._idle_until = math.inf
         raise_file_limit()
         return_large_pieces()
-        self.sockets = _listen(settings.host, settings.port)
-        self.port: int = self.sockets[0].getsockname()[1]
+        local = settings.disable_auth and not settings.allow_unauthenticated_network
+        self.sockets = Sockets(settings.host, settings.port, local=local)
+        self.port = self.sockets.port
         self.dispatcher = Dispatcher(settings.threads + RESERVED_THREADS)
         self._pump = Pump()
         wanted = max(2048, 4 * settings.threads) if self._use_poll else SELECT_LIMIT
         adjustments = Adjustments(
-            sockets=self.sockets,
+            sockets=self.sockets[:1],
             asyncore_use_poll=self._use_poll,
             channel_request_lookahead=LOOKAHEAD,
             recv_bytes=RECEIVE_SIZE,
@@ -268,6 +259,7 @@ class Server:
             listener.del_channel(self._map)
             listener.accepting = False
             listener.socket.close()
+        self.sockets.remove_path()
         self.state.slots.draining = True
 
     def _is_busy(self) -> bool:
@@ -307,52 +299,3 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for every address that the host name stands for."""
-    try:
-        addresses = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
-    except socket.gaierror as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {host}: no such address. Choose one of this machine with --host."
-        ) from exc
-    sockets: list[socket.socket] = []
-    try:
-        for family, *_, address in dict.fromkeys(addresses):
-            # localhost is two addresses; a port that the system picked is for both.
-            where = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
-            sockets.append(_bound(family, where))
-    except OSError as exc:
-        for sock in sockets:
-            sock.close()
-        reason = exc.strerror or "it cannot be used"
-        if exc.errno == errno.EADDRNOTAVAIL:
-            raise ConfigurationError(
-                f"Cannot listen on {host}: {reason}. Choose an address of this machine with --host."
-            ) from exc
-        raise PortTakenError(
-            f"Cannot listen on {host}, port {port}: {reason}. "
-            "Choose another with --port, or stop the program that has it."
-        ) from exc
-    return sockets
-
-
-def _bound(family: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        else:
-            # SO_REUSEADDR on Windows would let another program take the port as well.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

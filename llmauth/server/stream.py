@@ -60,6 +60,9 @@ class Source(Protocol):
     def client_left(self) -> None:
         """Take note that nobody reads any more, or is to."""
 
+    def keep_alive(self, now: float) -> bytes:
+        """Return what to tell a client that has heard nothing for long, if there is something."""
+
 
 class Stream:
     """One stream between two sockets; both of them are its own.
@@ -68,6 +71,8 @@ class Stream:
     :param chunked: that head announced chunks; else the end is told by closing
     :param passed: called with all content that is sent on
     :param ended: called once, however the stream ended
+    :param keep_alive: called with the time now and then while nothing comes; returns what to tell
+        the client in between, which is none of the content
     """
 
     def __init__(
@@ -78,7 +83,9 @@ class Stream:
         chunked: bool,
         passed: Callable[[bytes], None],
         ended: Callable[[], None],
+        keep_alive: Callable[[float], bytes] = lambda now: b"",
     ) -> None:
+        self._keep_alive = keep_alive
         self.closed = False
         self._source = source
         self._upstream = source.sock
@@ -121,6 +128,9 @@ class Stream:
                 self._give_up()
         elif idle > self._source.read_timeout:
             self._pass_on(self._source.break_off(TimeoutError("the upstream took too long")))
+        elif comment := self._keep_alive(now):
+            self._unsent = self._framed(comment)
+            self._send()
 
     def close(self) -> None:
         """Give everything back; a stream that is not complete does not look so."""

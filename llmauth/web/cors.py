@@ -1,4 +1,5 @@
-"""Cross-origin requests of web pages (the CORS protocol of the Fetch standard); no Flask in here.
+"""Cross-origin requests of web pages (the CORS protocol of the Fetch standard, and Private Network
+Access, which asks in the same way); no Flask in here.
 
 Off unless origins are configured. A page must send the key in a header like any other client:
 ``Access-Control-Allow-Credentials`` is never sent, so that what a browser keeps for this server
@@ -53,6 +54,11 @@ class Cors:
         asked = [("Vary", "Access-Control-Request-Headers")]
         if _NAMES.fullmatch(wanted):
             asked.append(("Access-Control-Allow-Headers", wanted))
+        # A page of the Internet may reach a private address only where somebody has named it.
+        if environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true":
+            asked.append(("Vary", "Access-Control-Request-Private-Network"))
+            if origin in self._origins:
+                asked.append(("Access-Control-Allow-Private-Network", "true"))
         return [
             ("Access-Control-Allow-Methods", _METHODS),
             ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),

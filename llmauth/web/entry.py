@@ -11,7 +11,7 @@ from typing import Any
 from ..auth.request import RequestInfo
 from ..exceptions import BrokenOff, RequestRefused
 from ..http.grammar import Headers
-from ..proxy.reply import StreamBody
+from ..proxy.reply import KEEP_ALIVE, StreamBody
 from .access_log import Line, logger
 from .extension import ENTRY, State
 
@@ -109,7 +109,8 @@ class _Answer:
             chunk = next(self._iterator)
         except BrokenOff:
             raise self._environ.get("llmauth.broken_off", BrokenOff) from None
-        self.passed(chunk)
+        if chunk is not KEEP_ALIVE:
+            self.passed(chunk)
         return chunk
 
     def passed(self, chunk: bytes) -> None:

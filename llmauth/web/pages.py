@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from ..version import __version__
 from .docs_page import dashboard, docs_page, with_backends, with_notice
@@ -33,7 +33,15 @@ _DESCRIPTION = json.dumps(_OPENAPI)  # once: anybody may ask for it
 def _secure(response: Response) -> Response:
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.method == "OPTIONS":
+        response.headers["Allow"] = "GET, HEAD, OPTIONS"  # not what the proxy takes at its paths
     return response
+
+
+@pages_blueprint.route("/", methods=["OPTIONS"])
+def root() -> Response:
+    """Say that the server is there."""
+    return Response(status=204)
 
 
 @pages_blueprint.get("/health")

@@ -206,3 +206,25 @@ def test_a_providers_file_that_holds_no_key_is_refused_by_its_line(tmp_path, lin
         load(environ={VARIABLE: K, "OPENAI_API_KEY_FILE": str(file)})
     assert re.match(rf"OPENAI_API_KEY_FILE \({re.escape(str(file))}, line 2\): ", str(caught.value))
     assert K not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [f"{K}\r\n", f"{K}", f"# ours\r\nanna: {K}\r\n"])
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-be with a mark", "utf-8-sig", "utf-8"])
+def test_a_key_file_may_be_what_powershell_writes(tmp_path, coding, text):
+    """``llmauth keygen > keys``: in Windows PowerShell 5.1 that is UTF-16."""
+    file = tmp_path / "keys"
+    marked = coding == "utf-16-be with a mark"
+    file.write_bytes(f"\ufeff{text}".encode("utf-16-be") if marked else text.encode(coding))
+    assert [key for _, key in keys_in_file(file, "default", VARIABLE)] == [K]
+    ours = load(environ={f"{VARIABLE}_FILE": str(file)})
+    assert [key for _, key in ours.keys] == [K]
+
+
+@pytest.mark.parametrize("data", [K.encode("utf-16-le"), K.encode("utf-32"), b"\xff\xfea", b"\xe4"])
+def test_a_key_file_in_another_coding_is_refused_without_its_content(tmp_path, data):
+    file = tmp_path / "keys"
+    file.write_bytes(data)
+    with pytest.raises(ConfigurationError) as raised:
+        keys_in_file(file, "default", VARIABLE)
+    assert str(file) in str(raised.value)
+    assert K not in str(raised.value).replace("\0", "")

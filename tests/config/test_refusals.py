@@ -180,6 +180,17 @@ VARIABLES = {
     "a path": ("BYPASS_PATHS", "/a,status", "holds 'status', no path of a page, which starts"),
     "a URL to listen on": ("APP_HOST", "http://0.0.0.0", "is not an address alone"),
     "a port to listen on": ("APP_HOST", "0.0.0.0:80", "the port is a setting by itself"),
+    "a host and a port": (
+        "APP_HOST",
+        "127.0.0.1:8000",
+        "write 127.0.0.1 here, and 8000 in server.port (APP_PORT, --port).",
+    ),
+    "a name and a port": ("APP_HOST", "localhost:80", "write localhost here, and 80 in server."),
+    "a port alone": ("APP_HOST", ":80", "write 0.0.0.0 or 127.0.0.1 here, and 80 in server.port"),
+    "IPv6 and a port": ("APP_HOST", "[::1]:80", "write ::1 here, and 80 in server.port"),
+    "a URL with a port": ("APP_HOST", "http://[::1]:80/", "write ::1 here, and 80 in server.port"),
+    "a URL without": ("APP_HOST", "https://llm.example.com/", "write llm.example.com here."),
+    "a network": ("APP_HOST", "0.0.0.0/0", "is not an address alone"),
     "a URL for a name": (
         "LLM_BACKEND",
         "http://127.0.0.1:8080",

@@ -245,3 +245,11 @@ def test_without_a_key_it_is_said_what_helps_there(make, said, monkeypatch):
 )  # fmt: skip
 def test_an_open_network_is_refused_with_what_allows_it_there(make, said):
     assert said in refused(lambda: make({"disable_auth": True, "host": "0.0.0.0"}))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("[::1]", "::1"), ("[::]", "::"), ("[fe80::1%eth0]", "fe80::1%eth0"), ("::1", "::1")],
+)
+def test_an_address_to_listen_on_may_have_the_brackets_of_a_url(said, meant):
+    assert Settings(keys=KEYS, host=said).host == meant

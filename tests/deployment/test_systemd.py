@@ -64,3 +64,10 @@ def test_a_reload_ends_nothing(unit):
     assert reload
     assert Path(reload[1]).exists()
     assert reload[2] == "-HUP $MAINPID"
+
+
+def test_systemd_has_nothing_to_say_against_the_socket(unit):
+    """A service that leaves its sockets alone would lose them: llmauth takes what it is given."""
+    sock = unit.with_name("llmauth.socket")
+    sock.write_text(example("llmauth.socket", {}))
+    assert analyze("verify", "--man=no", str(sock)) == ""

@@ -1,4 +1,4 @@
-"""``wsgi:application`` on a Unix socket, whose peers have no address."""
+"""llmauth and ``wsgi:application`` on a Unix socket, whose peers have no address."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from programs import Program
 from servers import KEY, TIMEOUT
 
 COMMANDS = {
+    "llmauth": ["-m", "llmauth", "--host=unix:{path}"],
     "waitress": ["-m", "waitress", "--unix-socket={path}", "wsgi:application"],
     "gunicorn": [
         *("-m", "gunicorn", "--worker-class", "gthread", "--threads", "4", "--no-control-socket"),

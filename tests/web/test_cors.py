@@ -62,6 +62,31 @@ def test_a_preflight_of_a_named_page_needs_no_key(open_proxy, upstream, path):
     assert upstream.requests == []
 
 
+PRIVATE = "access-control-allow-private-network"
+
+
+@pytest.mark.parametrize(
+    ("cors", "asked", "allowed"),
+    [(PAGE, "true", True), (PAGE, None, False), (PAGE, "false", False), ("*", "true", False)],
+    ids=["named", "not asked", "asked otherwise", "any page"],
+)
+def test_a_page_of_the_internet_reaches_a_private_address_where_it_is_named(
+    upstream, cors, asked, allowed
+):
+    """Private Network Access: who lets in any page has not thought of this network."""
+    wanted = {"Access-Control-Request-Private-Network": asked} if asked else {}
+    with running_proxy(upstream, cors_origins=cors) as proxy:
+        reply = proxy.request("OPTIONS", "/v1/models", ASK | wanted, key=None)
+        answered = proxy.request("GET", "/v1/models", ASK | wanted)
+        stranger = {"Origin": "https://evil.example"}
+        refused = proxy.request("OPTIONS", "/v1/models", ASK | wanted | stranger, key=None)
+    assert reply.status == 204
+    assert cors_of(reply).get(PRIVATE) == ("true" if allowed else None)
+    varies = "Access-Control-Request-Private-Network" in reply.header("vary")
+    assert varies == (asked == "true")
+    assert PRIVATE not in cors_of(answered) | cors_of(refused)
+
+
 @pytest.mark.parametrize("cors", ["", PAGE, "*"], ids=["off", "named", "any"])
 def test_what_a_browser_says_of_a_page_is_not_told_to_the_provider(upstream, cors):
     """Ollama answers 403 to an Origin, and Anthropic 401."""
