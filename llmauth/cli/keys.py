@@ -101,9 +101,12 @@ def _values(options: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Book:
-    """The database as commands use it."""
+    """The database as commands use it.
 
-    def __init__(self, database: str | None, config: str | None) -> None:
+    :param makes: a new file where there is none; a name that is misspelt shows nothing otherwise
+    """
+
+    def __init__(self, database: str | None, config: str | None, *, makes: bool) -> None:
         given = {"database": database} if database else {}
         self.settings = settings = load(Given(given, config_file=config))
         if not settings.database:
@@ -111,6 +114,10 @@ class _Book:
                 "No database: name its file with --database, or in LLMAUTH_DATABASE."
             )
         self.path = Path(settings.database)
+        if not makes and not self.path.exists():
+            raise ConfigurationError(
+                f"There is no database {self.path} yet. 'llmauth keys add NAME' makes it."
+            )
         self.database = Database(self.path)
         self.keys = KeyBook(self.database, [name for name, _ in settings.keys])
         shared: tuple[Any, Any] = (None, ())
@@ -137,10 +144,15 @@ class _Book:
 
 
 @contextlib.contextmanager
-def opened(database: str | None, config: str | None) -> Iterator[_Book]:
-    """Open the database, and say what is wrong in the words of the command line."""
+def opened(
+    database: str | None, config: str | None, *, makes: bool = False
+) -> Iterator[_Book]:
+    """Open the database, and say what is wrong in the words of the command line.
+
+    :param makes: a new file where there is none
+    """
     try:
-        book = _Book(database, config)
+        book = _Book(database, config, makes=makes)
         with contextlib.closing(book.database), explained(book.path):
             yield book
     except (KeyNotFound, NameTaken) as exc:
@@ -174,7 +186,7 @@ def add(name: str, database: str | None, config: str | None, **options: Any) -> 
     Example:
       llmauth keys add alice --budget 20/month --requests-per-minute 60
     """
-    with opened(database, config) as book:
+    with opened(database, config, makes=True) as book:
         key = book.keys.add(name, _values(options))
         click.echo(key)
         _tell(f"'{name}' may use this key from now on. It is shown this once: hand it over safely.")

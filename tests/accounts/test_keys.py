@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmauth.accounts.keys import Directory, KeyBook
+from llmauth.accounts.keys import Directory, KeyBook, digest_of
 from llmauth.accounts.store import Database
 from llmauth.exceptions import KeyNotFound, NameTaken
 from llmauth.redact.stored_key import LENGTH, PATTERN, is_stored_key, new_key
@@ -223,3 +223,19 @@ def test_an_unknown_token_is_no_key(database, book):
     book.add("alice", {})
     assert loaded(database).find(new_key().encode()) is None
     assert loaded(database).find(b"") is None
+
+
+def test_a_guess_is_looked_up_whole_and_like_any_other(database, book, monkeypatch):
+    """How much of a key is right has no part in how long it takes: nothing compares the two."""
+    key = book.add("alice", {})
+    directory = loaded(database)
+    hashed = []
+
+    def digest(token: bytes) -> bytes:
+        hashed.append(token)
+        return digest_of(token)
+
+    monkeypatch.setattr("llmauth.accounts.keys.digest_of", digest)
+    tokens = [key.encode(), key[:-1].encode() + b"!", new_key().encode(), b"", b"x" * 4096]
+    assert [directory.name_of(token) for token in tokens] == ["alice", None, None, None, None]
+    assert hashed == tokens

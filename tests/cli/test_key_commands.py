@@ -317,8 +317,22 @@ def test_without_a_database_it_says_how_to_name_one(path, monkeypatch, command):
     assert refused(*command) == (
         "No database: name its file with --database, or in LLMAUTH_DATABASE."
     )
+    keys("add", "alice", "--database", str(path))
     there = call(*command, "--database", str(path))
     assert there.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["keys", "list"], ["keys", "show", "a"], ["keys", "rotate", "a"], ["usage"], ["lockouts"]],
+    ids=" ".join,
+)
+def test_a_misspelt_file_is_not_made(path, command):
+    other = str(path.with_name("tema.db"))
+    assert refused(*command, "--database", other) == (
+        f"There is no database {other} yet. 'llmauth keys add NAME' makes it."
+    )
+    assert not Path(other).exists()
 
 
 def test_the_database_may_stand_in_the_config_file(path, monkeypatch):
@@ -332,6 +346,7 @@ def test_the_database_may_stand_in_the_config_file(path, monkeypatch):
 def test_a_folder_that_is_not_there(path, monkeypatch):
     monkeypatch.setenv("LLMAUTH_DATABASE", str(path / "none" / "keys.db"))
     assert "there is no folder" in refused("keys", "add", "alice")
+    assert "There is no database" in refused("keys", "list")
 
 
 def test_a_database_that_another_program_holds(path, monkeypatch):
@@ -423,6 +438,7 @@ def test_with_the_longest_name_and_every_limit_it_fits(path, command, spent):
 
 
 def test_without_keys_it_says_how_to_make_one(path):
+    Database(path).close()
     result = keys("list")
     assert result.stdout == ""
     assert "llmauth keys add NAME" in result.stderr
@@ -546,6 +562,7 @@ def test_usage_names_models_without_a_price(path):
     ],
 )
 def test_usage_that_cannot_be_asked(path, arguments, said):
+    Database(path).close()
     assert said in refused("usage", *arguments)
 
 
@@ -557,6 +574,7 @@ def block(path: Path, *addresses: str) -> None:
 
 
 def test_lockouts_are_listed_and_cleared(path):
+    Database(path).close()
     assert "Nobody is locked out." in call("lockouts").stderr
     block(path, "203.0.113.9", "2001:db8:1:2::/64")
     listed = call("lockouts").stdout.splitlines()
