@@ -262,7 +262,11 @@ class Guard:
 
 def _is_for_a_proxy(environ: Mapping[str, Any]) -> bool:
     """True for a request as forward proxies get it: for another host, whose URL it names."""
-    if "HTTP_PROXY_CONNECTION" in environ or "HTTP_PROXY_AUTHORIZATION" in environ:
+    if (
+        environ["REQUEST_METHOD"] == "CONNECT"
+        or "HTTP_PROXY_CONNECTION" in environ
+        or "HTTP_PROXY_AUTHORIZATION" in environ
+    ):
         return True
     target: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or "/"
     return not target.startswith(("/", "*"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..capture import show as capture_view
 from ..capture.har import har
@@ -31,6 +32,7 @@ from ..version import __version__
 from ..web.app import create_app
 from . import console, traffic
 from .check import run_checks
+from .completion import completion
 from .keys import keys
 from .lockouts import lockouts
 from .logs import colourful, configure, reopen
@@ -55,10 +57,19 @@ class _ServeByDefault(click.Group):
     """Takes ``llmauth --port 9000`` for ``llmauth serve --port 9000``, and shows no keys."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version", "-h")):
+        is_command = bool(args) and not args[0].startswith("-")
+        is_own = args[:1] in (["--help"], ["--version"], ["-h"])
+        is_completed = not args and ctx.resilient_parsing
+        if not (is_command or is_own or is_completed):
             args = ["serve", *args]
         with _hiding_keys():
             return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += serve.shell_complete(click.Context(serve, ctx, "serve"), incomplete)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -214,6 +225,7 @@ def check(everything: bool, **options: Any) -> None:
     sys.exit(2 if faults.messages else 0 if good else 1)
 
 
+main.add_command(completion)
 main.add_command(keys)
 main.add_command(lockouts)
 main.add_command(usage)

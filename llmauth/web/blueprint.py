@@ -14,9 +14,11 @@ from ..auth.request import identified
 from ..exceptions import ConfigurationError, RequestRefused, UnknownRoute
 from ..proxy.failures import detail
 from ..proxy.reply import Reply
-from .extension import ADMIN_PATHS, METHODS, admit_to_proxy, always_guarded, current_state
+from .extension import ADMIN_PATHS, admit_to_proxy, always_guarded, current_state
 
 logger = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 proxy_blueprint = Blueprint("llmauth_proxy", __name__)
 

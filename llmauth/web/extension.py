@@ -16,7 +16,6 @@ from werkzeug.routing import RequestRedirect
 from ..accounts.accounts import Accounts
 from ..accounts.prices import Prices
 from ..accounts.windows import shared_windows
-from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
@@ -25,7 +24,7 @@ from ..config.flask import from_flask
 from ..config.keys import hiding
 from ..config.loading import require_keys, warn
 from ..config.settings import Settings
-from ..exceptions import MethodRefused, RequestRefused
+from ..exceptions import RequestRefused
 from ..http.grammar import Headers
 from ..providers.backend import Backend
 from ..providers.router import Router
@@ -39,9 +38,6 @@ from .docs_page import elsewhere
 EXTENSION = "llmauth"
 ENTRY = "llmauth.entry"
 """In a WSGI environ: the state of the application whose entry it came through."""
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""What is forwarded."""
 
 ADMIN_PATHS = "/-/"
 METRICS_PATH = "/metrics"
@@ -125,11 +121,6 @@ class State:
         info = self.guard.info(environ)
         if not info.decided:
             environ["PATH_INFO"] = info.path
-            if environ["REQUEST_METHOD"] == "CONNECT":
-                # Who takes this for a forward proxy has no key for it, and learns of none.
-                self.redactor.observe(*credentials_in(environ, info.query))
-                info.refuse(MethodRefused("CONNECT", METHODS))
-                return info
             if info.path.startswith("//"):
                 # werkzeug leaves all but one out, and would find a view of another path.
                 environ["PATH_INFO"] = f"/%2F{info.path[2:]}"
