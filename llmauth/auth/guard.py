@@ -29,8 +29,6 @@ PUBLIC_PATHS = frozenset({
     "/health", "/healthz", "/livez", "/readyz", "/docs", "/dashboard", "/openapi.json",
 })  # fmt: skip
 _READING = ("GET", "HEAD")
-_ASKED_FOR_OPTIONS = PUBLIC_PATHS | {"/"}
-"""Load balancers ask so whether a server is there: HAProxy for ``/`` or ``*``, if not told what."""
 
 
 class StoredKeys(Protocol):
@@ -113,9 +111,11 @@ class Guard:
         reads = method in _READING
         if path in self.bypass and (reads or any_method):
             return True
-        # With an origin it is a page's question, which CORS answers.
-        asks = method == "OPTIONS" and "HTTP_ORIGIN" not in environ and path in _ASKED_FOR_OPTIONS
-        return pages and ((reads and path in PUBLIC_PATHS) or asks)
+        # Load balancers ask so whether a server is there: HAProxy for / or *, if not told what, and
+        # without any header. With an origin it is a page's question, which CORS answers.
+        asks = method == "OPTIONS" and "HTTP_ORIGIN" not in environ
+        known = path in PUBLIC_PATHS or (path == "/" and asks and "HTTP_ACCEPT" not in environ)
+        return pages and (reads or asks) and known
 
     def admit(
         self,

@@ -8,6 +8,7 @@ from importlib.resources import files
 from flask import Blueprint, Response, jsonify, request
 
 from ..version import __version__
+from .blueprint import forward
 from .docs_page import dashboard, docs_page, with_backends, with_notice
 from .extension import current_state
 
@@ -40,8 +41,9 @@ def _secure(response: Response) -> Response:
 
 @pages_blueprint.route("/", methods=["OPTIONS"])
 def root() -> Response:
-    """Say that the server is there."""
-    return Response(status=204)
+    """Say to a probe that the server is there; for others there is nothing at the root."""
+    is_probe = current_state().guard.info(request.environ).public
+    return Response(status=204) if is_probe else forward("")
 
 
 @pages_blueprint.get("/health")
