@@ -94,7 +94,8 @@ def fill(database: Database) -> dict[str, str]:
     with database.transaction():
         database.add_requests((period_name("day", one.at), one) for one in rows)
         for period in PERIODS:
-            database.spend("alice", period_name(period, time.time()), 2_400_000, 9 * NANO)
+            spent = ("alice", period_name(period, time.time()), 2_400_000, 9 * NANO)
+            database.spend([spent])
     return keys
 
 
