@@ -115,7 +115,10 @@ class ReplyBody:
                 raise BrokenOff from None
             return last_words
         self._is_being_sent = True
-        return self._noted(chunk)
+        chunk = self._noted(chunk)
+        if self._incoming.complete:
+            self._incoming.close()  # its connection is free for what the client asks next
+        return chunk
 
     def keep_alive(self, now: float) -> bytes:
         """Return a comment when the client has heard nothing for long; never inside an event."""
