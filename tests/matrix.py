@@ -53,6 +53,10 @@ AGO = 57
 
 TIMEOUT = 60
 
+_MAKING = threading.Lock()
+"""One application at a time: werkzeug has Python parse code for each, which 3.11 does in one thread
+at a time only (python/cpython#106905)."""
+
 
 @dataclass(frozen=True)
 class Client:
@@ -318,7 +322,8 @@ def run(client: Client) -> Found:
     found = Found({}, {})
     with contextlib.ExitStack() as stack:
         driven = stack.enter_context(Driven(client))
-        bench = Bench(stack)
+        with _MAKING:
+            bench = Bench(stack)
         _lock_out(bench)
         for case, (do, base, key, headers) in orders(bench).items():
             if do in client.lacks:

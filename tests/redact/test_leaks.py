@@ -57,7 +57,8 @@ WRONG = {
     "proxy key and more": "pk-Vt9mQx4LrWz7NdKy2HsBB",
     "most of the proxy key": "pk-Vt9mQx4LrWz7NdKy2Hs",
     "proxy key in capitals": "PK-VT9MQX4LRWZ7NDKY2HSB",
-    "wrong and long": "".join(f"{n * n + 7:05x};" for n in range(400)),
+    # With letters everywhere: the digits of a time of day would pass for a part of it.
+    "wrong and long": "".join(f"{'KQVXZ'[n % 5]}{n * n + 7:05x};" for n in range(400)),
     "wrong basic": "Bs5NqXz8TwVr2KmLy7Pc",
 }
 SECRETS = OURS | OWN | WRONG
