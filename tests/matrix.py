@@ -54,8 +54,8 @@ AGO = 57
 TIMEOUT = 60
 
 _MAKING = threading.Lock()
-"""One application at a time: werkzeug has Python parse code for each, which 3.11 does in one thread
-at a time only (python/cpython#106905)."""
+"""One application at a time: werkzeug has Python parse code for each, at which several threads at
+once fail now and then in 3.11 ("AST constructor recursion depth mismatch")."""
 
 
 @dataclass(frozen=True)
