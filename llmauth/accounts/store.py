@@ -552,7 +552,7 @@ class Database:
         """
         marks = ", ".join("?" * len(periods))
         return self._report(
-            "SELECT window, 'requests_per_minute', count(*), 0 FROM entries WHERE at > ?"  # noqa: S608 # nosec B608
+            "SELECT window, 'requests_per_minute', count(*), 0 FROM entries WHERE at > ?"  # noqa: S608
             " GROUP BY window UNION ALL "
             "SELECT key, 'tokens_per_minute', sum(tokens), 0 FROM tokens WHERE at > ?"
             " GROUP BY key UNION ALL "
@@ -628,7 +628,7 @@ class Database:
         by_key = key is not None or (names is not None and "key" in groups)
         table = "daily" if by_key else _smallest(groups)
         return self._report(
-            f"SELECT {columns} FROM {table} WHERE {where} {grouped} LIMIT {largest:d}",  # noqa: S608 # nosec B608
+            f"SELECT {columns} FROM {table} WHERE {where} {grouped} LIMIT {largest:d}",  # noqa: S608
             *values,
         )
 
@@ -656,7 +656,7 @@ class Database:
         """Return the requests that ended last, the newest first."""
         where, values = ("", ()) if key is None else ("WHERE key = ?", (key,))
         rows = self._report(
-            f"SELECT * FROM requests {where} ORDER BY at DESC LIMIT ?",  # noqa: S608 # nosec B608
+            f"SELECT * FROM requests {where} ORDER BY at DESC LIMIT ?",  # noqa: S608
             *values, number,
         )  # fmt: skip
         return [RequestRow(*row) for row in rows]
@@ -667,7 +667,7 @@ class Database:
         """Return the models of the last so many requests, and milliseconds to the first byte."""
         where, values = ("", ()) if key is None else ("key = ? AND", (key,))
         return self._report(
-            f"SELECT model, first_ms FROM requests WHERE {where} at > ?"  # noqa: S608 # nosec B608
+            f"SELECT model, first_ms FROM requests WHERE {where} at > ?"  # noqa: S608
             " AND first_ms IS NOT NULL AND status < 400 ORDER BY at DESC LIMIT ?",
             *values, since, number,
         )  # fmt: skip
