@@ -439,10 +439,6 @@ class Database:
         )
         return row[0], row[1]
 
-    def clear_window(self, window: str) -> None:
-        """Empty a window."""
-        self._do("DELETE FROM entries WHERE window = ?", window)
-
     # Tokens and dollars
 
     def held(self, key: str) -> Held:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Any
 
-from limits.storage import MovingWindowSupport, Storage
+from limits.storage import MovingWindowSupport
 
 from ..auth.stores import CountingStore, in_memory, open_store, store_errors
 from .store import Database
@@ -21,22 +20,17 @@ def shared_windows(uri: str) -> tuple[CountingStore | None, tuple[type[Exception
     return (None, ()) if in_memory(uri) else (open_store(uri), store_errors(uri))
 
 
-class FileWindows(Storage, MovingWindowSupport):
-    """A storage of ``limits`` for moving windows.
+class FileWindows(MovingWindowSupport):
+    """The moving window of ``limits``, and none of its counters, which nothing here has a use for.
 
     :param database: where the entries are kept
     """
 
-    STORAGE_SCHEME = ["llmauth-file"]
+    base_exceptions, wrap_exceptions = (sqlite3.Error,), False
+    """As ``limits`` wants to know of each storage: what it raises is raised as it is."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(None, wrap_exceptions=False)
         self._database = database
-
-    @property
-    def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """What the file may raise."""
-        return (sqlite3.Error,)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Put entries into a window, unless more than ``limit`` were in it then."""
@@ -48,28 +42,3 @@ class FileWindows(Storage, MovingWindowSupport):
         now = time.time()
         first, number = self._database.window(key, now - expiry)
         return first or now, number
-
-    def clear(self, key: str) -> None:
-        """Empty a window."""
-        self._database.clear_window(key)
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Not supported: a moving window has no counters."""
-        raise NotImplementedError
-
-    def get(self, key: str) -> int:
-        """Not supported, as :meth:`incr`."""
-        raise NotImplementedError
-
-    def get_expiry(self, key: str) -> float:
-        """Not supported, as :meth:`incr`."""
-        raise NotImplementedError
-
-    def check(self) -> bool:
-        """Say whether the file can be read."""
-        self._database.revision()
-        return True
-
-    def reset(self) -> Any:
-        """Not supported: windows end by themselves."""
-        raise NotImplementedError
