@@ -5,42 +5,21 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from programs import wait_for
-from servers import PROVIDER_KEY, Proxy, Upstream, raw, running_proxy
+from servers import PROVIDER_KEY, Proxy, raw, running_proxy
 from streams import Held
 
 from llmauth import create_app
-from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database
 from llmauth.accounts.terms import NANO
 from llmauth.config.loading import Given, load
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    opened = Upstream()
-    yield opened
-    opened.stop()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
-
-
-@pytest.fixture
-def book(path: Path) -> Iterator[KeyBook]:
-    database = Database(path)
-    yield KeyBook(database, ["default"])
-    database.close()
 
 
 def chat(proxy: Proxy, headers: dict[str, str], target: str = CHAT, **fields: Any):

@@ -9,7 +9,6 @@ import random
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
@@ -34,7 +33,6 @@ from servers import (
     Answer,
     Proxy,
     Received,
-    Upstream,
     raw,
     read_all,
     request_bytes,
@@ -52,18 +50,6 @@ from llmauth.config.loading import Given, load
 
 EVENT_STREAM = "Content-Type: text/event-stream"
 STREAM_HEAD = f"HTTP/1.1 200 OK\r\n{EVENT_STREAM}\r\nConnection: close\r\n\r\n".encode()
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    opened = Upstream()
-    yield opened
-    opened.stop()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
 
 
 def rows(path: Path) -> list[RequestRow]:

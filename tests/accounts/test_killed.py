@@ -38,11 +38,6 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
-
-
-@pytest.fixture
 def server(upstream: Upstream, path: Path) -> Iterator[Program]:
     environ = {
         "LLM_INTERACTIVE_PROXY_API_KEY": KEY, "OPENAI_API_BASE_URL": upstream.url,

@@ -54,11 +54,6 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
-
-
-@pytest.fixture
 def root(path: Path) -> str:
     database = Database(path)
     key = KeyBook(database).add("root", {"admin": True})

@@ -8,14 +8,12 @@ import json
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from programs import Program, Redis, wait_for
-from servers import KEY, PROVIDER_KEY, Proxy, Upstream, raw, request_bytes, running_proxy, whole
+from servers import KEY, PROVIDER_KEY, Proxy, raw, request_bytes, running_proxy, whole
 from streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.accounts.keys import KeyBook
@@ -24,25 +22,6 @@ from llmauth.cli import main
 from llmauth.redact.stored_key import new_key
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    opened = Upstream()
-    yield opened
-    opened.stop()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
-
-
-@pytest.fixture
-def book(path: Path) -> Iterator[KeyBook]:
-    database = Database(path)
-    yield KeyBook(database, ["default"])
-    database.close()
 
 
 def chat(proxy: Proxy, key: str, model: str = "gpt-4o", **more: Any):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from commands import environment
 from programs import Program, llmauth, wait_for
-from servers import KEY, Upstream
+from servers import KEY
 from streams import EVENT, HEAD, Held, chunk, read_until
 
 from llmauth.accounts.keys import KeyBook
@@ -24,11 +24,6 @@ from llmauth.accounts.store import Database
 CHAT = "/v1/chat/completions"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no forks")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
 
 
 def made(path: Path, **values) -> str:
@@ -113,13 +108,6 @@ def test_children_of_a_fork_count_together_over_connections_of_their_own(path, w
     assert totals[0] == (52 if when == "used" else 50)  # nothing is lost, twice or left over
     assert database.held("alice").requests == 0
     database.close()
-
-
-@pytest.fixture
-def upstream():
-    opened = Upstream()
-    yield opened
-    opened.stop()
 
 
 def test_under_gunicorn_with_preload_ten_of_forty_pass(path, upstream):

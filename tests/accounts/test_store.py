@@ -18,11 +18,6 @@ from llmauth.accounts.store import VERSION, Database
 from llmauth.exceptions import ConfigurationError, InvalidKey
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys.db"
-
-
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigurationError) as error:
         Database(path)
