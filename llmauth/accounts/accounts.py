@@ -239,8 +239,6 @@ class Accounts:
         with contextlib.suppress(sqlite3.Error):
             self._database.end_process(self._process)
         self._database.close()
-        if self._reader is not None:
-            self._reader.close()
 
     def _begin(self) -> None:
         """Begin anew; in the child of a fork, the thread and what runs are the parent's."""
@@ -249,7 +247,6 @@ class Accounts:
         self._limits = Limits(self._database, self._process, *self._windows)
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
-        self._reader: Database | None = None
         self._names: dict[str, str] = {}
         self._awaited: dict[str, None] = {}
         self._noted: deque[counters.Counter] = deque()
@@ -266,19 +263,6 @@ class Accounts:
         self._lost = 0
         self._revision = -1
         self._next_beat = self._next_pruning = 0.0
-
-    def reader(self) -> Database:
-        """Return a connection for sums over years, which keep no request waiting."""
-        with self._lock:
-            if self._reader is None or self._reader.is_replaced:
-                if self._reader is not None:
-                    self._reader.close()
-                self._reader = None
-                try:
-                    self._reader = Database(self._path)
-                except ConfigurationError:
-                    return self._database
-            return self._reader
 
     def _start(self) -> None:
         with self._lock:

@@ -630,7 +630,7 @@ class Database:
 
     def models(self, number: int) -> list[str]:
         """Return the models that were used, those that were used first before the others."""
-        found = self._all(
+        found = self._report(
             "SELECT model FROM daily GROUP BY model ORDER BY min(day), model LIMIT ?", number
         )
         return [row[0] for row in found]
@@ -645,7 +645,7 @@ class Database:
 
     def counters(self) -> list[tuple[str, list[str], float]]:
         """Return all counters: name, values of the labels, and value."""
-        rows = self._all("SELECT name, labels, value FROM counters ORDER BY name, labels")
+        rows = self._report("SELECT name, labels, value FROM counters ORDER BY name, labels")
         return [(name, json.loads(labels), value) for name, labels, value in rows]
 
     def requests(self, number: int, key: str | None = None) -> list[RequestRow]:

@@ -76,7 +76,7 @@ class Collector:
         assert state.accounts
         self._state = state
         self._core = core
-        self._database: Database = state.accounts.reader()
+        self._database: Database = state.accounts.database
         self._models = state.accounts.told_models
 
     def collect(self) -> Iterator[Metric]:

@@ -6,7 +6,9 @@ import json
 import re
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -234,18 +236,32 @@ def test_without_the_package_it_says_how_to_get_it(upstream, path, root, monkeyp
     assert "pip install 'llmauth[metrics]'" in reply.error["message"]
 
 
-def test_long_sums_keep_no_request_waiting(upstream, path, root):
+def test_long_sums_keep_no_request_waiting(upstream, path, root, monkeypatch):
     """Each has a connection of its own: while one reads, requests are let in and counted."""
+    read, reading, go_on = Database._report, threading.Event(), threading.Event()
+
+    def slowly(database: Database, *statement: Any) -> Any:
+        reading.set()
+        assert go_on.wait(30)
+        return read(database, *statement)
+
     database = Database(path)
     key = KeyBook(database).add("alice", {"requests_per_minute": 100, "tokens_per_day": 10**6})
     database.close()
     with running_proxy(upstream, database=str(path)) as proxy:
-        assert ask(proxy, root).status == 200
-        with proxy.server.state.accounts.reader()._lock:  # as while it reads
-            assert [chat(proxy, key) for _ in range(3)] == [200] * 3
-            totals = Database(path)
-            wait_for(lambda: totals.totals([], "", "~", None)[0][0] == 3, "they are counted")
-            totals.close()
+        monkeypatch.setattr(Database, "_report", slowly)
+        asking = threading.Thread(target=ask, args=(proxy, root))
+        asking.start()
+        assert reading.wait(30)
+        assert [chat(proxy, key) for _ in range(3)] == [200] * 3
+
+        def counted() -> int:
+            with closing(sqlite3.connect(path)) as other:
+                return other.execute("SELECT count(*) FROM requests").fetchone()[0]
+
+        wait_for(lambda: counted() == 3, "they are counted")
+        go_on.set()
+        asking.join()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows replaces no open file")
@@ -276,7 +292,7 @@ def test_open_metrics_for_who_asks_for_it(upstream, path, root):
 def test_while_the_file_cannot_be_read_it_says_so(upstream, path, root):
     with running_proxy(upstream, database=str(path)) as proxy:
         assert ask(proxy, root).status == 200
-        database: Any = proxy.server.state.accounts.reader()
+        database: Any = proxy.server.state.accounts.database
         database._connection.execute("ALTER TABLE counters RENAME TO lost")
         reply = ask(proxy, root)
         assert (reply.status, reply.header("Retry-After")) == (503, "5")
