@@ -109,14 +109,16 @@ class Forwarder:
             kept_body=kept_body,
         )
         info.model = named_model(own_path, info.query, outgoing.body, outgoing.length)
-        exchange = self._captured(info, environ, received, backend, outgoing)
+        asked = outgoing.body
+        beginning = _beginning(asked) if self._capture else None
+        exchange = self._captured(info, environ, received, backend, outgoing, beginning)
         left = client_disconnected(environ)
         lease = Lease(self._slots, info, exchange)
         try:
             self._grant(lease, info, outgoing, backend)
             if exchange:
-                url, body = backend.origin + outgoing.target, _beginning(outgoing.body)
-                length = outgoing.length
+                url, length = backend.origin + outgoing.target, outgoing.length
+                body = beginning if outgoing.body is asked else _beginning(outgoing.body)
                 exchange.outbound_request(outgoing.method, url, outgoing.headers, body, length)
             lease.begin()
             lease.incoming = incoming = self._send(outgoing, backend, lease, left)
@@ -164,6 +166,7 @@ class Forwarder:
         received: dict[str, str],
         backend: Backend,
         outgoing: Outgoing,
+        beginning: bytes | None,
     ) -> Exchange | None:
         if self._capture is None:
             return None
@@ -174,10 +177,9 @@ class Forwarder:
             key_name=info.key_name,
             credentials=tuple(credentials_in(environ, info.query)),
         )
-        body = _beginning(outgoing.body)
         target = f"{info.path}?{info.query}" if info.query else info.path
         headers = received | {"content-type": environ.get("CONTENT_TYPE", "")}
-        exchange.inbound_request(outgoing.method, target, headers, body, outgoing.length)
+        exchange.inbound_request(outgoing.method, target, headers, beginning, outgoing.length)
         return exchange
 
     def _grant(
