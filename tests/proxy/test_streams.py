@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -118,7 +119,7 @@ def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
     with running_proxy(upstream, threads=32) as proxy:
         lifecycle = proxy.server.state.slots
 
-        def settle() -> int:
+        def left() -> int:
             upstream.answer = Held(HEAD + chunk(EVENT), b"0\r\n\r\n")
             with proxy.open(request_bytes("/v1/x")) as sock:
                 read_until(sock, EVENT)
@@ -128,7 +129,11 @@ def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
             wait_for(lambda: lifecycle.used == 0, "the request ends")
             return len((descriptors() | set(threading.enumerate())) - of_others)
 
-        before = min(settle() for _ in range(5))
+        def usual() -> float:
+            """Return the median of some counts: a socket may be about to close during one."""
+            return statistics.median(left() for _ in range(9))
+
+        before = usual()
         for number in range(1000):
             wait_for(lambda: lifecycle.used < 16, "cancelled requests end")
             upstream.answer = Held(b"" if number % 2 else HEAD + chunk(EVENT))
@@ -140,7 +145,7 @@ def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
                         sock.recv(10)
             upstream.answer.go_on.release()
         wait_for(lambda: lifecycle.used == 0, "cancelled requests end")
-        wait_for(lambda: settle() <= before, "sockets and threads are closed")
+        wait_for(lambda: usual() <= before, "sockets and threads are closed")
 
 
 def test_a_connection_that_ended_is_not_held_by_an_idle_thread(proxy, upstream):
