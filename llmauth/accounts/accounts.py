@@ -180,7 +180,7 @@ class Accounts:
             self._used[sent.secret.key.name] = time.time()
         return grant
 
-    def _allow(self, sent: Sent, key: StoredKey) -> tuple[Database, int] | None:
+    def _allow(self, sent: Sent, key: StoredKey) -> int | None:
         check_allowed(key, sent.backend, sent.asked)
         estimate = estimate_of(sent, self._prices) if key.terms.counts_tokens else None
         return self._limits.enter(key, estimate, self._flush)
@@ -283,20 +283,21 @@ class Accounts:
                 self._hurried.wait(_GATHERING)  # many are written in the time of one
             self._woken.clear()
             self._hurried.clear()
-            self._guarded(self._write)
-            if self._closing:
+            is_last = self._closing
+            self._guarded(self._write, is_last)
+            if is_last:
                 return
             if (now := time.monotonic()) >= next_tick:
                 next_tick = now + TICK
                 self._guarded(self._follow)
                 self._cut_withdrawn()
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
         """Do something with the file; while that fails, counting goes on in memory."""
         try:
             if self._database.is_replaced:
                 self._reopen()
-            action()
+            action(*arguments)
         except (sqlite3.Error, ConfigurationError) as exc:
             self._limits.fall_back(str(exc))
         except Exception:
@@ -308,11 +309,11 @@ class Accounts:
         before, self._database = self._database, Database(self._path)
         before.close()
         self._revision = -1
-        self._limits.fall_back("the file is another one")
-        self._limits.database = self._database
+        self._limits.reopen(self._database)
 
     def _settle(self) -> None:
-        """Read what has ended; while the file fails it is counted in memory."""
+        """Read what has ended, and have it counted where that is done in memory."""
+        before = len(self._unwritten)
         while self._ended:
             one = self._ended.popleft()
             try:
@@ -323,12 +324,14 @@ class Accounts:
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
-            row = settled.row._replace(model=self._model(settled.row.model))
-            settled = settled._replace(row=row)
+            model = self._model(settled.row.model)
+            if model != settled.row.model:
+                settled = settled._replace(row=settled.row._replace(model=model))
             self._unwritten.append(settled)
-            for counter, value in counters.counted(row):
+            for counter, value in counters.counted(settled.row):
                 self._counts[counter] += value
-            self._limits.note_in_memory(settled)
+        new = self._unwritten[before:]
+        self._limits.note(lambda tally: write_settled(new, tally, self._process))
 
     def _model(self, name: str) -> str:
         """Return a model's name as it is written: it may be a secret, or half of a character."""
@@ -339,7 +342,7 @@ class Accounts:
                 self._names[name] = written
         return written
 
-    def _write(self) -> None:
+    def _write(self, is_last: bool = False) -> None:
         """Write what has ended in one transaction."""
         flushing = [self._flushing.popleft() for _ in range(len(self._flushing))]
         self._settling = True
@@ -353,11 +356,14 @@ class Accounts:
         prunes = now >= self._next_pruning
         blocks = dict(self._blocks)
         counts = self._counts
-        if not (settled or used or blocks or counts or beats or failing or prunes or flushing):
+        counting = failing or self._limits.is_used
+        if not (settled or used or blocks or counts or beats or counting or prunes or flushing):
             return
         with self._database.transaction():
             write_settled(settled, self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
+            if counting:
+                self._limits.sync(last=is_last)
             self._database.note_used(used.items())
             self._database.add_counters(counts.items())
             if blocks:
@@ -378,8 +384,8 @@ class Accounts:
                 if noted.get(name) == at:
                     del noted[name]
         self._next_beat = now + _BEAT if beats else self._next_beat
-        if failing:
-            self._limits.recover()
+        if counting:
+            self._limits.synced()
 
     def _follow(self) -> None:
         """Read the keys again when they have changed."""

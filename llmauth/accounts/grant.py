@@ -12,10 +12,10 @@ from .asked import Asked
 from .asking import UsageFilter
 from .counters import REFUSED
 from .keys import Secret
-from .limits import DEFAULT_OUTPUT, Estimate
+from .limits import DEFAULT_OUTPUT, Estimate, Tally
 from .meter import Meter
 from .prices import Prices
-from .store import Database, RequestRow
+from .store import RequestRow
 from .terms import NANO, PERIODS, period_name
 from .usage import BYTES_PER_TOKEN, NOTHING, Usage
 
@@ -85,7 +85,7 @@ class Grant:
     """A request that runs; :meth:`end` has it counted.
 
     :param sent: what is known of it
-    :param hold: where what it may use is held, and as what
+    :param hold: as what that is held that it may use
     :param ended: is called once, when it has ended
     :param hand_over: takes what is to be decoded later; see :class:`.meter.Meter`
     """
@@ -93,7 +93,7 @@ class Grant:
     def __init__(
         self,
         sent: Sent,
-        hold: tuple[Database, int] | None,
+        hold: int | None,
         ended: Callable[[Grant], None],
         hand_over: Callable[[Meter, bytes], bool],
     ) -> None:
@@ -210,9 +210,10 @@ class Grant:
             elif output is None:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
-            guess = replace(usage, input_tokens=prompt, output_tokens=output)
-            guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
-            counted = max(counted, min(round((guessed or 0) * NANO), _MOST))
+            if (prompt, output) != (usage.input_tokens, usage.output_tokens):
+                guess = replace(usage, input_tokens=prompt, output_tokens=output)
+                guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
+                counted = max(counted, min(round((guessed or 0) * NANO), _MOST))
         return Settled(row, self.hold, tokens, counted, is_counted)
 
     def _how_it_ended(self) -> str:
@@ -234,7 +235,7 @@ class Settled(NamedTuple):
     """
 
     row: RequestRow
-    hold: tuple[Database, int] | None
+    hold: int | None
     tokens: int
     cost: int
     counts: bool
@@ -244,25 +245,17 @@ class Settled(NamedTuple):
         """The day of its end, UTC."""
         return period_name("day", self.row.at)
 
-    def write(self, database: Database, process: str) -> None:
-        """Have it counted in the file, or in memory, and what was held there given back."""
-        write_settled([self], database, process)
 
-
-def write_settled(settled: list[Settled], database: Database, process: str) -> None:
+def write_settled(settled: list[Settled], tally: Tally, process: str) -> None:
     """Have requests counted, and what was held for them given back; within a transaction."""
-    holds = [one.hold for one in settled if one.hold]
-    database.release((hold for where, hold in holds if where is database), process)
+    tally.release((one.hold for one in settled if one.hold), process)
     counted = [one for one in settled if one.counts]
-    database.add_tokens((one.row.key, one.row.at, one.tokens) for one in counted)
-    names: dict[int, list[str]] = {}  # of the periods of a day
-    spent = []
-    for one in counted:
-        day = int(one.row.at // 86_400)
-        if day not in names:
-            names[day] = [period_name(period, one.row.at) for period in PERIODS]
-        spent += [(one.row.key, name, one.tokens, one.cost) for name in names[day]]
-    database.spend(spent)
+    tally.add_tokens((one.row.key, one.row.at, one.tokens) for one in counted)
+    tally.spend(
+        (one.row.key, period_name(period, one.row.at), one.tokens, one.cost)
+        for one in counted
+        for period in PERIODS
+    )
 
 
 def estimate_of(sent: Sent, prices: Prices) -> Estimate | None:

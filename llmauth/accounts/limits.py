@@ -1,8 +1,8 @@
 """A key's limits, held exactly: what a request may cost is held before it is sent.
 
-What is counted is in the file, so that all processes agree; requests a minute are in the store of
-failed attempts, when there is one, so that machines do. While a file or store fails, counting goes
-on in memory.
+Processes count in the file, so that all of them agree, and one that is alone in memory, which is
+quicker; requests a minute are in the store of failed attempts, when there is one, so that machines
+agree. While a file or store fails, counting goes on in memory.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import contextlib
 import logging
 import math
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..exceptions import LimitReached
+from .counts import Counts
 from .keys import StoredKey
-from .store import Database, Hold, Most
+from .store import LEASE_SECONDS, Database, Lease
 from .terms import NANO, Budget, iso, period_end, period_name
-from .together import Together
-from .windows import FileWindows
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +36,22 @@ WINDOW = "llmauth/requests/"
 DEFAULT_OUTPUT = 4096
 """Tokens that are held for an answer whose length the request does not limit."""
 
+_IDLE = 10.0
+"""Seconds without any request after which a process gives its lease back."""
+
+_TOGETHER = 600.0
+"""Seconds for which processes that have met count in the file."""
+
+_POLL = 0.02
+
+Tally = Counts | Database
+"""Where it is counted; to be used within its ``transaction``."""
+
 _Answer = TypeVar("_Answer")
 
 
-class Ended(Protocol):
-    """What a request has used."""
-
-    def write(self, database: Database, process: str) -> None:
-        """Have it counted."""
+class _TooOftenError(LimitReached):
+    """More requests within a minute than a key may send: that is not for us to mend."""
 
 
 class Windows(Protocol):
@@ -75,6 +84,10 @@ class Estimate:
 class Limits:
     """Counts what keys use.
 
+    The only process that counts has a lease on the counts, and has them in memory: it tells the
+    file of them, and prolongs the lease, twice a second. A second one asks for them and waits until
+    they are in the file, where both count from then on.
+
     :param database: the file
     :param process: names this process in it
     :param shared: where requests a minute are counted instead
@@ -89,12 +102,14 @@ class Limits:
         shared_errors: tuple[type[Exception], ...] = (),
     ) -> None:
         self.database = database
-        self._memory = database
         self._process = process
         self._shared = shared
         self._shared_errors = shared_errors
         self.failing = False
-        self._together = Together()
+        self._counts: Counts | None = None
+        self._falling_back = threading.Lock()
+        # Of the monotonic clock: the lease's end, the last use, and when to try for a lease again.
+        self._until = self._used = self._alone_again = -math.inf
         self._tidied = -math.inf  # Unix time
 
     def enter(
@@ -102,201 +117,267 @@ class Limits:
         key: StoredKey,
         estimate: Estimate | None,
         flush: Callable[[], bool] = lambda: False,
-    ) -> tuple[Database, int] | None:
+    ) -> int | None:
         """Let a request in, and hold what it may use.
 
         :param estimate: None for one that another pays for
         :param flush: has written what requests have used that have ended; False when there are none
-        :returns: where it is held and as what, to be released when it has ended
+        :returns: the id of what is held, to be released when it has ended
         :raises LimitReached: the answer for the client
         """
         terms, requests = key.terms, key.terms.requests_per_minute
         if requests and self._count_in_store(key.name, requests):
             requests = None
-        if terms.parallel or (estimate and terms.counts_tokens):
-            return self._in_file(lambda file: self._hold(file, key, estimate, requests, flush))
-        if requests:
-            limit = requests
-            self._in_file(lambda file: self._count_request(file, key.name, limit))
-        return None
+        estimate = estimate if terms.counts_tokens else None
+        if not (requests or terms.parallel or estimate):
+            return None
+
+        def enter(tally: Tally) -> int | LimitReached | None:
+            try:
+                return _enter(tally, self._process, key, estimate, requests)
+            except LimitReached as refusal:  # nothing is wrong with the transaction
+                return refusal
+
+        entered = self._count(enter)
+        may_be_late = isinstance(entered, LimitReached) and not isinstance(entered, _TooOftenError)
+        if may_be_late and flush():
+            # A client that sends one request after another does not wait for our bookkeeping.
+            entered = self._count(enter)
+        if isinstance(entered, LimitReached):
+            raise entered
+        return entered
 
     def fall_back(self, reason: str) -> None:
         """Count in memory from now on, beginning with what the file says."""
-        if self.failing:
-            return
-        logger.error("the database fails (%s): limits are counted in memory until it works", reason)
-        self._memory = Database(None)
-        with contextlib.suppress(sqlite3.Error):
-            self._memory.spend(self.database.all_spent())
-        self.failing = True
+        with self._falling_back:
+            if self._counts is None:
+                self._counts = Counts()
+                with contextlib.suppress(sqlite3.Error):
+                    self._load(self._counts)
+            self._counts.is_closed = False
+            if not self.failing:
+                self.failing = True
+                logger.error(
+                    "the database fails (%s): limits are counted in memory until it works", reason
+                )
 
-    def recover(self) -> None:
-        """Count in the file again."""
-        self.failing = False
-        logger.warning("the database works again")
+    def reopen(self, database: Database) -> None:
+        """Count in another file, which took the place of the first."""
+        self.fall_back("the file is another one")
+        self.database = database
+        if counts := self._counts:
+            counts.begin_file()
 
-    def note_in_memory(self, ended: Ended) -> None:
-        """Count what has ended in memory as well, while it is there that is counted."""
+    def note(self, write: Callable[[Tally], None]) -> None:
+        """Have it written what requests have used, where that is counted in memory."""
+        if counts := self._counts:
+            counts.tidy(time.time(), MINUTE)
+            with counts.transaction():
+                write(counts)
+
+    @property
+    def is_used(self) -> bool:
+        """False when there is nothing to be told or decided by :meth:`sync`."""
+        return self._counts is not None or time.monotonic() - self._used < _IDLE
+
+    def sync(self, *, last: bool = False) -> None:
+        """Tell the file what was counted in memory, and decide where to count from now on.
+
+        Within a transaction; when that is done, :meth:`synced` has to be called.
+
+        :param last: this process counts nothing more
+        """
+        now, clock = time.time(), time.monotonic()
+        self._tidy(self.database, now)
+        lease = self.database.lease()
+        if lease and lease.process == self._process and lease.wanted:
+            self._alone_again = clock + _TOGETHER
+        if not last and self._may_be_alone(lease, now, clock):
+            if self._counts is None:
+                counts = Counts()
+                self._load(counts)
+                self._counts = counts
+            self._counts.write(self.database, self._process)
+            self._prolong(clock)
+        elif self._counts is not None:
+            self._hand_in(self._counts)
+
+    def synced(self) -> None:
+        """Take note that the file has what it was told by :meth:`sync`."""
+        if self._counts is not None:
+            self._counts.written()
+            if self._counts.is_closed:
+                self._counts = None
         if self.failing:
-            ended.write(self._memory, self._process)
+            self.failing = False
+            logger.warning("the database works again")
 
     def used(self, key: StoredKey) -> dict[str, Any]:
         """Return how much of each of its limits a key has used, by their names."""
-        database = self._memory if self.failing else self.database
+        counts = self._counts
+        if counts is None or counts.is_closed:
+            return self._used_of(self.database, key)
+        with counts.transaction():
+            return self._used_of(counts, key)
+
+    def _used_of(self, tally: Tally, key: StoredKey) -> dict[str, Any]:
         terms, now, name = key.terms, time.time(), key.name
         used: dict[str, Any] = {}
         if terms.requests_per_minute:
-            used["requests_per_minute"] = self._counted(database, name, terms.requests_per_minute)
+            used["requests_per_minute"] = self._counted(tally, name, terms.requests_per_minute, now)
         if terms.parallel:
-            used["parallel"] = database.running(name, now, SILENCE)
+            used["parallel"] = tally.running(name, now, SILENCE)
         if terms.tokens_per_minute:
             used["tokens_per_minute"] = sum(
-                tokens for _, tokens in database.recent_tokens(name, now, MINUTE)
+                tokens for _, tokens in tally.recent_tokens(name, now, MINUTE)
             )
         if terms.tokens_per_day:
-            used["tokens_per_day"] = database.spent(name, period_name("day", now))[0]
+            used["tokens_per_day"] = tally.spent(name, period_name("day", now))[0]
         if terms.budget:
             period = period_name(terms.budget.period, now)
-            used["budget"] = str(Budget(database.spent(name, period)[1], terms.budget.period))
+            used["budget"] = str(Budget(tally.spent(name, period)[1], terms.budget.period))
         return used
 
-    def _counted(self, database: Database, name: str, limit: int) -> int:
+    def _counted(self, tally: Tally, name: str, limit: int, now: float) -> int:
         if self._shared is not None:
             with contextlib.suppress(*self._shared_errors):
                 return self._shared.get_moving_window(_window(name), limit, MINUTE)[1]
-        return FileWindows(database).get_moving_window(_window(name), limit, MINUTE)[1]
+        return tally.window(_window(name), now, MINUTE)[1]
 
     def _count_in_store(self, name: str, limit: int) -> bool:
         """Count a request in the store that machines share; False when there is none.
 
         :raises LimitReached: when as many have been sent within the last minute
         """
-        if self._shared is not None:
-            # The lockout, which has the same store, says so.
-            with contextlib.suppress(*self._shared_errors):
-                _count_in(self._shared, name, limit)
-                return True
+        if self._shared is None:
+            return False
+        with contextlib.suppress(*self._shared_errors):  # the lockout, which has it too, says so
+            if not self._shared.acquire_entry(_window(name), limit, MINUTE):
+                first, _ = self._shared.get_moving_window(_window(name), limit, MINUTE)
+                raise _too_often(name, limit, first, time.time())
+            return True
         return False
 
-    def _count_request(self, database: Database, name: str, limit: int) -> None:
-        now = time.time()
-        self._tidy(database, now)
-        window = _window(name)
+    def _count(self, action: Callable[[Tally], _Answer]) -> _Answer:
+        """Do something where counting is done, with nobody else in between."""
+        while True:
+            self._used = time.monotonic()
+            counts = self._counts
+            if counts is not None and (self.failing or self._used < self._until):
+                with counts.transaction():
+                    if not counts.is_closed:
+                        return action(counts)
+            try:
+                with self.database.transaction():
+                    if self._is_in_file():
+                        self._tidy(self.database, time.time())
+                        return action(self.database)
+            except sqlite3.Error as exc:
+                self.fall_back(str(exc))
+            else:
+                time.sleep(_POLL)
 
-        def enter(requests: list[None]) -> list[bool] | None:
-            fits = database.enter_if(window, limit, now, len(requests))
-            return [True] * len(requests) if fits else None
+    def _is_in_file(self) -> bool:
+        """Say whether counting is done in the file, and see to it that it can be done somewhere."""
+        lease, counts, clock = self.database.lease(), self._counts, time.monotonic()
+        is_ours = lease is not None and lease.process == self._process
+        if lease and not is_ours and lease.is_valid(clock):
+            self.database.want_lease()
+            self._alone_again = clock + _TOGETHER
+            return False
+        if lease and is_ours and not lease.wanted and counts and not counts.is_closed:
+            self._prolong(clock)  # the writer is late
+            return False
+        if counts:
+            self._hand_in(counts)
+            self._counts = None
+        if lease:
+            self.database.end_lease(lease.process)
+        return True
 
-        if not self._together.ask((id(database), window, limit), None, enter):
-            _count_in(FileWindows(database), name, limit)
+    def _may_be_alone(self, lease: Lease | None, now: float, clock: float) -> bool:
+        return (
+            clock >= self._alone_again
+            and clock - self._used < _IDLE
+            and not (lease and lease.process != self._process and lease.is_valid(clock))
+            and not self.database.others(self._process, now, SILENCE)
+        )
+
+    def _load(self, counts: Counts) -> None:
+        counts.load(self.database, self._process, time.time(), MINUTE)
+
+    def _prolong(self, clock: float) -> None:
+        self._until = clock + LEASE_SECONDS
+        self.database.take_lease(self._process, self._until)
+
+    def _hand_in(self, counts: Counts) -> None:
+        """Have the counts in the file, for everybody."""
+        with counts.transaction():
+            counts.is_closed = True
+        counts.write(self.database, self._process)
+        self.database.end_lease(self._process)
 
     def _tidy(self, database: Database, now: float) -> None:
         """Once a second say that this process lives, and forget what is over."""
         if 0 <= now - self._tidied < 1.0:
             return
         self._tidied = now
-        with database.transaction():
-            database.beat(self._process, now)
-            database.release_dead(now, SILENCE)
-            database.tidy_windows(now, MINUTE)
-            database.tidy_tokens(now, MINUTE)
+        database.beat(self._process, now)
+        database.release_dead(now, SILENCE)
+        database.tidy(now, MINUTE)
 
-    def _in_file(self, action: Callable[[Database], _Answer]) -> _Answer:
-        """Do something in the file, or in memory while that fails."""
-        if not self.failing:
-            try:
-                return action(self.database)
-            except sqlite3.Error as exc:
-                self.fall_back(str(exc))
-        return action(self._memory)
 
-    def _hold(
-        self,
-        database: Database,
-        key: StoredKey,
-        estimate: Estimate | None,
-        requests: int | None,
-        flush: Callable[[], bool],
-    ) -> tuple[Database, int]:
-        """Hold what a request may use, and count it where requests are counted in the file."""
-        now = time.time()
-        self._tidy(database, now)
-        if (hold := self._hold_if(database, key, estimate, requests, now)) is not None:
-            return database, hold
-        if requests:
-            _count_in(FileWindows(database), key.name, requests)
-        try:
-            return self._hold_closely(database, key, estimate)
-        except LimitReached:
-            # A client that sends one request after another does not wait for our bookkeeping.
-            if not flush():
-                raise
-        return self._hold_closely(database, key, estimate)
+def _enter(
+    tally: Tally, process: str, key: StoredKey, estimate: Estimate | None, requests: int | None
+) -> int | None:
+    """Count a request and hold what it may use, if all of it fits.
 
-    def _hold_if(
-        self,
-        database: Database,
-        key: StoredKey,
-        estimate: Estimate | None,
-        requests: int | None,
-        now: float,
-    ) -> int | None:
-        """Hold the most that a request may use, where there surely is as much."""
-        terms, tokens, cost = key.terms, 0, 0
-        if estimate:
-            output = DEFAULT_OUTPUT if estimate.output is None else estimate.output
-            tokens = estimate.prompt + output if terms.counts_tokens else 0
-            cost = estimate.cost(estimate.prompt, output) if terms.budget else 0
-        budget = terms.budget if estimate else None
-        most = Most(
-            key.name,
-            _window(key.name) if requests else None,
-            requests,
-            terms.parallel,
-            terms.tokens_per_minute if estimate else None,
-            terms.tokens_per_day if estimate else None,
-            period_name("day", now) if terms.tokens_per_day else "",
-            budget.dollars if budget else None,
-            period_name(budget.period, now) if budget else "",
+    :raises LimitReached: when not, and nothing is counted
+    """
+    now, name, hold = time.time(), key.name, None
+    if requests:
+        first, number = tally.window(_window(name), now, MINUTE)
+        if number >= requests:
+            raise _too_often(name, requests, first or now, now)
+    if key.terms.parallel or estimate:
+        tokens, cost = _needed(tally, key, estimate, now)
+        hold = tally.hold(process, name, tokens, cost)
+    if requests:
+        tally.add_entries([(_window(name), now)])
+    return hold
+
+
+def _needed(
+    tally: Tally, key: StoredKey, estimate: Estimate | None, now: float
+) -> tuple[int, int]:
+    """Return the tokens and dollars to be held for a request.
+
+    :raises LimitReached: when there are not as many left
+    """
+    terms, held = key.terms, tally.held(key.name)
+    if terms.parallel and held.requests >= terms.parallel:
+        raise LimitReached(
+            "too_many_parallel_requests",
+            f"The key '{key.name}' may send {terms.parallel} requests at a time, and as "
+            "many are running. Wait for one to end.",
+            retry_after=1,
         )
-        hold: int | None = self._together.ask(
-            (id(database), most),
-            Hold(tokens, cost),
-            lambda holds: database.hold_if(self._process, holds, most, now, MINUTE),
+    if estimate is None:
+        return 0, 0
+    cost, meters = 0, list(_token_meters(tally, key, held.tokens, now))
+    tokens = _fitting(meters, estimate.prompt, estimate.output, DEFAULT_OUTPUT)
+    if terms.budget:
+        output, rate = estimate.output, estimate.output_rate
+        cost = _fitting(
+            [_budget_meter(tally, key, terms.budget, held.cost, now)],
+            estimate.prompt * estimate.input_rate,
+            None if output is None else output * rate,
+            DEFAULT_OUTPUT * rate,
         )
-        return hold
-
-    def _hold_closely(
-        self, database: Database, key: StoredKey, estimate: Estimate | None
-    ) -> tuple[Database, int]:
-        terms, now = key.terms, time.time()
-        with database.transaction():
-            database.tidy_tokens(now, MINUTE)
-            held = database.held(key.name)
-            if terms.parallel and held.requests >= terms.parallel:
-                raise LimitReached(
-                    "too_many_parallel_requests",
-                    f"The key '{key.name}' may send {terms.parallel} requests at a time, and as "
-                    "many are running. Wait for one to end.",
-                    retry_after=1,
-                )
-            tokens = cost = 0
-            if estimate:
-                meters = list(_token_meters(database, key, held.tokens, now))
-                tokens = _fitting(meters, estimate.prompt, estimate.output, DEFAULT_OUTPUT)
-                if terms.budget:
-                    output, rate = estimate.output, estimate.output_rate
-                    cost = _fitting(
-                        [_budget_meter(database, key, terms.budget, held.cost, now)],
-                        estimate.prompt * estimate.input_rate,
-                        None if output is None else output * rate,
-                        DEFAULT_OUTPUT * rate,
-                    )
-            return database, database.hold(self._process, key.name, tokens, cost)
+    return tokens, cost
 
 
-@dataclass(frozen=True)
-class _Meter:
+class _Meter(NamedTuple):
     """One limit, and what is left of it.
 
     :param refusal: makes the refusal of a request that needs more, of how much that is
@@ -323,56 +404,60 @@ def _fitting(meters: list[_Meter], prompt: int, output: int | None, default: int
     return min([known + default, *(meter.left for meter in meters)])
 
 
-def _token_meters(
-    database: Database, key: StoredKey, held: int, now: float
-) -> Iterator[_Meter]:
+def _token_meters(tally: Tally, key: StoredKey, held: int, now: float) -> Iterator[_Meter]:
     name, terms = key.name, key.terms
     if limit := terms.tokens_per_minute:
-        recent = database.recent_tokens(name, now, MINUTE)
-        left = limit - sum(tokens for _, tokens in recent) - held
-
-        def too_fast(needed: int, limit: int = limit, left: int = left) -> LimitReached:
-            wait = _wait(recent, needed - left, now) if needed <= limit else None
-            advice = "Try again in a moment." if wait else "Ask for fewer, with max_tokens."
-            return LimitReached(
-                "rate_limit_exceeded",
-                f"The key '{name}' may use {limit} tokens a minute, {max(left, 0)} of them are "
-                f"left, and this request may need {needed}. {advice}",
-                retry_after=wait,
-                headers=_openai_headers("tokens", limit, left, wait),
-            )
-
-        yield _Meter(left, too_fast)
+        recent = tally.recent_tokens(name, now, MINUTE)
+        left = limit - sum([tokens for _, tokens in recent]) - held
+        yield _Meter(left, partial(_too_many, name, limit, recent, left, now))
     if limit := terms.tokens_per_day:
-        used = database.spent(name, period_name("day", now))[0]
+        used = tally.spent(name, period_name("day", now))[0]
         left = limit - used - held
-        yield _Meter(left, _used_up(name, "day", f"{used} of {limit} tokens", left, now))
+
+        def used_up(_: int, limit: int = limit) -> LimitReached:
+            return _used_up(name, "day", f"{used} of {limit} tokens", left, now)
+
+        yield _Meter(left, used_up)
 
 
 def _budget_meter(
-    database: Database, key: StoredKey, budget: Budget, held: int, now: float
+    tally: Tally, key: StoredKey, budget: Budget, held: int, now: float
 ) -> _Meter:
-    used = database.spent(key.name, period_name(budget.period, now))[1]
+    used = tally.spent(key.name, period_name(budget.period, now))[1]
     left = budget.dollars - used - held
-    told = f"${used / NANO:.2f} of ${budget.dollars / NANO:.2f}"
-    return _Meter(left, _used_up(key.name, budget.period, told, left, now))
+
+    def used_up(_: int) -> LimitReached:
+        told = f"${used / NANO:.2f} of ${budget.dollars / NANO:.2f}"
+        return _used_up(key.name, budget.period, told, left, now)
+
+    return _Meter(left, used_up)
 
 
-def _used_up(
-    name: str, period: str, told: str, left: int, now: float
-) -> Callable[[int], LimitReached]:
-    def refusal(needed: int) -> LimitReached:
-        when = "in all" if period == "total" else f"this {period}"
-        end = period_end(period, now)
-        anew = f" It begins anew on {iso(end)}." if end else ""
-        more = ", and this request may need more than is left" if left > 0 else ""
-        return LimitReached(
-            "insufficient_quota",
-            f"The key '{name}' has used {told} {when}{more}.{anew}",
-            retry_after=end and end - now,
-        )
+def _used_up(name: str, period: str, told: str, left: int, now: float) -> LimitReached:
+    when = "in all" if period == "total" else f"this {period}"
+    end = period_end(period, now)
+    anew = f" It begins anew on {iso(end)}." if end else ""
+    more = ", and this request may need more than is left" if left > 0 else ""
+    return LimitReached(
+        "insufficient_quota",
+        f"The key '{name}' has used {told} {when}{more}.{anew}",
+        retry_after=end and end - now,
+    )
 
-    return refusal
+
+def _too_many(
+    name: str, limit: int, recent: list[tuple[float, int]], left: int, now: float, needed: int
+) -> LimitReached:
+    """Return the refusal of a request whose tokens do not fit into the minute."""
+    wait = _wait(recent, needed - left, now) if needed <= limit else None
+    advice = "Try again in a moment." if wait else "Ask for fewer, with max_tokens."
+    return LimitReached(
+        "rate_limit_exceeded",
+        f"The key '{name}' may use {limit} tokens a minute, {max(left, 0)} of them are "
+        f"left, and this request may need {needed}. {advice}",
+        retry_after=wait,
+        headers=_openai_headers("tokens", limit, left, wait),
+    )
 
 
 def _wait(recent: list[tuple[float, int]], missing: int, now: float) -> float:
@@ -384,16 +469,13 @@ def _wait(recent: list[tuple[float, int]], missing: int, now: float) -> float:
     return 1.0  # what is missing is held by requests that are running
 
 
-def _count_in(windows: Windows, name: str, limit: int) -> None:
-    """Count a request.
+def _too_often(name: str, limit: int, first: float, now: float) -> _TooOftenError:
+    """Return the refusal of a request when as many have been sent within the last minute.
 
-    :raises LimitReached: when as many have been sent within the last minute
+    :param first: when the first of them was
     """
-    if windows.acquire_entry(_window(name), limit, MINUTE):
-        return
-    first, _ = windows.get_moving_window(_window(name), limit, MINUTE)
-    wait = max(first + MINUTE - time.time(), 0.001)
-    raise LimitReached(
+    wait = max(first + MINUTE - now, 0.001)
+    return _TooOftenError(
         "rate_limit_exceeded",
         f"The key '{name}' may send {limit} requests a minute, and has sent them. "
         f"The next one is let in in {math.ceil(wait)} s.",

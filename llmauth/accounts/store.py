@@ -15,14 +15,15 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..exceptions import ConfigurationError
 
-VERSION = 1
+VERSION = 2
 """Of the schema, in ``PRAGMA user_version``."""
 
 APPLICATION = 0x6C6C6D61
@@ -34,7 +35,11 @@ MAX_LOCKOUTS = 10_000
 BUSY_SECONDS = 1.0
 """For which a request may wait for another writer; batches are written in milliseconds."""
 
+LEASE_SECONDS = 2.0
+"""For which a process may count alone: as long another one waits when that has been killed."""
+
 _PREPARING = 10  # seconds
+_ROWS = 20  # of a statement: SQLite may have been built for 999 values at most
 _LOG_PAGES = 4000
 """Of 4 KiB, written beside the file before they are put into it, which waits for the disk."""
 
@@ -47,17 +52,11 @@ CREATE TABLE secrets (
     created REAL NOT NULL, ends REAL) WITHOUT ROWID;
 CREATE TABLE entries (window TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX entries_of ON entries (window, at);
-CREATE TABLE windows (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
-    INSERT INTO windows VALUES (NEW.window, 1) ON CONFLICT DO UPDATE SET number = number + 1; END;
-CREATE TRIGGER entry_left AFTER DELETE ON entries BEGIN
-    UPDATE windows SET number = number - 1 WHERE name = OLD.window; END;
 CREATE TABLE holds (
     id INTEGER PRIMARY KEY, process TEXT NOT NULL, key TEXT NOT NULL, tokens INTEGER NOT NULL,
-    cost INTEGER NOT NULL, window TEXT, at REAL);
+    cost INTEGER NOT NULL);
 CREATE INDEX holds_of ON holds (key);
-CREATE TRIGGER hold_entered AFTER INSERT ON holds WHEN NEW.window IS NOT NULL BEGIN
-    INSERT INTO entries VALUES (NEW.window, NEW.at); END;
+CREATE TABLE lease (process TEXT NOT NULL, until REAL NOT NULL, wanted INTEGER NOT NULL);
 CREATE TABLE tokens (
     key TEXT NOT NULL, at INTEGER NOT NULL, tokens INTEGER NOT NULL,
     PRIMARY KEY (key, at)) WITHOUT ROWID;
@@ -87,6 +86,22 @@ CREATE TABLE processes (id TEXT PRIMARY KEY, beat REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE lockouts (
     address TEXT PRIMARY KEY, until REAL NOT NULL, cleared REAL) WITHOUT ROWID;
 """
+
+_MIGRATIONS = {
+    1: """
+DROP TABLE windows;
+DROP TRIGGER entry_added;
+DROP TRIGGER entry_left;
+DROP TABLE holds;
+CREATE TABLE holds (
+    id INTEGER PRIMARY KEY, process TEXT NOT NULL, key TEXT NOT NULL, tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL);
+CREATE INDEX holds_of ON holds (key);
+CREATE TABLE lease (process TEXT NOT NULL, until REAL NOT NULL, wanted INTEGER NOT NULL);
+"""
+}
+"""What makes each older schema the next one. What was held is held by nobody any more: the servers
+that made it have ended."""
 
 
 class KeyRow(NamedTuple):
@@ -177,61 +192,32 @@ _DAILY = {
 _SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
 
-class Hold(NamedTuple):
-    """What is held for a request: tokens, and billionths of a dollar."""
+class HoldRow(NamedTuple):
+    """What is held for a request that runs: tokens, and billionths of a dollar."""
 
+    id: int
+    key: str
     tokens: int
     cost: int
 
 
-class Most(NamedTuple):
-    """The most that a key may have of each at once; None for no limit.
+class Lease(NamedTuple):
+    """Says that one process has the counts of limits to itself.
 
-    :param window: in which its requests are counted, None where that is done elsewhere
-    :param day: the name of today
-    :param period: the name of the period of the budget
+    :param until: by the clock that all processes of the machine share, `time.monotonic`
+    :param wanted: another one asks for them
     """
 
-    key: str
-    window: str | None
-    requests: int | None
-    parallel: int | None
-    tokens_per_minute: int | None
-    tokens_per_day: int | None
-    day: str
-    budget: int | None
-    period: str
+    process: str
+    until: float
+    wanted: bool
+
+    def is_valid(self, clock: float) -> bool:
+        """True until its end; False after the machine was started anew, when clocks begin anew."""
+        return 0 < self.until - clock <= LEASE_SECONDS
 
 
-_ENTER_IF = """
-INSERT INTO entries
-WITH RECURSIVE each(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM each LIMIT :amount)
-SELECT :window, :now FROM each
-WHERE ifnull((SELECT windows.number FROM windows WHERE name = :window), 0) <= :most
-"""
-_HOLD_IF = """
-INSERT INTO holds (process, key, tokens, cost, window, at)
-SELECT :process, :key, json_extract(value, '$[0]'), json_extract(value, '$[1]'), :window, :now
-FROM (SELECT count(*) + :number AS number, ifnull(sum(tokens), 0) + :tokens AS tokens,
-             ifnull(sum(cost), 0) + :cost AS cost FROM holds WHERE key = :key) AS held,
-     json_each(:rows)
-WHERE (:requests IS NULL
-    OR ifnull((SELECT number FROM windows WHERE name = :window), 0) + :number <= :requests)
-AND (:parallel IS NULL OR held.number <= :parallel)
-AND (:tokens_per_minute IS NULL OR held.tokens + ifnull((SELECT sum(tokens) FROM tokens
-    WHERE key = :key AND at > :since), 0) <= :tokens_per_minute)
-AND (:tokens_per_day IS NULL OR held.tokens + ifnull((SELECT tokens FROM spent
-    WHERE key = :key AND period = :day), 0) <= :tokens_per_day)
-AND (:budget IS NULL OR held.cost + ifnull((SELECT cost FROM spent
-    WHERE key = :key AND period = :period), 0) <= :budget)
-"""
 _ADDING_TOKENS = "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
-
-
-def _each(columns: int) -> str:
-    """Return what selects the rows of a JSON list of lists: all at once, in one statement."""
-    values = ", ".join(f"json_extract(value, '$[{number}]')" for number in range(columns))
-    return f"SELECT {values} FROM json_each(?) WHERE true"
 
 
 class Held(NamedTuple):
@@ -250,24 +236,23 @@ Corrupt", 2.6)."""
 class Database:
     """One connection, which threads may share; the child of a fork opens another one.
 
-    :param path: of the file; None for one in memory
+    :param path: of the file
     :raises ConfigurationError: when it cannot be used, saying why
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._opened: sqlite3.Connection | None = None
         with explained(path):
-            if path is not None:
-                _create(path)
+            _create(path)
             try:
                 self._prepare()
             except BaseException:
                 self.close()
                 raise
         self._identity = self._file_identity()
-        if path is not None and hasattr(os, "register_at_fork"):
+        if hasattr(os, "register_at_fork"):
             disown = weakref.WeakMethod(self._disown)
             os.register_at_fork(after_in_child=lambda: (method := disown()) and method())
 
@@ -283,13 +268,12 @@ class Database:
         """The connection, under the lock."""
         if self._opened is None:
             # Not made anew: a file that is gone, or another one, is noticed elsewhere.
-            where = f"{self.path.absolute().as_uri()}?mode=rw" if self.path else ":memory:"
             self._opened = sqlite3.connect(
-                where,
+                f"{self.path.absolute().as_uri()}?mode=rw",
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
-                uri=self.path is not None,
+                uri=True,
             )
             self._busy = 0  # milliseconds, set where they count
             self._opened.execute("PRAGMA synchronous = NORMAL")
@@ -406,37 +390,20 @@ class Database:
 
     # Moving windows
 
-    def enter(self, window: str, limit: int, seconds: float, now: float, amount: int = 1) -> bool:
-        """Put entries into a window unless they are more than fit; within a transaction."""
-        self.tidy_windows(now, seconds, window)
-        if self._sum("SELECT sum(number) FROM windows WHERE name = ?", window) + amount > limit:
-            return False
-        self._connection.executemany("INSERT INTO entries VALUES (?, ?)", [(window, now)] * amount)
-        return True
+    def add_entries(self, entries: Iterable[tuple[str, float]]) -> None:
+        """Put entries into windows, with the moment of each."""
+        self._insert("entries", [*entries])
 
-    def enter_if(self, window: str, limit: int, now: float, amount: int) -> bool:
-        """Put entries into a window if they surely fit, in one statement.
+    def all_entries(self, since: float) -> list[tuple[str, float]]:
+        """Return the entries of all windows since then, the oldest first."""
+        return self._all("SELECT window, at FROM entries WHERE at > ? ORDER BY at", since)
 
-        False where those that have left the window have yet to be looked for: see :meth:`enter`.
-        """
-        values = {"window": window, "now": now, "most": limit - amount, "amount": amount}
-        with self._waiting(BUSY_SECONDS):
-            return self._connection.execute(_ENTER_IF, values).rowcount == amount
-
-    def tidy_windows(self, now: float, seconds: float, window: str | None = None) -> None:
-        """Forget the entries that have left a window, or all windows."""
-        # What is from the future, by a clock that was wrong, is from now: it prolongs nothing.
-        of = "window IN (SELECT name FROM windows WHERE ? IS NULL OR name = ?)"
-        self._do(
-            f"UPDATE entries SET at = ? WHERE {of} AND at > ?", now, window, window, now
-        )
-        self._do(f"DELETE FROM entries WHERE {of} AND at <= ?", window, window, now - seconds)
-
-    def window(self, window: str, since: float) -> tuple[float | None, int]:
-        """Return the moment of a window's oldest entry since then, and how many there are."""
+    def window(self, window: str, now: float, seconds: float) -> tuple[float | None, int]:
+        """Return the moment of a window's oldest entry, and how many there are."""
         row = self._one(
-            "SELECT min(at), count(*) FROM entries WHERE window = ? AND at > ?", window, since
-        )
+            "SELECT min(at), count(*) FROM entries WHERE window = ? AND at > ?",
+            window, now - seconds,
+        )  # fmt: skip
         return row[0], row[1]
 
     # Tokens and dollars
@@ -463,28 +430,18 @@ class Database:
         )
         return int(cursor.lastrowid or 0)
 
-    def hold_if(
-        self, process: str, holds: list[Hold], most: Most, now: float, seconds: float
-    ) -> list[int] | None:
-        """Hold tokens and dollars for requests of a key, in one statement; return their ids.
+    def add_holds(self, process: str, rows: Iterable[HoldRow]) -> None:
+        """Write what is held elsewhere."""
+        self._insert(
+            "holds",
+            [(row.id, process, row.key, row.tokens, row.cost) for row in rows],
+            "ON CONFLICT DO NOTHING",
+        )
 
-        None where they do not surely fit, and have to be looked at more closely.
-        """
-        values = most._asdict() | {
-            "process": process,
-            "rows": json.dumps([(hold.tokens, hold.cost) for hold in holds]),
-            "number": len(holds),
-            "tokens": sum(max(hold.tokens, 1) for hold in holds),
-            "cost": sum(max(hold.cost, 1) for hold in holds),
-            "now": now,
-            "since": now - seconds,
-        }
-        with self._waiting(BUSY_SECONDS):
-            cursor = self._connection.execute(_HOLD_IF, values)
-        if cursor.rowcount != len(holds):
-            return None
-        last = cursor.lastrowid or 0  # ids of one statement follow one another
-        return list(range(last - len(holds) + 1, last + 1))
+    def all_holds(self, process: str) -> list[HoldRow]:
+        """Return all that a process holds."""
+        rows = self._all("SELECT id, key, tokens, cost FROM holds WHERE process = ?", process)
+        return [HoldRow(*row) for row in rows]
 
     def release(self, holds: Iterable[int], process: str) -> None:
         """Give holds back."""
@@ -498,17 +455,22 @@ class Database:
         sums: Counter[tuple[str, int]] = Counter()
         for key, at, tokens in used:
             sums[key, math.ceil(at)] += tokens
-        rows = [(*of, number) for of, number in sums.items()]
-        self._do(f"INSERT INTO tokens {_each(3)} {_ADDING_TOKENS}", json.dumps(rows))
+        self._insert("tokens", [(*of, number) for of, number in sums.items()], _ADDING_TOKENS)
 
-    def tidy_tokens(self, now: float, seconds: float) -> None:
-        """Forget the tokens that were used before so many seconds."""
-        # As for entries: what is from the future is from now.
+    def tidy(self, now: float, seconds: float) -> None:
+        """Forget what has left all windows."""
+        # What is from the future, by a clock that was wrong, is from now: it prolongs nothing.
+        self._do("UPDATE entries SET at = ? WHERE at > ?", now, now)
+        self._do("DELETE FROM entries WHERE at <= ?", now - seconds)
         self._do(
             "INSERT INTO tokens SELECT key, ?, sum(tokens) FROM tokens WHERE at > ? GROUP BY key"
             f" {_ADDING_TOKENS}", math.ceil(now), math.ceil(now),
         )  # fmt: skip
         self._do("DELETE FROM tokens WHERE at > ? OR at <= ?", math.ceil(now), now - seconds)
+
+    def all_tokens(self, since: float) -> list[tuple[str, float, int]]:
+        """Return which keys used how many tokens when, the oldest first."""
+        return self._all("SELECT key, at, tokens FROM tokens WHERE at > ? ORDER BY at", since)
 
     def recent_tokens(self, key: str, now: float, seconds: float) -> list[tuple[float, int]]:
         """Return when a key used how many tokens, the oldest first."""
@@ -524,11 +486,11 @@ class Database:
         for key, period, number, dollars in used:
             tokens[key, period] += number
             cost[key, period] += dollars
-        rows = [(*of, number, cost[of]) for of, number in tokens.items()]
-        self._do(
-            f"INSERT INTO spent {_each(4)} ON CONFLICT DO UPDATE"
+        self._insert(
+            "spent",
+            [(*of, number, cost[of]) for of, number in tokens.items()],
+            "ON CONFLICT DO UPDATE"
             " SET tokens = tokens + excluded.tokens, cost = cost + excluded.cost",
-            json.dumps(rows),
         )
 
     def spent(self, key: str, period: str) -> tuple[int, int]:
@@ -561,9 +523,13 @@ class Database:
         """Return when keys were used last, by their names."""
         return dict(self._report("SELECT name, last_used FROM keys WHERE last_used IS NOT NULL"))
 
-    def all_spent(self) -> list[tuple[str, str, int, int]]:
-        """Return what all keys have used in all periods."""
-        return self._all("SELECT key, period, tokens, cost FROM spent")
+    def all_spent(self, periods: Collection[str]) -> list[tuple[str, str, int, int]]:
+        """Return what all keys have used in some periods."""
+        marks = ", ".join("?" * len(periods))
+        return self._all(
+            f"SELECT key, period, tokens, cost FROM spent WHERE period IN ({marks})",  # noqa: S608
+            *periods,
+        )
 
     # What was used
 
@@ -572,22 +538,21 @@ class Database:
 
         :param rows: with the day of each
         """
-        ended = [(day, row, _figures(row)) for day, row in rows]
-        if not ended:
-            return
-        kept = json.dumps([row for _, row, _ in ended])
-        self._do(f"INSERT INTO requests {_each(len(RequestRow._fields))}", kept)
+        ended = [*rows]
+        self._insert("requests", [row for _, row in ended])
+        totals = _summed(
+            ((day, row.key, row.backend, row.model), _figures(row)) for day, row in ended
+        )
         adding = ", ".join(f"{name} = {name} + excluded.{name}" for name in TOTALS)
         for table, groups in _DAILY.items():
-            sums: dict[tuple[str, ...], list[int]] = {}
-            for day, row, figures in ended:
-                group = tuple(day if one == "day" else getattr(row, one) for one in groups)
-                before = sums.get(group)
-                sums[group] = [*map(add, before, figures)] if before else figures
-            self._do(
-                f"INSERT INTO {table} {_each(len(groups) + len(TOTALS))} ON CONFLICT DO UPDATE"
-                f" SET {adding}",
-                json.dumps([(*group, *figures) for group, figures in sums.items()]),
+            places = [GROUPS.index(name) for name in groups]
+            sums = _summed(
+                (tuple(group[at] for at in places), figures) for group, figures in totals.items()
+            )
+            self._insert(
+                table,
+                [(*group, *figures) for group, figures in sums.items()],
+                f"ON CONFLICT DO UPDATE SET {adding}",
             )
 
     def totals(
@@ -724,10 +689,43 @@ class Database:
         self._do("DELETE FROM processes WHERE abs(? - beat) > ?", now, silence)
         self._do("DELETE FROM holds WHERE process NOT IN (SELECT id FROM processes)")
 
+    def others(self, process: str, now: float, silence: float) -> int:
+        """Return how many other processes have been heard of within so many seconds."""
+        return self._sum(
+            "SELECT count(*) FROM processes WHERE id != ? AND abs(? - beat) <= ?",
+            process, now, silence,
+        )  # fmt: skip
+
     def end_process(self, process: str) -> None:
         """Release what a process holds, which ends."""
         self._do("DELETE FROM holds WHERE process = ?", process)
         self._do("DELETE FROM processes WHERE id = ?", process)
+        self.end_lease(process)
+
+    def lease(self) -> Lease | None:
+        """Return who has the counts to itself, or had."""
+        row = self._one("SELECT process, until, wanted FROM lease")
+        return row and Lease(row[0], row[1], bool(row[2]))
+
+    def take_lease(self, process: str, until: float) -> None:
+        """Have a process have them."""
+        self._do("DELETE FROM lease")
+        self._do("INSERT INTO lease VALUES (?, ?, 0)", process, until)
+
+    def want_lease(self) -> None:
+        """Ask whoever has them to write them here."""
+        self._do("UPDATE lease SET wanted = 1 WHERE wanted = 0")
+
+    def end_lease(self, process: str) -> None:
+        """Have no process have them any more."""
+        self._do("DELETE FROM lease WHERE process = ?", process)
+
+    def _insert(self, table: str, rows: Sequence[Sequence[Any]], then: str = "") -> None:
+        """Put rows into a table, many in a statement: for each, threads hand Python's lock on."""
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+            self._do(f"INSERT INTO {table} VALUES {marks} {then}", *chain(*some))  # noqa: S608
 
     def _do(self, statement: str, *values: Any) -> None:
         with self._lock:
@@ -743,8 +741,6 @@ class Database:
 
     def _report(self, statement: str, *values: Any) -> list[Any]:
         """Read with a connection of its own: who looks at many rows holds up no request."""
-        if self.path is None:
-            return self._all(statement, *values)
         address = f"{self.path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(
             sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
@@ -754,9 +750,7 @@ class Database:
     def _sum(self, statement: str, *values: Any) -> int:
         return int(self._one(statement, *values)[0] or 0)
 
-    def _file_identity(self) -> tuple[int, int] | None:
-        if self.path is None:
-            return None
+    def _file_identity(self) -> tuple[int, int]:
         try:
             stat = os.stat(self.path)
         except OSError:
@@ -767,8 +761,7 @@ class Database:
         execute = self._connection.execute
         # Two servers may begin with a new file at once.
         execute(f"PRAGMA busy_timeout = {_PREPARING * 1000}")
-        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal" and self.path is not None:
+        if self._wal_mode() != "wal":
             raise ConfigurationError(
                 f"{self._name} cannot be used by several processes at once (SQLite's WAL mode). "
                 "Put it on a local disk."
@@ -778,14 +771,32 @@ class Database:
         with self.transaction(busy=_PREPARING):
             if self._is_prepared():
                 return
-            for statement in _SCHEMA.split(";\n"):
-                execute(statement)
-            self._make_daily()
-            execute(f"PRAGMA application_id = {APPLICATION}")
+            if version := self._one("PRAGMA user_version")[0]:
+                for number in range(version, VERSION):
+                    self._execute_each(_MIGRATIONS[number])
+            else:
+                self._execute_each(_SCHEMA)
+                self._make_daily()
+                execute(f"PRAGMA application_id = {APPLICATION}")
             execute(f"PRAGMA user_version = {VERSION}")
 
+    def _wal_mode(self) -> str:
+        """Have the log written ahead; return the mode that the file has then."""
+        until = time.monotonic() + _PREPARING
+        while True:
+            try:
+                return str(self._one("PRAGMA journal_mode = WAL")[0])
+            except sqlite3.OperationalError:  # SQLite waits for nobody here
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+
+    def _execute_each(self, statements: str) -> None:
+        for statement in statements.split(";\n"):
+            self._do(statement)
+
     def _is_prepared(self) -> bool:
-        """True for a database of ours, False for an empty one.
+        """True for a database of ours, False for an empty one, or one of an older release.
 
         :raises ConfigurationError: for any other
         """
@@ -801,7 +812,7 @@ class Database:
                 f"{self._name} was written by a newer llmauth (schema {version}, this one "
                 f"knows {VERSION}). Update llmauth: pip install --upgrade llmauth."
             )
-        return True
+        return bool(version == VERSION)
 
     def _make_daily(self) -> None:
         """Make the tables of daily totals."""
@@ -827,6 +838,17 @@ def _figures(row: RequestRow) -> list[int]:
     ]  # fmt: skip
 
 
+def _summed(
+    rows: Iterable[tuple[tuple[str, ...], Sequence[int]]],
+) -> dict[tuple[str, ...], Sequence[int]]:
+    """Return the sums of figures, place by place, of each group."""
+    sums: dict[tuple[str, ...], Sequence[int]] = {}
+    for group, figures in rows:
+        before = sums.get(group)
+        sums[group] = [*map(add, before, figures)] if before else figures
+    return sums
+
+
 def _smallest(groups: Iterable[str]) -> str:
     """Return the table with the fewest rows that tells totals by these."""
     return next(name for name, has in reversed(_DAILY.items()) if set(groups) <= set(has))
@@ -842,13 +864,13 @@ def _create(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path | None) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Say what is wrong with a database in words."""
     try:
         yield
     except FileNotFoundError:
         raise ConfigurationError(
-            f"The database {path} cannot be made: there is no folder {path and path.parent}. "
+            f"The database {path} cannot be made: there is no folder {path.parent}. "
             "Make it, or name another file with --database."
         ) from None
     except OSError as exc:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from ..config.addresses import parse_address, parse_network
@@ -21,6 +22,7 @@ PERIODS = ("day", "week", "month", "total")
 _DURATION = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _BUDGET = re.compile(r"\$?\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]+)", re.IGNORECASE)
+_DAY = 86_400
 _LONGEST_NOTE = 200
 _FOREVER = "never"
 
@@ -109,11 +111,7 @@ class Terms:
 
     def allows_address(self, address: str) -> bool:
         """True for a client's address from which the key may be used."""
-        if not self.from_networks:
-            return True
-        parsed = parse_address(address)
-        networks = map(parse_network, self.from_networks)
-        return parsed is not None and any(parsed in network for network in networks)
+        return not self.from_networks or _is_within(address, self.from_networks)
 
     @property
     def reads_request(self) -> bool:
@@ -163,9 +161,14 @@ def seconds(value: Any) -> float:
 
 def period_name(period: str, now: float) -> str:
     """Return what the calendar's current period is called (UTC; weeks as in ISO 8601)."""
-    at = datetime.fromtimestamp(now, timezone.utc)
-    patterns = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "total": "total"}
-    return at.strftime(patterns[period])
+    return _period_names(now // _DAY)[period]
+
+
+@lru_cache(maxsize=16)
+def _period_names(day: float) -> dict[str, str]:
+    at = datetime.fromtimestamp(day * _DAY, timezone.utc)
+    patterns = ("%Y-%m-%d", "%G-W%V", "%Y-%m", "total")
+    return dict(zip(PERIODS, map(at.strftime, patterns), strict=True))
 
 
 def period_end(period: str, now: float) -> float | None:
@@ -186,6 +189,12 @@ def iso(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")[:-6] + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _is_within(address: str, networks: tuple[str, ...]) -> bool:
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in map(parse_network, networks))
 
 
 def _shown(value: Any) -> Any:

@@ -186,6 +186,15 @@ def open_store(uri: str) -> CountingStore:
     return store  # type: ignore[no-any-return]
 
 
+def shared_store(uri: str) -> tuple[CountingStore | None, tuple[type[Exception], ...]]:
+    """Return the store that machines share, and what it raises when it fails.
+
+    :param uri: of a store; one in memory is not shared
+    :raises ConfigurationError: when it cannot be reached
+    """
+    return (None, ()) if in_memory(uri) else (open_store(uri), store_errors(uri))
+
+
 def in_memory(uri: str) -> bool:
     """True for the store that no other process shares."""
     return uri.startswith("memory:")

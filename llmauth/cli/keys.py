@@ -15,7 +15,7 @@ from ..accounts.keys import Directory, KeyBook, StoredKey
 from ..accounts.limits import Limits
 from ..accounts.store import Database, explained
 from ..accounts.terms import FIELDS, seconds
-from ..accounts.windows import shared_windows
+from ..auth.stores import shared_store
 from ..config.loading import Given, load
 from ..exceptions import ConfigurationError, KeyNotFound, NameTaken
 from .key_table import in_full, table
@@ -122,7 +122,7 @@ class _Book:
         self.keys = KeyBook(self.database, [name for name, _ in settings.keys])
         shared: tuple[Any, Any] = (None, ())
         with contextlib.suppress(ConfigurationError):  # it is shown as far as it is known
-            shared = shared_windows(settings.storage_uri)
+            shared = shared_store(settings.storage_uri)
         self._limits = Limits(self.database, "", *shared)
 
     def record(self, key: StoredKey) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..accounts.grant import Settled
+from ..accounts.grant import Settled, write_settled
 from ..accounts.keys import KeyBook
 from ..accounts.store import Database, RequestRow
 from ..accounts.terms import NANO
@@ -66,8 +66,7 @@ def fill(path: Path) -> str:
         requests = [_settled(row) for row in _rows(time.time())]
         with database.transaction():
             database.add_requests((one.day, one.row) for one in requests)
-            for one in requests:
-                one.write(database, "")
+            write_settled(requests, database, "")
             database.note_used((one.row.key, one.row.at) for one in requests)
         spent = database.spent("alice", "total")[1] / NANO
         book.change("alice", {"budget": f"{math.ceil(spent / 0.9)}/total"})

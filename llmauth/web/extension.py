@@ -15,10 +15,10 @@ from werkzeug.routing import RequestRedirect
 
 from ..accounts.accounts import Accounts
 from ..accounts.prices import Prices
-from ..accounts.windows import shared_windows
 from ..auth.guard import Guard
 from ..auth.key_files import KeyFiles
 from ..auth.request import RequestInfo, identified, raw_target
+from ..auth.stores import shared_store
 from ..capture.recording import WireCapture
 from ..config.flask import from_flask
 from ..config.keys import hiding
@@ -173,7 +173,7 @@ class State:
 
 
 def _accounts(settings: Settings, masked: Callable[[str], str]) -> Accounts:
-    windows, errors = shared_windows(settings.storage_uri)
+    windows, errors = shared_store(settings.storage_uri)
     return Accounts(
         Path(settings.database or ""),
         reserved=[name for name, _ in settings.keys],

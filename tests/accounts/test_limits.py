@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from llmauth.accounts import limits as limits_module
-from llmauth.accounts import windows as windows_module
 from llmauth.accounts.keys import StoredKey
-from llmauth.accounts.limits import DEFAULT_OUTPUT, MINUTE, SILENCE, Estimate, Limits
+from llmauth.accounts.limits import DEFAULT_OUTPUT, MINUTE, SILENCE, Estimate, Limits, Tally
 from llmauth.accounts.store import Database
 from llmauth.accounts.terms import PERIODS, Terms, period_name
 from llmauth.exceptions import LimitReached
@@ -25,20 +24,26 @@ NOON = 1_795_694_400.0
 
 
 class Clock:
-    """Time that stands still until it is moved."""
+    """Time that stands still until it is moved; the monotonic clock is another one."""
 
     def __init__(self) -> None:
         self.now = NOON
+        self.monotonic_now = 1000.0
 
     def time(self) -> float:
         return self.now
+
+    def monotonic(self) -> float:
+        return self.monotonic_now
+
+    def sleep(self, seconds: float) -> None:
+        self.monotonic_now += seconds
 
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    for module in (limits_module, windows_module):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(limits_module, "time", clock)
     return clock
 
 
@@ -49,13 +54,33 @@ def database(tmp_path: Path):
     opened.close()
 
 
-@pytest.fixture
-def limits(database: Database, clock: Clock) -> Limits:
-    return Limits(database, "one")
+def sync(limits: Limits, **options: bool) -> None:
+    """What the writer does twice a second."""
+    with limits.database.transaction():
+        limits.sync(**options)
+    limits.synced()
 
 
-def key(**terms: Any) -> StoredKey:
-    return StoredKey("alice", "1234", NOON, None, None, None, Terms().changed(terms))
+def alone(limits: Limits) -> Limits:
+    """Have it count in memory."""
+    limits.enter(key("somebody", requests_per_minute=10), None)
+    sync(limits)
+    return limits
+
+
+@pytest.fixture(params=["in the file", "alone"])
+def limits(request, database: Database, clock: Clock) -> Limits:
+    limits = Limits(database, "one")
+    return alone(limits) if request.param == "alone" else limits
+
+
+def tally(limits: Limits) -> Tally:
+    """Where it is counted."""
+    return limits._counts or limits.database
+
+
+def key(name: str = "alice", **terms: Any) -> StoredKey:
+    return StoredKey(name, "1234", NOON, None, None, None, Terms().changed(terms))
 
 
 @dataclass
@@ -65,13 +90,10 @@ class Used:
     tokens: int
     cost: int = 0
     at: float = NOON
-    hold: tuple[Database, int] | None = None
 
-    def write(self, database: Database, process: str = "one") -> None:
-        if self.hold:
-            database.release([self.hold[1]], process)
-        database.add_tokens([("alice", self.at, self.tokens)])
-        database.spend(
+    def write(self, tally: Tally, process: str = "one") -> None:
+        tally.add_tokens([("alice", self.at, self.tokens)])
+        tally.spend(
             ("alice", period_name(period, self.at), self.tokens, self.cost) for period in PERIODS
         )
 
@@ -115,8 +137,11 @@ def test_a_refused_request_is_not_counted(limits, clock):
     limits.enter(stored, None)
 
 
-def test_of_many_at_once_exactly_as_many_pass(database):
+@pytest.mark.parametrize("place", ["in the file", "alone"])
+def test_of_many_at_once_exactly_as_many_pass(database, place):
     limits, stored, passed = Limits(database, "one"), key(requests_per_minute=10), []
+    if place == "alone":
+        alone(limits)
     barrier = threading.Barrier(40)
 
     def ask() -> None:
@@ -173,8 +198,7 @@ def test_parallel_requests_end(limits):
     refused = refusal(limits, stored)
     assert refused.error_code == "too_many_parallel_requests"
     assert headers(refused)["retry-after"] == "1"
-    database, hold = holds[0]
-    database.release([hold], "one")
+    tally(limits).release(holds[:1], "one")
     limits.enter(stored, None)
 
 
@@ -192,7 +216,7 @@ def test_a_clock_that_is_set_prolongs_nothing_for_more_than_a_minute(limits, clo
     stored = key(requests_per_minute=2, tokens_per_minute=100)
     for _ in range(2):
         limits.enter(stored, Estimate(10, 10))
-    Used(80).write(limits.database)
+    Used(80).write(tally(limits))
     clock.now += back
     if back < MINUTE:
         assert float(headers(refusal(limits, stored))["retry-after"]) <= MINUTE
@@ -214,14 +238,14 @@ def test_a_clock_that_is_set_prolongs_nothing_for_more_than_a_minute(limits, clo
 @pytest.mark.parametrize("limit", ["tokens_per_minute", "tokens_per_day"])
 def test_tokens_are_held_in_advance(limits, limit, used, estimate, held):
     if used:
-        Used(used).write(limits.database)
+        Used(used).write(tally(limits))
     limits.enter(key(**{limit: 1000}), estimate)
-    assert limits.database.held("alice").tokens == held
+    assert tally(limits).held("alice").tokens == held
 
 
 def test_without_a_small_limit_the_default_is_held(limits):
     limits.enter(key(tokens_per_day=10**6), Estimate(100, None))
-    assert limits.database.held("alice").tokens == 100 + DEFAULT_OUTPUT
+    assert tally(limits).held("alice").tokens == 100 + DEFAULT_OUTPUT
 
 
 @pytest.mark.parametrize(
@@ -231,7 +255,7 @@ def test_without_a_small_limit_the_default_is_held(limits):
     ids=["used up", "overdrawn", "long prompt", "long answer", "never possible"],
 )  # fmt: skip
 def test_tokens_of_the_day_are_used_up(limits, used, estimate):
-    Used(used).write(limits.database)
+    Used(used).write(tally(limits))
     refused = refusal(limits, key(tokens_per_day=1000), estimate)
     assert refused.error_code == "insufficient_quota"
     assert headers(refused)["x-should-retry"] == "false"
@@ -241,7 +265,7 @@ def test_tokens_of_the_day_are_used_up(limits, used, estimate):
 
 
 def test_the_next_day_begins_anew(limits, clock):
-    Used(1000).write(limits.database)
+    Used(1000).write(tally(limits))
     stored = key(tokens_per_day=1000)
     refusal(limits, stored, Estimate(1, 1))
     clock.now += 12 * 3600
@@ -250,7 +274,7 @@ def test_the_next_day_begins_anew(limits, clock):
 
 def test_tokens_of_a_minute_come_back_one_by_one(limits, clock):
     for at, tokens in ((NOON - 50, 300), (NOON - 30, 300), (NOON - 10, 300)):
-        Used(tokens, at=at).write(limits.database)
+        Used(tokens, at=at).write(tally(limits))
     stored = key(tokens_per_minute=1000)
     refused = refusal(limits, stored, Estimate(100, 400))
     assert refused.error_code == "rate_limit_exceeded"
@@ -276,7 +300,7 @@ def test_what_never_fits_into_a_minute_is_not_worth_another_try(limits):
 def test_a_budget_is_used_up(limits, period, retry_after):
     stored = key(budget=f"20/{period}")
     limits.enter(stored, Estimate(10, 10, 2500, 10_000))
-    Used(5, 20 * 10**9).write(limits.database)
+    Used(5, 20 * 10**9).write(tally(limits))
     refused = refusal(limits, stored, Estimate(10, 10, 2500, 10_000))
     assert refused.error_code == "insufficient_quota"
     assert headers(refused).get("retry-after") == retry_after
@@ -286,7 +310,7 @@ def test_a_budget_is_used_up(limits, period, retry_after):
 def test_dollars_are_held_by_the_models_price(limits):
     stored = key(budget="1/day")
     limits.enter(stored, Estimate(1000, 500, 2500, 10_000))
-    assert limits.database.held("alice").cost == 1000 * 2500 + 500 * 10_000
+    assert tally(limits).held("alice").cost == 1000 * 2500 + 500 * 10_000
     refused = refusal(limits, stored, Estimate(1000, 100_000, 2500, 10_000))
     assert "may need more than is left" in refused.description
 
@@ -306,7 +330,7 @@ def test_parallel_requests_do_not_overdraw(limits):
 def test_what_another_pays_for_counts_as_a_request_only(limits):
     stored = key(tokens_per_day=10, parallel=1, budget="0.01/day")
     limits.enter(stored, None)
-    assert limits.database.held("alice") == (1, 0, 0)
+    assert tally(limits).held("alice") == (1, 0, 0)
 
 
 def test_limits_go_on_in_memory_while_the_file_is_locked(tmp_path, database, clock, caplog):
@@ -316,7 +340,7 @@ def test_limits_go_on_in_memory_while_the_file_is_locked(tmp_path, database, clo
     limits.enter(stored, Estimate(1, 1))
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    limits.enter(stored, Estimate(50, 50))
+    limits.enter(stored, Estimate(49, 49))
     assert limits.failing
     assert "the database fails (database is locked)" in caplog.text
     refused = refusal(limits, stored, Estimate(1, 1))  # what was used before still counts
@@ -325,8 +349,11 @@ def test_limits_go_on_in_memory_while_the_file_is_locked(tmp_path, database, clo
     refusal(limits, key(requests_per_minute=3))
     other.execute("ROLLBACK")
     other.close()
-    limits.recover()
-    assert database.held("alice").requests == 1
+    sync(limits)
+    assert not limits.failing
+    # What was counted meanwhile is in the file now, or will be when it is worth while.
+    assert tally(limits).held("alice").requests == 2
+    assert database.window("llmauth/requests/alice", clock.now, MINUTE)[1] == 3
 
 
 class Failing:
@@ -361,7 +388,7 @@ def test_requests_are_counted_in_the_shared_store_and_in_the_file_while_that_fai
 
 
 def test_what_is_used_is_shown(limits):
-    Used(120, 10**9 // 2).write(limits.database)
+    Used(120, 10**9 // 2).write(tally(limits))
     stored = key(
         requests_per_minute=5, tokens_per_minute=500, tokens_per_day=1000, parallel=3,
         budget="20/month",

@@ -149,7 +149,7 @@ def use(database: Database, key: str, dollars: int, tokens: int, requests: int, 
         names = [period_name(period, NOW) for period in PERIODS]
         database.spend((key, name, tokens, dollars * NANO) for name in names)
         database.add_tokens([(key, NOW - 5, tokens)])
-        database.enter(f"llmauth/requests/{key}", 10, 60, NOW, requests)
+        database.add_entries([(f"llmauth/requests/{key}", NOW)] * requests)
         for _ in range(held):
             database.hold("process", key, 1, 1)
 

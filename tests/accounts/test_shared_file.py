@@ -165,12 +165,13 @@ def test_a_server_that_is_killed_in_mid_stream_leaves_a_whole_file_and_nothing_h
         with served.connect() as sock:
             sock.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
             read_until(sock, EVENT)
+            database = Database(path)
+            wait_for(lambda: database.held("alice").requests == 1, "what it holds is written")
             served.stop(signal.SIGKILL)
     finally:
         served.close()
     held.go_on.release()
     assert is_whole(path)
-    database = Database(path)
     assert database.held("alice").requests == 1
     database.release_dead(time.time() + 16, 15)
     assert database.held("alice") == (0, 0, 0)

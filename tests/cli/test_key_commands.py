@@ -22,7 +22,7 @@ from programs import Redis
 from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database, RequestRow
 from llmauth.accounts.terms import period_name
-from llmauth.accounts.windows import shared_windows
+from llmauth.auth.stores import shared_store
 from llmauth.cli import main, mistakes
 from llmauth.redact.stored_key import PATTERN, is_stored_key
 
@@ -379,8 +379,7 @@ def use(path: Path, name: str, **used: float) -> None:
             (name, period_name(period, now), tokens, dollars) for period in ("day", "month")
         )
         database.add_tokens([(name, now, tokens)])
-        for _ in range(int(used.get("requests", 0))):
-            database.enter(f"llmauth/requests/{name}", 10**6, 60, now)
+        database.add_entries([(f"llmauth/requests/{name}", now)] * int(used.get("requests", 0)))
         database.note_used([(name, now - used.get("ago", 0))])
     database.close()
 
@@ -479,7 +478,7 @@ def test_requests_are_shown_as_the_shared_store_counts_them(path, monkeypatch):
     try:
         monkeypatch.setenv("BRUTE_FORCE_STORAGE_URI", store.uri)
         keys("add", "alice", "--requests-per-minute", "5")
-        windows, _ = shared_windows(store.uri)
+        windows, _ = shared_store(store.uri)
         assert windows
         for _ in range(3):
             windows.acquire_entry("llmauth/requests/alice", 5, 60)

@@ -1,0 +1,392 @@
+"""A process that is alone counts in memory, and no request passes that would not by the file."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import get
+from programs import Program, llmauth, wait_for
+
+from llmauth.accounts import limits as limits_module
+from llmauth.accounts.counts import Counts
+from llmauth.accounts.keys import KeyBook, StoredKey
+from llmauth.accounts.limits import MINUTE, SILENCE, Estimate, Limits
+from llmauth.accounts.store import LEASE_SECONDS, VERSION, Database, HoldRow, Lease
+from llmauth.accounts.terms import Terms
+from llmauth.exceptions import LimitReached
+
+NOON = 1_795_694_400.0
+WINDOW = "llmauth/requests/alice"
+
+
+def key(**terms: Any) -> StoredKey:
+    return StoredKey("alice", "1234", NOON, None, None, None, Terms().changed(terms))
+
+
+def sync(limits: Limits, **options: bool) -> None:
+    """What the writer does twice a second."""
+    with limits.database.transaction():
+        limits.sync(**options)
+    limits.synced()
+
+
+def rolled_back(limits: Limits) -> None:
+    """What the writer does twice a second, on a full disk."""
+    with contextlib.suppress(sqlite3.Error), limits.database.transaction():
+        limits.sync()
+        raise sqlite3.OperationalError("disk is full")
+    limits.fall_back("disk is full")
+
+
+def passed(limits: Limits, stored: StoredKey, times: int) -> int:
+    number = 0
+    for _ in range(times):
+        try:
+            limits.enter(stored, None)
+            number += 1
+        except LimitReached:
+            break
+    return number
+
+
+@pytest.fixture
+def opened(path: Path):
+    """Databases of as many processes as are wanted."""
+    databases = []
+
+    def opened() -> Database:
+        databases.append(Database(path))
+        return databases[-1]
+
+    yield opened
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+def first(opened) -> Limits:
+    """The limits of a process that is alone, and has let four requests in of ten."""
+    limits = Limits(opened(), "first")
+    assert passed(limits, key(requests_per_minute=10), 1) == 1
+    sync(limits)
+    assert passed(limits, key(requests_per_minute=10), 3) == 3
+    return limits
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Moves the monotonic clock on."""
+    began, moved = time.monotonic, [0.0]
+    monkeypatch.setattr(limits_module.time, "monotonic", lambda: began() + moved[0])
+
+    def later(seconds: float) -> None:
+        moved[0] += seconds
+
+    return later
+
+
+def test_who_is_alone_asks_no_file(first):
+    with first.database.transaction():  # nobody else gets at it
+        other = threading.Thread(target=lambda: first.enter(key(requests_per_minute=10), None))
+        other.start()
+        other.join(5)
+        assert not other.is_alive()
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 1
+    sync(first)
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 5
+
+
+def test_a_second_process_waits_for_the_counts_and_then_both_have_them(first, opened):
+    second, more = Limits(opened(), "second"), []
+    other = threading.Thread(
+        target=lambda: more.append(passed(second, key(requests_per_minute=10), 20))
+    )
+    other.start()
+    wait_for(lambda: first.database.lease().wanted, "it asks for them")
+    assert not more
+    assert passed(first, key(requests_per_minute=10), 2) == 2
+    sync(first)
+    other.join(20)
+    assert more == [4]
+    assert passed(first, key(requests_per_minute=10), 1) == 0
+
+
+def test_processes_that_have_met_do_not_take_the_counts_from_each_other(first, opened, later):
+    second = Limits(opened(), "second")
+    first.database.want_lease()
+    sync(first)
+    for _ in range(3):
+        for limits in (first, second):
+            assert passed(limits, key(requests_per_minute=100), 1) == 1
+            sync(limits)
+            assert first.database.lease() is None
+    later(3600)
+    assert passed(first, key(requests_per_minute=100), 1) == 1
+    sync(first)
+    assert first.database.lease() is None  # the second one has been heard of
+    with first.database.transaction():
+        first.database.end_process("second")
+    sync(first)
+    assert first.database.lease().process == "first"
+    assert passed(first, key(requests_per_minute=15), 20) == 15 - 4 - 7
+
+
+def test_who_is_killed_is_waited_for_until_the_lease_ends(first, opened, later):
+    sync(first)
+    second = Limits(opened(), "second")
+    later(LEASE_SECONDS - 0.2)
+    assert passed(second, key(requests_per_minute=10), 20) == 6
+    assert second.database.lease() is None
+    sync(second)
+    assert second.database.lease() is None  # the first one was heard of just now
+
+
+def test_after_the_lease_another_one_may_have_counted(first, opened, later):
+    """A process that was stopped for a while."""
+    later(LEASE_SECONDS + 1)
+    second = Limits(opened(), "second")
+    assert passed(second, key(requests_per_minute=10), 5) == 5
+    assert passed(first, key(requests_per_minute=10), 20) == 10 - 4 - 5
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 10
+
+
+def test_who_is_late_goes_on_when_nobody_has_counted(first, later):
+    later(LEASE_SECONDS + 60)
+    assert passed(first, key(requests_per_minute=10), 20) == 6
+    assert first.database.lease().is_valid(limits_module.time.monotonic())
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 1
+
+
+def test_without_requests_the_counts_are_given_back(first, later):
+    later(20)
+    sync(first)
+    assert first.database.lease() is None
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 4
+    assert not first.is_used
+
+
+def test_who_ends_leaves_the_counts_in_the_file(first, opened):
+    sync(first, last=True)
+    assert passed(Limits(opened(), "second"), key(requests_per_minute=10), 20) == 6
+
+
+def test_a_lease_of_before_the_machine_was_started_anew_is_none():
+    assert Lease("one", 100.0, wanted=False).is_valid(99.0)
+    assert not Lease("one", 100.0, wanted=False).is_valid(100.5)
+    assert not Lease("one", 900_000.0, wanted=False).is_valid(5.0)
+
+
+def test_what_was_rolled_back_is_told_again(first):
+    rolled_back(first)
+    assert passed(first, key(requests_per_minute=10), 1) == 1
+    sync(first)
+    assert not first.failing
+    sync(first)
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 5
+
+
+def test_counts_that_could_not_be_handed_in_are_kept(first):
+    first.database.want_lease()
+    rolled_back(first)
+    assert passed(first, key(requests_per_minute=10), 20) == 6
+    sync(first)
+    assert first.database.lease() is None
+    assert first.database.window(WINDOW, time.time(), MINUTE)[1] == 10
+
+
+def test_what_a_long_request_holds_is_in_the_file_until_it_ends(first, opened, later):
+    hold = first.enter(key(tokens_per_day=1000), Estimate(100, 100))
+    sync(first)
+    assert first.database.held("alice") == (0, 0, 0)
+    later(2)
+    sync(first)
+    assert first.database.held("alice") == (1, 200, 0)
+    first.database.want_lease()
+    short = first.enter(key(tokens_per_day=1000), Estimate(100, 200))
+    sync(first)
+    second = Limits(opened(), "second")
+    with pytest.raises(LimitReached):
+        second.enter(key(tokens_per_day=1000), Estimate(501, 0))
+    second.enter(key(tokens_per_day=1000), Estimate(499, 0))
+    with first.database.transaction():
+        first.database.release([hold, short], "first")
+    assert first.database.held("alice") == (1, 499, 0)
+
+
+def test_requests_that_run_are_taken_along(first, later):
+    """Into the file and back, with the same ids."""
+    hold = first.enter(key(parallel=2), None)
+    sync(first, last=True)
+    other = first.enter(key(parallel=2), None)
+    assert len({hold, other}) == 2
+    sync(first)
+    with pytest.raises(LimitReached):
+        first.enter(key(parallel=2), None)
+    first.note(lambda tally: tally.release([hold], "first"))
+    third = first.enter(key(parallel=2), None)
+    assert third not in (hold, other)
+
+
+def test_it_counts_as_the_file_does(path):
+    """The same questions and changes at random, and a clock that goes back now and then."""
+    database, counts, chance, now = Database(path), Counts(), random.Random(18), NOON
+    ids: list[tuple[int, int]] = []
+    for step in range(2000):
+        now += chance.choice([0.0, 0.25, 1.5, 20.0, 20.0 if step % 50 else -90.0])
+        name = chance.choice(["alice", "bob"])
+        tokens = chance.randrange(100)
+        with database.transaction(), counts.transaction():
+            database.tidy(now, MINUTE)
+            counts.tidy(now, MINUTE)
+            match chance.randrange(5):
+                case 0:
+                    database.add_entries([(name, now)] * 2)
+                    counts.add_entries([(name, now)] * 2)
+                case 1:
+                    database.add_tokens([(name, now, tokens)])
+                    counts.add_tokens([(name, now, tokens)])
+                case 2:
+                    database.spend([(name, "total", tokens, 7)])
+                    counts.spend([(name, "total", tokens, 7)])
+                case 3:
+                    ids.append(
+                        (database.hold("one", name, tokens, 3), counts.hold("one", name, tokens, 3))
+                    )
+                case 4 if ids:
+                    theirs, ours = ids.pop(chance.randrange(len(ids)))
+                    database.release([theirs], "one")
+                    counts.release([ours], "one")
+        for one in ("alice", "bob"):
+            first, number = counts.window(one, now, MINUTE)
+            assert (first, number) == database.window(one, now, MINUTE)
+            assert counts.held(one) == database.held(one)
+            assert counts.spent(one, "total") == database.spent(one, "total")
+            recent = database.recent_tokens(one, now, MINUTE)
+            assert sum(tokens for _, tokens in counts.recent_tokens(one, now, MINUTE)) == sum(
+                tokens for _, tokens in recent
+            )
+    database.close()
+
+
+def test_what_it_begins_with_is_what_the_file_says(path):
+    database = Database(path)
+    with database.transaction():
+        database.beat("one", NOON)
+        database.add_entries([("alice", NOON - 61), ("alice", NOON - 59), ("alice", NOON - 1)])
+        database.add_tokens([("alice", NOON - 70, 5), ("alice", NOON - 30, 7)])
+        database.spend([("alice", "2026-11-26", 10, 20), ("alice", "2026-11-25", 1000, 2000)])
+        mine = database.hold("one", "alice", 5, 6)
+        database.hold("another", "alice", 500, 600)
+    counts = Counts()
+    counts.load(database, "one", NOON, MINUTE)
+    assert counts.window("alice", NOON, MINUTE) == (NOON - 59, 2)
+    assert counts.recent_tokens("alice", NOON, MINUTE) == [(NOON - 30, 7)]
+    assert counts.spent("alice", "2026-11-26") == (10, 20)
+    assert counts.spent("alice", "2026-11-25") == (0, 0)  # is over
+    assert counts.held("alice") == (1, 5, 6)
+    assert counts.hold("one", "alice", 0, 0) > mine
+    database.close()
+
+
+def test_counts_take_no_more_memory_with_time_also_while_the_file_fails():
+    counts = Counts()
+    for minute in range(3000):
+        now = NOON + minute * MINUTE
+        counts.add_entries([(f"key {minute}", now)])
+        counts.add_tokens([(f"key {minute}", now, 1)])
+        counts.spend([(f"key {minute}", "2026-01-01", 1, 1)])
+        counts.release([counts.hold("one", f"key {minute}", 1, 1)], "one")
+        counts.window(f"asked {minute}", now, MINUTE)
+        counts.recent_tokens(f"asked {minute}", now, MINUTE)
+        counts.held(f"asked {minute}")
+        counts.tidy(now, MINUTE)
+    for name in ("_entries", "_new_entries", "_tokens", "_spent", "_holds", "_held", "_in_file"):
+        assert len(getattr(counts, name)) <= 2, name
+
+
+def test_entries_that_are_over_while_they_are_written_are_told_once(path):
+    database, counts = Database(path), Counts()
+    counts.add_entries([("alice", NOON - 100), ("alice", NOON - 50)])
+    counts.write(database, "one")
+    counts.tidy(NOON, MINUTE)
+    counts.add_entries([("alice", NOON)])
+    counts.written()
+    counts.write(database, "one")
+    assert database.window("alice", NOON, MINUTE) == (NOON - 50, 2)
+    database.close()
+
+
+def test_two_servers_on_one_file_let_ten_pass(path, upstream):
+    """The first one has counted in memory before the second one begins."""
+    database = Database(path)
+    secret = KeyBook(database).add("alice", {"requests_per_minute": 10})
+    environ = {"LLMAUTH_DATABASE": str(path), "OPENAI_API_BASE_URL": upstream.url}
+    first, second = llmauth(**environ), llmauth(**environ)
+    try:
+
+        def statuses(server: Program, number: int) -> list[int]:
+            return [get(server.port, "/v1/models", secret)[0] for _ in range(number)]
+
+        assert statuses(first, 4) == [200] * 4
+        wait_for(lambda: database.lease() is not None, "it counts in memory")
+        assert statuses(first, 3) == [200] * 3
+        assert statuses(second, 4) == [200, 200, 200, 429]
+        assert statuses(first, 1) == [429]
+        assert database.lease() is None
+    finally:
+        first.close()
+        second.close()
+        database.close()
+
+
+SCHEMA_1 = """
+DROP TABLE lease;
+DROP TABLE holds;
+CREATE TABLE holds (
+    id INTEGER PRIMARY KEY, process TEXT NOT NULL, key TEXT NOT NULL, tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL, window TEXT, at REAL);
+CREATE INDEX holds_of ON holds (key);
+CREATE TABLE windows (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    INSERT INTO windows VALUES (NEW.window, 1) ON CONFLICT DO UPDATE SET number = number + 1; END;
+CREATE TRIGGER entry_left AFTER DELETE ON entries BEGIN
+    UPDATE windows SET number = number - 1 WHERE name = OLD.window; END;
+CREATE TRIGGER hold_entered AFTER INSERT ON holds WHEN NEW.window IS NOT NULL BEGIN
+    INSERT INTO entries VALUES (NEW.window, NEW.at); END;
+INSERT INTO holds VALUES (1, 'gone', 'alice', 100, 100, 'w', 1);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_an_older_release_is_made_one_of_this(path):
+    """What is in it stays."""
+    database = Database(path)
+    KeyBook(database).add("alice", {"parallel": 3})
+    with database.transaction():
+        database.spend([("alice", "total", 7, 7)])
+    database.close()
+    with sqlite3.connect(path) as older:
+        older.executescript(SCHEMA_1)
+    older.close()
+    database = Database(path)
+    assert database.spent("alice", "total") == (7, 7)
+    assert database.held("alice") == (0, 0, 0)
+    with database.transaction():
+        database.add_holds("one", [HoldRow(5, "alice", 1, 1)])
+        database.add_entries([("alice", NOON)])
+        database.take_lease("one", 1.0)
+    assert [found.name for found in database.all_keys()] == ["alice"]
+    database.close()
+    with sqlite3.connect(path) as check:
+        assert check.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        (names,) = zip(*check.execute("SELECT name FROM sqlite_master"), strict=True)
+    check.close()
+    assert not {"windows", "entry_added", "entry_left", "hold_entered"} & set(names)
+    assert SILENCE > LEASE_SECONDS
