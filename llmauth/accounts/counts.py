@@ -11,8 +11,9 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import takewhile
+from typing import Any
 
 from .store import Database, Held, HoldRow
 from .terms import PERIODS, period_name
@@ -126,10 +127,8 @@ class Counts:
                 if period not in periods:
                     del self._spent[key, period]
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._lock:
-            yield
+    def transaction(self) -> contextlib.AbstractContextManager[Any]:
+        return self._lock
 
     def add_entries(self, entries: Iterable[tuple[str, float]]) -> None:
         for window, at in entries:

@@ -9,8 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import lru_cache
+from ipaddress import ip_address
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
 from .usage import Usage
@@ -126,6 +129,8 @@ class Prices:
         return next((price for pattern, price in self._rows if pattern.match(model)), None)
 
     def _packaged(self, usage: Usage, model: str, base_url: str) -> float | None:
+        if not _is_public(base_url):
+            return None
         if not self._is_looked_for:
             self._is_looked_for, self._package = True, _package()
         if self._package is None or (model, base_url) in self._unknown:
@@ -148,6 +153,16 @@ class Prices:
 
 def _rates(price: Price) -> tuple[int, int]:
     return round(price.input * 1000), round((price.output or 0) * 1000)
+
+
+@lru_cache(maxsize=256)
+def _is_public(base_url: str) -> bool:
+    """False for a server of one's own, which no package knows: to load one takes 17 MB."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return "." in host
 
 
 def _package() -> ModuleType | None:
