@@ -127,7 +127,7 @@ prices.dollars(Usage(1), "m", base_url="https://api.openai.com/v1")
 prices.dollars(Usage(cost_usd=1.0), "x", base_url="https://api.openai.com/v1")
 prices.dollars(Usage(), "x", base_url="https://api.openai.com/v1")
 prices.dollars(Usage(1), "x")
-for own in ("127.0.0.1:11434", "192.168.1.5/v1", "[::1]:1", "[fd00::5]", "ollama:11434", "localhost"):
+for own in ("127.0.0.1:11434", "192.168.1.5/v1", "[::1]:1", "[fd00::5]", "ollama:1", "localhost"):
     assert prices.dollars(Usage(1), "gpt-4o", base_url=f"http://{own}") is None
 assert not {"genai_prices", "pydantic"} & sys.modules.keys()
 sys.modules["genai_prices"] = None
