@@ -35,6 +35,8 @@ from pathlib import Path
 from answers import ANSWERS, CODINGS
 from servers import KEY, PROVIDER_KEY, Received, Upstream, read_all, request_bytes
 
+from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.store import Database
 from llmauth.http.chunks import encode as chunk
 
 WRONG = "soak-wrong-key-0123456789abcdef"
@@ -163,15 +165,17 @@ def answer(request: Received) -> None:
 class Clients:
     """Clients of every kind; each method is one of them, and raises when it is not served well."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *keys: str) -> None:
         self.port = port
+        self.keys = keys
 
     def connect(self, data: bytes = b"") -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
-        sock.sendall(data)
+        sock.sendall(data.replace(KEY.encode(), random.choice(self.keys).encode()))
         return sock
 
     def ask(self, path: str, body: bytes = b"{}", *, key: str | None = KEY, **headers: str):
+        key = random.choice(self.keys) if key == KEY else key
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         with contextlib.closing(connection):
             own = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -328,6 +332,29 @@ def measured(pid: int) -> dict[str, float]:
     }
 
 
+LIMITS = {
+    "requests_per_minute": 10**6, "tokens_per_minute": 10**9, "tokens_per_day": 10**11,
+    "parallel": 1000, "budget": "1000000/month",
+}  # fmt: skip
+"""None of them is ever reached."""
+
+
+def make_key(folder: Path) -> str:
+    """Make a key with limits, beside the one without."""
+    database = Database(folder / "usage.db")
+    key = KeyBook(database).add("limited", LIMITS)
+    database.close()
+    return key
+
+
+def held(folder: Path) -> list[str]:
+    """Say what is still held, or counted in memory, of a server that has ended."""
+    database = Database(folder / "usage.db")
+    left, lease = database.held("limited"), database.lease()
+    database.close()
+    return [f"still held: {left}"] * any(left) + [f"a lease is left: {lease}"] * bool(lease)
+
+
 def start(
     upstream: Upstream, folder: Path, *, capture: bool
 ) -> tuple[subprocess.Popen[bytes], int]:
@@ -371,7 +398,9 @@ def drive(clients: Clients, tally: Tally, rate: float, stop: threading.Event) ->
         places.acquire(timeout=TIMEOUT)  # let those that are still at it finish
 
 
-def verdict(samples: list[dict[str, float]], tally: Tally, log: str) -> list[str]:
+def verdict(
+    samples: list[dict[str, float]], tally: Tally, log: str, keys: list[str]
+) -> list[str]:
     """Return what is wrong; the samples' first fifth is for warming up."""
     problems = [f"{count} times {what}" for what, count in tally.unexpected.items()]
     fifth = max(1, len(samples) // 5)
@@ -384,7 +413,7 @@ def verdict(samples: list[dict[str, float]], tally: Tally, log: str) -> list[str
             problems.append(f"{name} grew from {before:.0f} to {after:.0f}")
     problems += ["a traceback in the log"] * ("Traceback" in log or "uncaptured" in log)
     problems += [line for line in log.splitlines() if " ERROR " in line][:20]
-    problems += ["a key in the log"] * any(key in log for key in (KEY, PROVIDER_KEY, WRONG))
+    problems += ["a key in the log"] * any(key in log for key in keys)
     return problems
 
 
@@ -401,9 +430,11 @@ def main() -> int:
     tally, stop, samples = Tally(), threading.Event(), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        key = make_key(folder)
         process, port = start(upstream, folder, capture=not options.no_capture)
         began, before = time.monotonic(), 0.0
-        driver = threading.Thread(target=drive, args=(Clients(port), tally, options.rate, stop))
+        clients = Clients(port, KEY, key)
+        driver = threading.Thread(target=drive, args=(clients, tally, options.rate, stop))
         driver.start()
         try:
             while time.monotonic() - began < options.seconds and process.poll() is None:
@@ -429,9 +460,9 @@ def main() -> int:
             process.terminate()
             code = process.wait(60)
         log = (folder / "llmauth.log").read_text(encoding="utf-8")
-        uncounted = TOLD_BY_UPSTREAM.problems(folder / "usage.db")
+        uncounted = TOLD_BY_UPSTREAM.problems(folder / "usage.db") + held(folder)
     print(", ".join(f"{count} {name}" for name, count in sorted(tally.done.items())))
-    problems = verdict(samples, tally, log) + uncounted
+    problems = verdict(samples, tally, log, [KEY, PROVIDER_KEY, WRONG, key]) + uncounted
     problems += [f"llmauth ended with status {code}"] * (code != 0)
     print("\n".join(problems) or "nothing unexpected")
     return 1 if problems else 0
