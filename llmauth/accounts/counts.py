@@ -59,7 +59,7 @@ class Counts:
         self._spent: dict[tuple[str, str], tuple[int, int]] = {}
         self._holds: dict[int, tuple[HoldRow, float]] = {}  # with when they began
         self._held: dict[str, Held] = {}
-        self._last_hold = secrets.randbits(61)  # far from those of other processes
+        self._next_hold = secrets.randbits(61)  # and downwards: the file's own go upwards
         self._new_entries: list[tuple[str, float]] = []
         self._told_entries = 0  # of the new ones, which may yet be rolled back
         self._in_file: set[int] = set()  # holds
@@ -81,7 +81,6 @@ class Counts:
         for row in database.all_holds(process):
             self._add_hold(row)
             self._in_file.add(row.id)
-        self._last_hold = max(self._holds, default=self._last_hold)
 
     def write(self, database: Database, process: str) -> None:
         """Tell the file what it does not know, within a transaction; then comes :meth:`written`."""
@@ -141,9 +140,9 @@ class Counts:
         return recent.numbers[0][0] if recent.numbers else None, recent.sum
 
     def hold(self, process: str, key: str, tokens: int, cost: int) -> int:
-        self._last_hold += 1
-        self._add_hold(HoldRow(self._last_hold, key, tokens, cost))
-        return self._last_hold
+        self._next_hold -= 1
+        self._add_hold(HoldRow(self._next_hold, key, tokens, cost))
+        return self._next_hold
 
     def _add_hold(self, row: HoldRow) -> None:
         self._holds[row.id] = row, time.monotonic()

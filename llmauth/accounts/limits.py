@@ -150,11 +150,13 @@ class Limits:
     def fall_back(self, reason: str) -> None:
         """Count in memory from now on, beginning with what the file says."""
         with self._falling_back:
-            if self._counts is None:
-                self._counts = Counts()
+            if (counts := self._counts) is None:
+                loaded = Counts()
                 with contextlib.suppress(sqlite3.Error):
-                    self._load(self._counts)
-            self._counts.is_closed = False
+                    self._load(loaded)
+                counts = self._counts or loaded
+            counts.is_closed = False
+            self._counts = counts
             if not self.failing:
                 self.failing = True
                 logger.error(
@@ -196,7 +198,7 @@ class Limits:
             if self._counts is None:
                 counts = Counts()
                 self._load(counts)
-                self._counts = counts
+                self._counts = self._counts or counts
             self._counts.write(self.database, self._process)
             self._prolong(clock)
         elif self._counts is not None:
@@ -285,7 +287,9 @@ class Limits:
             self.database.want_lease()
             self._alone_again = clock + _TOGETHER
             return False
-        if lease and is_ours and not lease.wanted and counts and not counts.is_closed:
+        if counts and counts.is_closed:
+            return not is_ours  # or the writer could not hand them in
+        if counts and lease and is_ours and not lease.wanted:
             self._prolong(clock)  # the writer is late
             return False
         if counts:
