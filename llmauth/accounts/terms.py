@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from ..config.addresses import parse_address, parse_network
+from ..config.addresses import Network, parse_address, parse_network
 
 NANO = 10**9
 """Money is counted in billionths of a dollar: whole numbers add up."""
@@ -111,7 +111,14 @@ class Terms:
 
     def allows_address(self, address: str) -> bool:
         """True for a client's address from which the key may be used."""
-        return not self.from_networks or _is_within(address, self.from_networks)
+        if not self.from_networks:
+            return True
+        parsed = parse_address(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
+
+    @cached_property
+    def _networks(self) -> list[Network]:
+        return [parse_network(name) for name in self.from_networks]
 
     @property
     def reads_request(self) -> bool:
@@ -189,12 +196,6 @@ def iso(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")[:-6] + "Z"
-
-
-@lru_cache(maxsize=1024)
-def _is_within(address: str, networks: tuple[str, ...]) -> bool:
-    parsed = parse_address(address)
-    return parsed is not None and any(parsed in network for network in map(parse_network, networks))
 
 
 def _shown(value: Any) -> Any:

@@ -27,8 +27,9 @@ DOORS = {
 }
 """Through which a client's text comes to each cache of the package."""
 
-OTHERS = {"_is_credential", "_spelling", "_tell_of_tls"}
-"""Of a bound that the redactor's own tests show, of an entry for each byte, and of no argument."""
+OTHERS = {"_is_credential", "_is_public", "_period_names", "_spelling", "_tell_of_tls"}
+"""Of a bound that the redactor's own tests show, of the backends, of a few days, of an entry for
+each byte, and of no argument."""
 
 END = b"Host: proxy\r\nConnection: close\r\n\r\n"
 LENGTHS = (16, 32, 50, 64, 128, 256, 4096, 65_536)
