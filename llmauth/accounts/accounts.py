@@ -30,7 +30,7 @@ from .limits import Limits, Windows
 from .meter import Meter
 from .prices import Prices
 from .report import remaining
-from .store import MAX_LOCKOUTS, Database, explained
+from .store import BUSY_SECONDS, MAX_LOCKOUTS, Database, explained
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -58,7 +58,8 @@ _PRUNING = 3600.0
 _GATHERING = 0.05
 _FLUSHING = 1.0
 _BEAT = 5.0
-_CLOSING = 5.0  # seconds, all of them
+_CLOSING = 5.0
+_TRYING = 4.0  # seconds, all of them
 
 
 class Accounts:
@@ -187,7 +188,7 @@ class Accounts:
 
     def _flush(self) -> bool:
         """Wait until what has ended is written; False when there is nothing, or no time."""
-        if not (self._ended or self._settling or self._unwritten) or self._limits.failing:
+        if not (self._ended or self._settling or self._unwritten):
             return False
         written = threading.Event()
         self._flushing.append(written)
@@ -210,10 +211,7 @@ class Accounts:
         self._running.discard(grant)
         if self._thread is None:
             self._start()
-        if len(self._ended) + len(self._unwritten) < MAX_WAITING:
-            self._ended.append(grant)
-        else:
-            self._lost += 1
+        self._ended.append(grant)
         if grant.hold or len(self._ended) >= BATCH:
             self._woken.set()
 
@@ -244,7 +242,12 @@ class Accounts:
         """Begin anew; in the child of a fork, the thread and what runs are the parent's."""
         self._running: set[Grant] = set()
         self._process = secrets.token_hex(8)
-        self._limits = Limits(self._database, self._process, *self._windows)
+        self._limits = Limits(
+            self._database,
+            self._process,
+            *self._windows,
+            unwritten=lambda tally: write_settled(self._unwritten, tally, self._process),
+        )
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
         self._names: dict[str, str] = {}
@@ -257,7 +260,7 @@ class Accounts:
         self._blocks: dict[str, float] = {}
         self._cleared = time.time()
         self._woken, self._hurried = _Wake(), _Wake()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._lost = 0
@@ -269,6 +272,8 @@ class Accounts:
             if self._thread is not None or self._closing:
                 return
             self._guarded(self._follow)
+            if self._thread is not None:  # the garbage collection has ended a request meanwhile
+                return
             # Started late: a server may fork after the application was made.
             thread = threading.Thread(target=self._run, name="llmauth-accounts", daemon=True)
             with contextlib.suppress(RuntimeError):  # no thread is left: the next one may be
@@ -283,25 +288,35 @@ class Accounts:
                 self._hurried.wait(_GATHERING)  # many are written in the time of one
             self._woken.clear()
             self._hurried.clear()
-            is_last = self._closing
-            self._guarded(self._write, is_last)
-            if is_last:
+            if self._closing:
+                self._write_the_last()
                 return
+            self._settle()
+            self._guarded(self._write)
             if (now := time.monotonic()) >= next_tick:
                 next_tick = now + TICK
                 self._guarded(self._follow)
                 self._cut_withdrawn()
 
-    def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
+    def _write_the_last(self) -> None:
+        """Write what has ended, again and again while somebody else holds the file."""
+        until = time.monotonic() + _TRYING
+        self._settle()
+        while not self._guarded(self._write, True) and time.monotonic() < until:
+            time.sleep(_GATHERING)
+
+    def _guarded(self, action: Callable[..., None], *arguments: Any) -> bool:
         """Do something with the file; while that fails, counting goes on in memory."""
         try:
             if self._database.is_replaced:
                 self._reopen()
             action(*arguments)
+            return True
         except (sqlite3.Error, ConfigurationError) as exc:
             self._limits.fall_back(str(exc))
         except Exception:
             logger.exception("unexpected error while the database was used")
+        return False
 
     def _reopen(self) -> None:
         if not self._path.exists():
@@ -313,7 +328,8 @@ class Accounts:
 
     def _settle(self) -> None:
         """Read what has ended, and have it counted where that is done in memory."""
-        before = len(self._unwritten)
+        waiting, new = len(self._flushing), []
+        self._settling = True
         while self._ended:
             one = self._ended.popleft()
             try:
@@ -327,11 +343,22 @@ class Accounts:
             model = self._model(settled.row.model)
             if model != settled.row.model:
                 settled = settled._replace(row=settled.row._replace(model=model))
-            self._unwritten.append(settled)
+            new.append(settled)
             for counter, value in counters.counted(settled.row):
                 self._counts[counter] += value
-        new = self._unwritten[before:]
         self._limits.note(lambda tally: write_settled(new, tally, self._process))
+        self._unwritten += new
+        if (over := len(self._unwritten) - MAX_WAITING) > 0:
+            del self._unwritten[-over:]
+            self._lost += over
+        self._settling = False
+        if self._limits.failing:
+            self._let_go(waiting)
+
+    def _let_go(self, number: int) -> None:
+        """Have so many go on of those that wait until what has ended is counted."""
+        for _ in range(min(number, len(self._flushing))):
+            self._flushing.popleft().set()
 
     def _model(self, name: str) -> str:
         """Return a model's name as it is written: it may be a secret, or half of a character."""
@@ -344,10 +371,8 @@ class Accounts:
 
     def _write(self, is_last: bool = False) -> None:
         """Write what has ended in one transaction."""
-        flushing = [self._flushing.popleft() for _ in range(len(self._flushing))]
-        self._settling = True
-        self._settle()
-        self._settling = False
+        if waiting := len(self._flushing):
+            self._settle()
         for _ in range(len(self._noted)):
             self._counts[self._noted.popleft()] += 1
         now, failing = time.time(), self._limits.failing
@@ -357,13 +382,14 @@ class Accounts:
         blocks = dict(self._blocks)
         counts = self._counts
         counting = failing or self._limits.is_used
-        if not (settled or used or blocks or counts or beats or counting or prunes or flushing):
+        if not (settled or used or blocks or counts or beats or counting or prunes or waiting):
             return
-        with self._database.transaction():
+        spent = any(one.counts for one in settled)
+        with self._database.transaction(_GATHERING if failing else BUSY_SECONDS):
             write_settled(settled, self._database, self._process)
             self._database.add_requests((one.day, one.row) for one in settled)
-            if counting:
-                self._limits.sync(last=is_last)
+            if counting or spent:
+                self._limits.sync(spent=spent, last=is_last)
             self._database.note_used(used.items())
             self._database.add_counters(counts.items())
             if blocks:
@@ -377,14 +403,13 @@ class Accounts:
                 self._next_pruning = now + (_PRUNING if forgotten < _PRUNED else 0)
         self._unwritten = []
         self._counts.clear()
-        for waiting in flushing:
-            waiting.set()
+        self._let_go(waiting)
         for noted, written in ((self._used, used), (self._blocks, blocks)):
             for name, at in written.items():
                 if noted.get(name) == at:
                     del noted[name]
         self._next_beat = now + _BEAT if beats else self._next_beat
-        if counting:
+        if counting or spent:
             self._limits.synced()
 
     def _follow(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
 import threading
 import time
 from collections import defaultdict, deque
@@ -15,7 +14,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from .store import Database, Held, HoldRow
+from .store import Database, Held, HoldRow, new_hold_id
 from .terms import PERIODS, period_name
 
 _SHORT = 1.0
@@ -57,9 +56,9 @@ class Counts:
         self._entries: defaultdict[str, _Recent] = defaultdict(_Recent)
         self._tokens: defaultdict[str, _Recent] = defaultdict(_Recent)
         self._spent: dict[tuple[str, str], tuple[int, int]] = {}
+        self._periods: set[str] = set()  # of which it has what was used before
         self._holds: dict[int, tuple[HoldRow, float]] = {}  # with when they began
         self._held: dict[str, Held] = {}
-        self._next_hold = secrets.randbits(61)  # and downwards: the file's own go upwards
         self._new_entries: list[tuple[str, float]] = []
         self._told_entries = 0  # of the new ones, which may yet be rolled back
         self._in_file: set[int] = set()  # holds
@@ -72,11 +71,12 @@ class Counts:
         :param process: whose requests run
         :param seconds: of a moving window
         """
+        self._periods = _periods(now)
         for window, at in database.all_entries(now - seconds):
             self._entries[window].add(at, 1)
         for key, at, tokens in database.all_tokens(now - seconds):
             self._tokens[key].add(at, tokens)
-        for key, period, tokens, cost in database.all_spent(_periods(now)):
+        for key, period, tokens, cost in database.all_spent(self._periods):
             self._spent[key, period] = tokens, cost
         for row in database.all_holds(process):
             self._add_hold(row)
@@ -103,8 +103,12 @@ class Counts:
             self._in_file.update(row.id for row in self._told_holds if row.id in self._holds)
             self._told_entries, self._told_holds = 0, []
 
-    def begin_file(self) -> None:
-        """Take note that the file is another one, which knows nothing yet."""
+    def is_of_today(self, now: float) -> bool:
+        """False once the calendar has another period, of which the file may know what was used."""
+        return self._periods == _periods(now)
+
+    def tell_holds_again(self) -> None:
+        """Have all that is held written, as the file may have lost it."""
         with self._lock:
             self._in_file.clear()
 
@@ -112,7 +116,7 @@ class Counts:
         """Forget what is over, once a second."""
         if 0 <= now - self._tidied < 1.0:
             return
-        self._tidied, periods = now, _periods(now)
+        self._tidied = now
         with self._lock:
             over = sum(1 for _ in takewhile(lambda new: new[1] <= now - seconds, self._new_entries))
             del self._new_entries[:over]
@@ -122,9 +126,6 @@ class Counts:
                     recent[name].forget(now - seconds, math.ceil(now))
                     if not recent[name].numbers:
                         del recent[name]
-            for key, period in [*self._spent]:
-                if period not in periods:
-                    del self._spent[key, period]
 
     def transaction(self) -> contextlib.AbstractContextManager[Any]:
         return self._lock
@@ -140,9 +141,9 @@ class Counts:
         return recent.numbers[0][0] if recent.numbers else None, recent.sum
 
     def hold(self, process: str, key: str, tokens: int, cost: int) -> int:
-        self._next_hold -= 1
-        self._add_hold(HoldRow(self._next_hold, key, tokens, cost))
-        return self._next_hold
+        row = HoldRow(new_hold_id(), key, tokens, cost)
+        self._add_hold(row)
+        return row.id
 
     def _add_hold(self, row: HoldRow) -> None:
         self._holds[row.id] = row, time.monotonic()

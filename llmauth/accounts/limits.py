@@ -92,6 +92,7 @@ class Limits:
     :param process: names this process in it
     :param shared: where requests a minute are counted instead
     :param shared_errors: what that raises when it fails
+    :param unwritten: counts what has ended, and is not in the file yet
     """
 
     def __init__(
@@ -100,16 +101,20 @@ class Limits:
         process: str,
         shared: Windows | None = None,
         shared_errors: tuple[type[Exception], ...] = (),
+        unwritten: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
         self.database = database
         self._process = process
         self._shared = shared
         self._shared_errors = shared_errors
+        self._unwritten = unwritten
         self.failing = False
         self._counts: Counts | None = None
         self._falling_back = threading.Lock()
-        # Of the monotonic clock: the lease's end, the last use, and when to try for a lease again.
-        self._until = self._used = self._alone_again = -math.inf
+        # Of the monotonic clock: the lease's end, and as it will be once it is in the file; the
+        # last use; the last failure; and when to try for a lease again.
+        self._until = self._prolonged = self._used = self._failed = self._alone_again = -math.inf
+        self._has_asked = False
         self._tidied = -math.inf  # Unix time
 
     def enter(
@@ -152,8 +157,9 @@ class Limits:
         with self._falling_back:
             if (counts := self._counts) is None:
                 loaded = Counts()
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error), self.database.snapshot():
                     self._load(loaded)
+                self._unwritten(loaded)
                 counts = self._counts or loaded
             counts.is_closed = False
             self._counts = counts
@@ -168,7 +174,7 @@ class Limits:
         self.fall_back("the file is another one")
         self.database = database
         if counts := self._counts:
-            counts.begin_file()
+            counts.tell_holds_again()
 
     def note(self, write: Callable[[Tally], None]) -> None:
         """Have it written what requests have used, where that is counted in memory."""
@@ -182,30 +188,42 @@ class Limits:
         """False when there is nothing to be told or decided by :meth:`sync`."""
         return self._counts is not None or time.monotonic() - self._used < _IDLE
 
-    def sync(self, *, last: bool = False) -> None:
+    def sync(self, *, spent: bool = False, last: bool = False) -> None:
         """Tell the file what was counted in memory, and decide where to count from now on.
 
-        Within a transaction; when that is done, :meth:`synced` has to be called.
+        Within a transaction of the one thread that writes; when that is done, :meth:`synced` has to
+        be called.
 
+        :param spent: in this transaction, for requests that have ended
         :param last: this process counts nothing more
         """
-        now, clock = time.time(), time.monotonic()
-        self._tidy(self.database, now)
+        now, clock, counts = time.time(), time.monotonic(), self._counts
+        if self.failing and counts:
+            counts.tell_holds_again()
+        self._tidy(now, clock)
         lease = self.database.lease()
         if lease and lease.process == self._process and lease.wanted:
             self._alone_again = clock + _TOGETHER
+        elif spent and lease and lease.process != self._process:
+            self.database.want_lease()  # who has the counts does not know of it
         if not last and self._may_be_alone(lease, now, clock):
-            if self._counts is None:
+            if counts is None:
                 counts = Counts()
                 self._load(counts)
-                self._counts = self._counts or counts
-            self._counts.write(self.database, self._process)
-            self._prolong(clock)
-        elif self._counts is not None:
-            self._hand_in(self._counts)
+                counts = self._counts = self._counts or counts
+            counts.write(self.database, self._process)
+            self._prolonged = clock + LEASE_SECONDS
+            self.database.take_lease(self._process, self._prolonged)
+        elif counts is not None:
+            with counts.transaction():
+                counts.is_closed = True
+            counts.write(self.database, self._process)
+            self._prolonged = -math.inf
+            self.database.end_lease(self._process)
 
     def synced(self) -> None:
         """Take note that the file has what it was told by :meth:`sync`."""
+        self._until = self._prolonged
         if self._counts is not None:
             self._counts.written()
             if self._counts.is_closed:
@@ -264,15 +282,15 @@ class Limits:
         """Do something where counting is done, with nobody else in between."""
         while True:
             self._used = time.monotonic()
-            counts = self._counts
-            if counts is not None and (self.failing or self._used < self._until):
+            if (counts := self._counts) is not None:
                 with counts.transaction():
-                    if not counts.is_closed:
+                    is_ours = self.failing or time.monotonic() < self._until
+                    if is_ours and not counts.is_closed:
                         return action(counts)
             try:
                 with self.database.transaction():
                     if self._is_in_file():
-                        self._tidy(self.database, time.time())
+                        self._tidy(time.time(), time.monotonic())
                         return action(self.database)
             except sqlite3.Error as exc:
                 self.fall_back(str(exc))
@@ -285,50 +303,46 @@ class Limits:
         is_ours = lease is not None and lease.process == self._process
         if lease and not is_ours and lease.is_valid(clock):
             self.database.want_lease()
-            self._alone_again = clock + _TOGETHER
+            self._has_asked = True
             return False
-        if counts and counts.is_closed:
-            return not is_ours  # or the writer could not hand them in
-        if counts and lease and is_ours and not lease.wanted:
-            self._prolong(clock)  # the writer is late
-            return False
-        if counts:
-            self._hand_in(counts)
-            self._counts = None
+        if counts and not counts.is_closed:
+            if lease and is_ours and not lease.wanted:  # the writer is late
+                self._until = self._prolonged = clock + LEASE_SECONDS
+                self.database.take_lease(self._process, self._until)
+            return False  # in memory, or in the file when the writer has handed it in
+        if counts and is_ours:
+            return False  # it has yet to succeed in that
         if lease:
-            self.database.end_lease(lease.process)
+            self.database.end_lease(lease.process)  # of a process that is dead, or was stopped
+        elif self._has_asked:
+            self._alone_again = clock + _TOGETHER
+        self._has_asked = False
         return True
 
     def _may_be_alone(self, lease: Lease | None, now: float, clock: float) -> bool:
+        """Say whether to count in memory; counts are gone on with where none but we could count."""
+        is_ours = lease is not None and lease.process == self._process
         return (
             clock >= self._alone_again
             and clock - self._used < _IDLE
-            and not (lease and lease.process != self._process and lease.is_valid(clock))
+            and not (lease and not is_ours and lease.is_valid(clock))
+            and (self._counts is None or (is_ours and self._counts.is_of_today(now)))
             and not self.database.others(self._process, now, SILENCE)
         )
 
     def _load(self, counts: Counts) -> None:
         counts.load(self.database, self._process, time.time(), MINUTE)
 
-    def _prolong(self, clock: float) -> None:
-        self._until = clock + LEASE_SECONDS
-        self.database.take_lease(self._process, self._until)
-
-    def _hand_in(self, counts: Counts) -> None:
-        """Have the counts in the file, for everybody."""
-        with counts.transaction():
-            counts.is_closed = True
-        counts.write(self.database, self._process)
-        self.database.end_lease(self._process)
-
-    def _tidy(self, database: Database, now: float) -> None:
+    def _tidy(self, now: float, clock: float) -> None:
         """Once a second say that this process lives, and forget what is over."""
         if 0 <= now - self._tidied < 1.0:
             return
         self._tidied = now
-        database.beat(self._process, now)
-        database.release_dead(now, SILENCE)
-        database.tidy(now, MINUTE)
+        self.database.beat(self._process, now)
+        self._failed = clock if self.failing else self._failed
+        if clock - self._failed > SILENCE:  # others could not say so either
+            self.database.release_dead(now, SILENCE)
+        self.database.tidy(now, MINUTE)
 
 
 def _enter(

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -192,6 +193,11 @@ _DAILY = {
 _SIZE = "sum(cost) DESC, sum(input) + sum(output) DESC, sum(requests) DESC"
 
 
+def new_hold_id() -> int:
+    """Return an id that no process gives anything else, wherever it counts."""
+    return secrets.randbits(62)
+
+
 class HoldRow(NamedTuple):
     """What is held for a request that runs: tokens, and billionths of a dollar."""
 
@@ -314,6 +320,16 @@ class Database:
                 raise
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read what the file says at one moment."""
+        with self._lock:
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
     def _waiting(self, busy: float) -> Iterator[None]:
         """Hold the lock, and leave the rest of the time for others who hold the file.
 
@@ -424,11 +440,9 @@ class Database:
 
     def hold(self, process: str, key: str, tokens: int, cost: int) -> int:
         """Hold tokens and dollars for a request; return the id of the hold."""
-        cursor = self._connection.execute(
-            "INSERT INTO holds (process, key, tokens, cost) VALUES (?, ?, ?, ?)",
-            (process, key, tokens, cost),
-        )
-        return int(cursor.lastrowid or 0)
+        number = new_hold_id()
+        self._do("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", number, process, key, tokens, cost)
+        return number
 
     def add_holds(self, process: str, rows: Iterable[HoldRow]) -> None:
         """Write what is held elsewhere."""
