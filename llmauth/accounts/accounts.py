@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -246,7 +247,8 @@ class Accounts:
             self._database,
             self._process,
             *self._windows,
-            unwritten=lambda tally: write_settled(self._unwritten, tally, self._process),
+            unwritten=lambda: partial(write_settled, [*self._unwritten], process=self._process),
+            held=self._held,
         )
         self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
         self._unwritten: list[Settled] = []
@@ -325,6 +327,13 @@ class Accounts:
         before.close()
         self._revision = -1
         self._limits.reopen(self._database)
+
+    def _held(self) -> set[int]:
+        """Return what requests hold; for the thread that settles them."""
+        holds = [grant.hold for grant in list(self._running)]
+        holds += [one.hold for one in list(self._ended) if isinstance(one, Grant)]
+        holds += [one.hold for one in self._unwritten]
+        return {hold for hold in holds if hold is not None}
 
     def _settle(self) -> None:
         """Read what has ended, and have it counted where that is done in memory."""

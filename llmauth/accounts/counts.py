@@ -112,6 +112,17 @@ class Counts:
         with self._lock:
             self._in_file.clear()
 
+    def release_strays(self, known: set[int]) -> list[int]:
+        """Give back what is held for no request any more, and return what that was.
+
+        :param known: held by requests that run, or have yet to be counted
+        """
+        with self._lock:
+            begun = time.monotonic() - _SHORT
+            strays = [id for id, (_, at) in self._holds.items() if at < begun and id not in known]
+            self.release(strays, "")
+        return strays
+
     def tidy(self, now: float, seconds: float) -> None:
         """Forget what is over, once a second."""
         if 0 <= now - self._tidied < 1.0:

@@ -92,7 +92,8 @@ class Limits:
     :param process: names this process in it
     :param shared: where requests a minute are counted instead
     :param shared_errors: what that raises when it fails
-    :param unwritten: counts what has ended, and is not in the file yet
+    :param unwritten: returns what counts that which has ended, and is not in the file yet
+    :param held: returns what requests hold that run, or have yet to be counted
     """
 
     def __init__(
@@ -101,13 +102,15 @@ class Limits:
         process: str,
         shared: Windows | None = None,
         shared_errors: tuple[type[Exception], ...] = (),
-        unwritten: Callable[[Tally], None] = lambda tally: None,
+        unwritten: Callable[[], Callable[[Tally], None]] = lambda: lambda tally: None,
+        held: Callable[[], set[int]] | None = None,
     ) -> None:
         self.database = database
         self._process = process
         self._shared = shared
         self._shared_errors = shared_errors
         self._unwritten = unwritten
+        self._held = held
         self.failing = False
         self._counts: Counts | None = None
         self._falling_back = threading.Lock()
@@ -156,10 +159,10 @@ class Limits:
         """Count in memory from now on, beginning with what the file says."""
         with self._falling_back:
             if (counts := self._counts) is None:
-                loaded = Counts()
+                loaded, count = Counts(), self._unwritten()
                 with contextlib.suppress(sqlite3.Error), self.database.snapshot():
                     self._load(loaded)
-                self._unwritten(loaded)
+                count(loaded)
                 counts = self._counts or loaded
             counts.is_closed = False
             self._counts = counts
@@ -198,8 +201,11 @@ class Limits:
         :param last: this process counts nothing more
         """
         now, clock, counts = time.time(), time.monotonic(), self._counts
-        if self.failing and counts:
+        if counts and self.failing:
             counts.tell_holds_again()
+        if counts and self._held:
+            # Whoever began to count in memory while another thread wrote may have missed that.
+            self.database.release(counts.release_strays(self._held()), self._process)
         self._tidy(now, clock)
         lease = self.database.lease()
         if lease and lease.process == self._process and lease.wanted:

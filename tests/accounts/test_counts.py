@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,12 +16,16 @@ import pytest
 from commands import get
 from programs import Program, llmauth, wait_for
 
+from llmauth.accounts import accounts as accounts_module
 from llmauth.accounts import limits as limits_module
+from llmauth.accounts.accounts import Accounts
+from llmauth.accounts.asked import Asked
 from llmauth.accounts.counts import Counts
-from llmauth.accounts.keys import KeyBook, StoredKey
+from llmauth.accounts.grant import Sent
+from llmauth.accounts.keys import KeyBook, Secret, StoredKey
 from llmauth.accounts.limits import MINUTE, SILENCE, Estimate, Limits
 from llmauth.accounts.store import LEASE_SECONDS, VERSION, Database, HoldRow, Lease
-from llmauth.accounts.terms import Terms
+from llmauth.accounts.terms import Terms, period_name
 from llmauth.exceptions import LimitReached
 
 NOON = 1_795_694_400.0
@@ -426,3 +431,184 @@ def test_a_file_of_an_older_release_is_made_one_of_this(path):
     check.close()
     assert not {"windows", "entry_added", "entry_left", "hold_entered"} & set(names)
     assert SILENCE > LEASE_SECONDS
+
+
+# What must not happen when a process, a file or a clock was away for a while.
+
+
+def test_who_was_stopped_knows_what_others_have_counted_and_ended(first, opened, later):
+    later(LEASE_SECONDS + 1)
+    second = Limits(opened(), "second")
+    assert passed(second, key(requests_per_minute=10), 5) == 5
+    with second.database.transaction():
+        second.database.end_process("second")
+    sync(first)
+    sync(first)
+    assert passed(first, key(requests_per_minute=10), 20) == 10 - 4 - 5
+
+
+def test_counts_of_a_file_that_failed_are_read_anew_when_it_works(opened, later):
+    """Between the failure and the counts, another thread may have written what has ended."""
+    held: set[int] = set()
+    limits = Limits(opened(), "first", held=lambda: held)
+    held |= {limits.enter(key(parallel=2), None), limits.enter(key(parallel=2), None)}
+    limits.fall_back("database is locked")
+    with limits.database.transaction():
+        limits.database.release([held.pop()], "first")
+    later(2)
+    for _ in range(3):
+        sync(limits)
+        assert limits.database.held("alice").requests == 1
+    limits.enter(key(parallel=2), None)
+
+
+def test_what_has_ended_and_is_not_written_counts_when_the_file_fails(opened):
+    ended: list[int] = []
+
+    def write(tally: Any) -> None:
+        tally.release(ended, "first")
+        tally.spend([("alice", period_name("day", time.time()), 900, 0)])
+
+    limits = Limits(opened(), "first", unwritten=lambda: write)
+    stored = key(parallel=1, tokens_per_day=1000)
+    ended.append(limits.enter(stored, Estimate(100, 100)))
+    limits.fall_back("database is locked")
+    limits.enter(stored, Estimate(50, 50))
+    with pytest.raises(LimitReached, match="900 of 1000"):
+        limits.enter(key(tokens_per_day=1000), Estimate(1, 0))
+
+
+def test_a_clock_that_is_right_again_has_the_month_that_was_paid_for(first, monkeypatch):
+    stored, now, ahead = key(budget="20/month"), time.time(), [0.0]
+    with first.database.transaction():
+        first.database.spend([("alice", period_name("month", now), 10, 19 * 10**9)])
+    sync(first, last=True)
+    monkeypatch.setattr(limits_module.time, "time", lambda: now + ahead[0])
+    for days in (0, 40, 0):
+        ahead[0] = days * 86_400.0
+        for _ in range(2):
+            with contextlib.suppress(LimitReached):
+                first.enter(stored, Estimate(1, 1, 1, 1))
+            sync(first)
+    with pytest.raises(LimitReached, match=r"\$19\.00 of \$20"):
+        first.enter(stored, Estimate(1, 1, 10**9, 10**9))
+
+
+@pytest.mark.parametrize("recovers_first", ["one", "another"])
+def test_after_a_file_that_failed_for_long_what_runs_is_still_held(opened, recovers_first):
+    """Nobody could say that he lives."""
+    limits = {name: Limits(opened(), name) for name in ("one", "another")}
+    for one in limits.values():
+        one.enter(key(parallel=4), None)
+        one.enter(key(parallel=4), None)
+    for name, one in limits.items():
+        one.fall_back("database is locked")
+        with one.database.transaction():
+            one.database.beat(name, time.time() - 2 * SILENCE)
+    for name in (recovers_first, *limits):
+        limits[name]._tidied = 0.0
+        sync(limits[name])
+    for one in limits.values():
+        assert one.database.held("alice").requests == 4
+
+
+def test_holds_that_somebody_took_for_dead_are_written_again(opened):
+    limits = Limits(opened(), "one")
+    limits.enter(key(parallel=4), None)
+    limits.fall_back("database is locked")
+    with limits.database.transaction():
+        limits.database.release_dead(time.time() + 2 * SILENCE, SILENCE)
+    assert limits.database.held("alice").requests == 0
+    sync(limits)
+    assert limits.database.held("alice").requests == 1
+
+
+def test_who_has_the_counts_is_told_of_what_others_have_spent(first, opened):
+    """Of requests that were sent before their key had a limit."""
+    second = Limits(opened(), "second")
+    with second.database.transaction():
+        second.sync()
+    assert not first.database.lease().wanted
+    with second.database.transaction():
+        second.sync(spent=True)
+    assert first.database.lease().wanted
+
+
+def test_counts_that_are_handed_in_while_a_thread_fails_are_no_lease(first, opened):
+    first.database.want_lease()
+    with first.database.transaction():
+        first.sync()
+    first.fall_back("the connection was busy")
+    first.synced()
+    second = Limits(opened(), "second")
+    assert passed(second, key(requests_per_minute=10), 4) == 4
+    sync(first)
+    assert passed(first, key(requests_per_minute=10), 20) == 10 - 4 - 4
+
+
+@pytest.fixture
+def accounts(path):
+    database = Database(path)
+    secret = KeyBook(database).add("alice", {"parallel": 1})
+    database.close()
+    opened = Accounts(path)
+    opened.name_of(secret.encode())
+    yield opened, opened.admit(secret.encode(), "127.0.0.1")
+    opened.close()
+
+
+def ask(accounts: Accounts, secret: Secret) -> None:
+    sent = Sent(
+        key="alice", secret=secret, backend="openai", base_url="http://127.0.0.1", method="POST",
+        path="/v1/chat/completions", model="m", asked=Asked(), is_ours=True,
+    )  # fmt: skip
+    accounts.enter(sent).end(None, 200)
+
+
+def test_while_the_file_is_locked_who_has_ended_holds_nothing(accounts, path):
+    ask(*accounts)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(20):
+            ask(*accounts)
+        other.execute("ROLLBACK")
+    wait_for(lambda: accounts[0].state == "ok", "it works again")
+    ask(*accounts)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps an open file")
+def test_while_the_file_is_gone_who_has_ended_holds_nothing(accounts, path):
+    ask(*accounts)
+    path.rename(path.with_name("gone"))
+    for _ in range(5):
+        ask(*accounts)
+        time.sleep(0.1)
+    path.with_name("gone").rename(path)
+    wait_for(lambda: accounts[0].state == "ok", "it works again")
+    ask(*accounts)
+
+
+def test_however_many_are_not_written_none_holds_anything(accounts, path, monkeypatch):
+    monkeypatch.setattr(accounts_module, "MAX_WAITING", 3)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(10):
+            ask(*accounts)
+        other.execute("ROLLBACK")
+    wait_for(lambda: accounts[0].state == "ok", "it works again")
+    with contextlib.closing(sqlite3.connect(path)) as check:
+        assert check.execute("SELECT count(*) FROM requests").fetchone()[0] <= 3
+
+
+def test_at_the_end_a_file_that_is_locked_is_tried_again(accounts, path):
+    for _ in range(3):
+        ask(*accounts)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    unlock = threading.Timer(2.0, other.execute, ["ROLLBACK"])
+    unlock.start()
+    accounts[0].close()
+    unlock.join()
+    assert other.execute("SELECT count(*) FROM requests").fetchone() == (3,)
+    assert other.execute("SELECT count(*) FROM holds").fetchone() == (0,)
+    other.close()
