@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import http.client
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fronts import STARTING, ended_early
@@ -26,38 +30,62 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "llmauth", *arguments],
-        env=environment(**environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Run a command: see in_turn.py."""
+    (done,) = run_each([arguments], **environ)
+    out, err = (io.TextIOWrapper(io.BytesIO(said)).read() for said in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def run_each(
-    commands: Iterable[list[str]], *prefix: str, **environ: str
+    commands: Iterable[Sequence[str]], *prefix: str, **environ: str
 ) -> list[subprocess.CompletedProcess[bytes]]:
-    """Run several commands in one process: see in_turn.py.
+    """Run several commands, each in a copy of one process: see in_turn.py.
 
     :param prefix: a script that runs a module
     """
-    commands = list(commands)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, *prefix, "-m", "in_turn"],
-        input=json.dumps(commands).encode("ascii"),
-        env=environment(**environ) | {"PYTHONPATH": path},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode("latin-1")
-    return [
-        subprocess.CompletedProcess(command, code, out.encode("latin-1"), err.encode("latin-1"))
-        for command, (code, out, err) in zip(commands, json.loads(done.stdout), strict=True)
-    ]
+    settings = {name: value for name, value in environ.items() if name.startswith("PYTHON")}
+    process = _copied(prefix, tuple(settings.items()))
+    return [process.run(command, environment(**environ)) for command in commands]
+
+
+class _Copied:
+    """A process that runs commands one after the other.
+
+    :param settings: of the interpreter, which reads them when it starts
+    """
+
+    def __init__(self, prefix: Iterable[str], settings: dict[str, str]) -> None:
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, *prefix, "-m", "in_turn"],
+            env=environment(**settings) | {"PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+        )
+        atexit.register(self._process.communicate)
+
+    def run(
+        self, command: Sequence[str], environ: dict[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        assert self._process.stdin
+        assert self._process.stdout
+        order = {"arguments": list(command), "environ": environ}
+        self._process.stdin.write(json.dumps(order).encode("ascii") + b"\n")
+        self._process.stdin.flush()
+        if not (line := self._process.stdout.readline()):
+            self._said.seek(0)
+            raise AssertionError(self._said.read().decode("latin-1"))
+        code, out, err = json.loads(line)
+        return subprocess.CompletedProcess(
+            command, code, out.encode("latin-1"), err.encode("latin-1")
+        )
+
+
+@functools.cache
+def _copied(prefix: tuple[str, ...], settings: tuple[tuple[str, str], ...]) -> _Copied:
+    return _Copied(prefix, dict(settings))
 
 
 @contextlib.contextmanager

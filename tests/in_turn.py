@@ -1,16 +1,19 @@
-"""Runs the program for one list of arguments after the other: to start it takes the longest.
+"""Runs the program for one order after the other: to start it takes the longest.
 
-Standard input is a JSON list of them; standard output gets a JSON list of what came of each: its
-exit status, and the bytes of its output as Latin-1. Each runs in a copy of this process, which has
-seen nothing of the others, where the system makes copies.
+Each line of standard input is an order in JSON, its arguments and its environment; for each,
+standard output gets a line of what came of it: its exit status, and the bytes of its output as
+Latin-1. Each runs in a copy of this process, which has seen nothing of the others, where the system
+makes copies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +22,8 @@ from typing import IO
 import llmauth.cli
 
 assert llmauth.cli.main  # what takes long is in the process already
+
+TIMEOUT = 60
 
 
 @contextlib.contextmanager
@@ -36,7 +41,9 @@ def _into(out: IO[bytes], err: IO[bytes]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], environ: dict[str, str]) -> int:
+    os.environ.clear()
+    os.environ.update(environ)
     sys.argv = ["llmauth", *arguments]
     try:
         runpy.run_module("llmauth", run_name="__main__")
@@ -45,24 +52,30 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _run_in_a_copy(arguments: list[str]) -> int:
-    if not hasattr(os, "fork"):
-        return _run(arguments)
+def _run_in_a_copy(arguments: list[str], environ: dict[str, str], out: int, err: int) -> int:
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    sys.exit(_run(arguments))  # ends as a process does, its last duties included
+    signal.alarm(TIMEOUT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((nothing, out, err)):
+        os.dup2(descriptor, number)
+    sys.exit(_run(arguments, environ))  # ends as a process does, its last duties included
 
 
 def main() -> None:
-    done = []
-    for arguments in json.load(sys.stdin):
+    gc.freeze()
+    while line := sys.stdin.readline():
+        order = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with _into(out, err):
-                code = _run_in_a_copy(arguments)
+            if hasattr(os, "fork"):
+                code = _run_in_a_copy(**order, out=out.fileno(), err=err.fileno())
+            else:
+                with _into(out, err):
+                    code = _run(**order)
             out.seek(0)
             err.seek(0)
-            done.append((code, out.read().decode("latin-1"), err.read().decode("latin-1")))
-    print(json.dumps(done), flush=True)
+            done = (code, out.read().decode("latin-1"), err.read().decode("latin-1"))
+        print(json.dumps(done), flush=True)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ def test_a_file_that_cannot_be_written_is_found_before_the_start(variable, tmp_p
         (tmp_path / "no" / "file", 1),
     ):
         found, lines = check(**OURS, **{variable: str(file)})
-        wrong = [line for line in lines if "cannot be written" in line]
-        assert (found, len(wrong)) == (status, status), lines
+        said = " ".join(" ".join(lines).split())  # where a line breaks depends on the path
+        assert (found, said.count("cannot be written")) == (status, status), lines
         assert not list(tmp_path.iterdir())
 
 

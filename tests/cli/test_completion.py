@@ -8,26 +8,17 @@ import sys
 
 import pytest
 from click.shell_completion import get_completion_class
+from commands import run
 
 from llmauth.cli import main
 from llmauth.cli.completion import PROGRAM, SHELLS, VARIABLE
 
 
-def llmauth(*arguments: str, **environ: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "llmauth", *arguments],
-        env=os.environ | environ,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout
-
-
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_gets_a_script_for_its_profile(shell):
-    script = llmauth("completion", shell)
+    done = run("completion", shell)
+    script = done.stdout
+    assert done.returncode == 0
     assert f"{shell}_complete" in script
     assert "_LLMAUTH_COMPLETE" in script
 
