@@ -140,7 +140,7 @@ def test_a_thousand_cancelled_requests_leave_nothing_behind(upstream):
             with proxy.open(request_bytes("/v1/x")) as sock:
                 upstream.answer.wait()
                 if number % 3:
-                    sock.settimeout(0.01)
+                    sock.settimeout(0.002)
                     with contextlib.suppress(TimeoutError):
                         sock.recv(10)
             upstream.answer.go_on.release()
