@@ -1,15 +1,20 @@
-"""The llm command line tool."""
+"""The llm command line tool, each time in a copy of one process that has loaded it."""
 
 import base64
 import json
 import os
 import re
-import subprocess
+import runpy
 import sys
 import tempfile
 from pathlib import Path
 
+import llm.cli
+import openai
 from driver import PIXEL, QUESTION, drive
+
+assert llm.cli  # what takes long is in the process already,
+openai.OpenAI(api_key="none").close()  # and what is loaded when it is used
 
 LLM = str(Path(sys.executable).with_name("llm"))
 HOME = tempfile.TemporaryDirectory()
@@ -38,14 +43,26 @@ def _llm(order, *arguments):
     # YAML is a superset of JSON.
     Path(HOME.name, "extra-openai-models.yaml").write_text(json.dumps([model]))
     key = [] if order["key"] is None else ["--key", order["key"]]
-    command = [LLM, "-m", "mine", "--no-log", *key, *arguments, QUESTION]
-    environ = os.environ | {"LLM_USER_PATH": HOME.name}
-    done = subprocess.run(
-        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Failed(f"exit {done.returncode}", done.stderr)
-    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).strip()
+    status, out, err = _run([LLM, "-m", "mine", "--no-log", *key, *arguments, QUESTION])
+    if status:
+        raise Failed(f"exit {status}", err)
+    return re.sub(r"\x1b\[[0-9;]*m", "", out).strip()
+
+
+def _run(command):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        if not (pid := os.fork()):
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for number, descriptor in enumerate((nothing, out.fileno(), err.fileno())):
+                os.dup2(descriptor, number)
+            os.environ["LLM_USER_PATH"] = HOME.name
+            HOME._finalizer.detach()  # it is not the copy's
+            sys.argv = command
+            runpy.run_path(LLM, run_name="__main__")
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return status, out.read(), err.read()
 
 
 def chat(order):
