@@ -167,10 +167,9 @@ def test_every_command_prints_whatever_the_code_page(tmp_path, code_page):
 
 def test_the_tests_of_streams_and_requests_pass():
     """In a process of their own, which has had everything taken away."""
-    plugins = ["-p", "no:anyio", "-p", "no:langsmith_plugin", "-p", "no:cacheprovider"]
     deselected = [f"--deselect=tests/{test}" for test in NOT_THERE + THE_SAME_THERE]
-    command = [sys.executable, ON_WINDOWS, "-m", "pytest", "-v", *plugins, *deselected]
-    command += ["-k", ONE_WAY_TO_BE_STUCK]
+    command = [sys.executable, ON_WINDOWS, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    command += [*deselected, "-k", ONE_WAY_TO_BE_STUCK]
     done = subprocess.run(
         [*command, *(str(TESTS / module) for module in MODULES)],
         cwd=TESTS.parent,

@@ -62,6 +62,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(source, built):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = {name.partition(".dist-info/")[2] for name in archive.namelist()}
     assert names == {f"llmauth/{name}" for name in files(source / "llmauth")}
+    assert "llmauth/web/documents/dashboard.js" in names
     assert "entry_points.txt" in metadata
     assert any(name.endswith("LICENSE") for name in metadata)
 

@@ -703,13 +703,14 @@ def test_it_is_accessible_and_fits_on_every_screen(browser, team, axe, width, da
     browser.fill(key="two words")
     browser.find("#enter-form button").click()
     check("a problem")
-    for name in ("root", "alice"):
-        enter_as(browser, team, name, width=width, height=800, dark=dark)
-        browser.run(axe)
+    for name, title in (("alice", "alice"), ("root", "All keys")):
+        browser.fill(key=team.keys[name])
+        browser.find("#enter-form button").click()
+        browser.wait_for("#title", title)
         browser.run("document.querySelector('#by-day details').open = true")
         check(f"the page of {name}")
-    enter_as(browser, team, "root", width=width, height=800, dark=dark)
-    browser.run(axe)
+        if name == "alice":
+            click(browser, "#leave")
     browser.wait_for("#key-list", "bob")
     press(browser, "Change bob")
     browser.run("document.querySelector('#name').value = ''")
@@ -728,7 +729,7 @@ def test_it_is_accessible_and_fits_on_every_screen(browser, team, axe, width, da
 
 def violations(browser: Browser) -> list[str]:
     return browser.run_async(
-        "const found = await axe.run();"
+        "const found = await axe.run({ resultTypes: ['violations'] });"
         "return found.violations.map((v) => v.id + ' ' + v.nodes.map((n) => n.html))"
     )
 

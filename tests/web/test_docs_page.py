@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
-import zipfile
-from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
@@ -580,7 +577,7 @@ def test_it_is_accessible_and_fits_on_every_screen(browser, echo, npm, width, da
 
 def violations(browser) -> list[str]:
     return browser.run_async(
-        "const found = await axe.run();"
+        "const found = await axe.run({ resultTypes: ['violations'] });"
         "return found.violations.map((v) => v.id + ' ' + v.nodes.map((n) => n.html))"
     )
 
@@ -654,16 +651,3 @@ def test_a_page_that_is_not_named_reads_nothing(browser, page, origins):
         browser.open(page)
         answer = browser.run_async(ASK, f"{proxy.url}/v1/chat/completions", KEY)
     assert answer == "TypeError: Failed to fetch"
-
-
-def test_the_page_is_in_the_wheel(tmp_path):
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "tests")
-    shutil.copytree(Path(__file__).parents[2], tmp_path / "source", ignore=ignored)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, "./source"]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as opened:
-        names = {name for name in opened.namelist() if name.startswith("llmauth/web/documents/")}
-    folder = Path(__file__).parents[2] / "llmauth" / "web" / "documents"
-    assert names == {f"llmauth/web/documents/{path.name}" for path in folder.iterdir()}
-    assert "llmauth/web/documents/dashboard.js" in names
