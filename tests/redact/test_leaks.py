@@ -424,7 +424,9 @@ FORM_MUTATIONS = {
 def mutated(directory: Path, file: str, old: str, new: str) -> Path:
     """Return a copy of the package in which one thing is different."""
     copy = directory / "llmauth"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, copy)
+    for compiled in (copy / file).parent.glob(f"__pycache__/{Path(file).stem}.*"):
+        compiled.unlink()
     source = (copy / file).read_text(encoding="utf-8")
     assert source.count(old) == 1, f"{old!r} is not once in {file}"
     (copy / file).write_text(source.replace(old, new), encoding="utf-8")
@@ -442,20 +444,18 @@ def test_the_hunt_finds_the_leaks_of_a_server_that_has_some(
     assert where in leaks(hunted, list(requests(random.Random(SEED)))[::3], ["show"])
 
 
-def survivors(redactor: type[Any]) -> set[str]:
-    """Return what is left of secrets when each of them has been masked in each form."""
-    left: set[str] = set()
+def survivors(redactor: type[Any]) -> Iterator[str]:
+    """Yield what is left of secrets when each of them has been masked in each form."""
     for secret in SECRETS.values():
         for teach in ("add", "observe"):
             taught = redactor()
             getattr(taught, teach)(secret)
             texts = [f'a "{form(secret)}" b' for form in LONG_FORMS.values()]
-            left |= HUNT.search("\n".join(map(taught.text, texts)))
-    return left
+            yield from HUNT.search("\n".join(map(taught.text, texts)))
 
 
 def test_no_form_survives() -> None:
-    assert survivors(Redactor) == set()
+    assert list(survivors(Redactor)) == []
 
 
 @pytest.mark.parametrize("mutation", FORM_MUTATIONS.values(), ids=FORM_MUTATIONS)
@@ -466,7 +466,7 @@ def test_the_hunt_finds_each_form_that_a_redactor_does_not_know(
     (copy / "__init__.py").write_text("")
     with imported(copy, "llmauth_mutant") as name:
         mutant = importlib.import_module(f"{name}.redact.redactor")
-        assert survivors(mutant.Redactor)
+        assert next(survivors(mutant.Redactor), None)
 
 
 @contextlib.contextmanager
