@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from programs import npm_install
+from programs import SDKS, node_modules
 from servers import KEY, Answer, Received, Upstream, raw, whole
 
 from llmauth import create_app
@@ -34,7 +34,6 @@ from llmauth.echo.backend import Echo
 from llmauth.exceptions import error_body
 from llmauth.server.server import Server
 
-SDKS = Path(__file__).parent / "sdks"
 DOCS = Path(__file__).parent.parent / "docs" / "clients.md"
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 STORED = {
@@ -350,15 +349,8 @@ def _lock_out(bench: Bench) -> None:
     subprocess.run(command, capture_output=True, check=True)
 
 
-def install() -> None:
-    """Install the clients of npm beside their scripts, if they are not there yet."""
-    wanted = json.loads((SDKS / "package.json").read_text())["dependencies"]
-    if not all((SDKS / "node_modules" / name).is_dir() for name in wanted):
-        npm_install(SDKS)
-
-
 def run_all() -> dict[Client, Found]:
-    install()
+    node_modules()
     with ThreadPoolExecutor(len(CLIENTS)) as pool:  # they wait more than they work
         return dict(zip(CLIENTS, pool.map(run, CLIENTS), strict=True))
 

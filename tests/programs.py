@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from fronts import PORTS_TRIED, STARTING, PortTaken, ended_early, free_port, pro
 
 TIMEOUT = 20.0
 ROOT = Path(__file__).parent.parent
+SDKS = ROOT / "tests" / "sdks"
 
 
 def wait_for(condition, what: str, timeout: float = TIMEOUT) -> None:
@@ -30,23 +32,43 @@ def wait_for(condition, what: str, timeout: float = TIMEOUT) -> None:
 
 def npm_install(folder: Path, *packages: str) -> None:
     """Install packages of npm; one at a time, since all installations share a cache."""
-    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+    with _npm_to_oneself():
+        _npm_install(folder, *packages)
+
+
+def node_modules() -> Path:
+    """Return the folder of what tests/sdks/package.json names; install what is not there yet."""
+    wanted = json.loads((SDKS / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    folder = SDKS / "node_modules"
+    with _npm_to_oneself():
+        if not all((folder / name).is_dir() for name in wanted):
+            _npm_install(SDKS)
+    return folder
+
+
+@contextlib.contextmanager
+def _npm_to_oneself() -> Iterator[None]:
     with open(Path(tempfile.gettempdir()) / "llmauth-tests-npm.lock", "w") as lock:
         with contextlib.suppress(ImportError):  # on Windows
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
-        command += packages
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-            shell=os.name == "nt",
-        )
+        yield
+
+
+def _npm_install(folder: Path, *packages: str) -> None:
+    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+    command += packages
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+        shell=os.name == "nt",
+    )
     if done.returncode:
         ended_early(command, done.returncode, done.stdout)
 

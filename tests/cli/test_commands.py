@@ -15,7 +15,7 @@ import sys
 import pytest
 from commands import KEY, ROOT, SECRET, environment, get, run, started
 from fronts import free_port, program
-from programs import npm_install
+from programs import SDKS, node_modules
 from servers import KEY as SERVER_KEY
 from servers import TIMEOUT, Upstream
 
@@ -184,16 +184,16 @@ def test_the_demos_python_works_when_pasted(snippets):
     assert pasted(sys.executable, "-c", snippets[1]) == "echo: Hello, how are you?"
 
 
-def test_javascript_of_the_demo_and_of_the_readme_works_when_pasted(snippets, tmp_path, echo):
+def test_javascript_of_the_demo_and_of_the_readme_works_when_pasted(snippets, echo):
     program("npm")
-    npm_install(tmp_path, "openai")
-    (tmp_path / "demo.mjs").write_text(snippets[2])
-    assert pasted(program("node"), "demo.mjs", cwd=tmp_path) == "echo: Hello, how are you?"
+    node_modules()
+    node = [program("node"), "--input-type=module", "-e"]
+    assert pasted(*node, snippets[2], cwd=SDKS) == "echo: Hello, how are you?"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     example = re.search(r"```js\n(.*?)```", readme, re.DOTALL)[1]
-    (tmp_path / "readme.mjs").write_text(example.replace("http://127.0.0.1:8000", echo.url))
+    example = example.replace("http://127.0.0.1:8000", echo.url)
     environ = os.environ | {"LLM_INTERACTIVE_PROXY_API_KEY": SERVER_KEY}
-    assert pasted(program("node"), "readme.mjs", cwd=tmp_path, env=environ) == "echo: Hello"
+    assert pasted(*node, example, cwd=SDKS, env=environ) == "echo: Hello"
 
 
 def test_check_tells_origins_and_what_is_wrong_and_hides_secrets(tmp_path):

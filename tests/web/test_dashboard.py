@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, running_browser
-from programs import npm_install, wait_for
+from programs import node_modules, wait_for
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -106,10 +106,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def axe(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("npm")
-    npm_install(folder, "axe-core@4")
-    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+def axe() -> str:
+    return (node_modules() / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

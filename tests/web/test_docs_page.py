@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import pytest
 from browser import FOREIGN_HOST, running_browser
 from flask import Flask
-from programs import npm_install
+from programs import SDKS, node_modules
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from servers import KEY, Upstream, running_proxy, whole
@@ -49,10 +49,8 @@ def echo():
 
 
 @pytest.fixture(scope="module")
-def npm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("npm")
-    npm_install(folder, "axe-core@4", "openai")
-    return folder
+def axe() -> str:
+    return (node_modules() / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 def send(browser, key: str | None = KEY, **fields: str) -> None:
@@ -556,9 +554,8 @@ def test_it_works_with_the_keyboard_alone(browser, echo):
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-def test_it_is_accessible_and_fits_on_every_screen(browser, echo, npm, width, dark):
+def test_it_is_accessible_and_fits_on_every_screen(browser, echo, axe, width, dark):
     browser.open(f"{echo.url}/docs", width=width, dark=dark)
-    axe = (npm / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
     browser.run(axe)
     assert violations(browser) == []
     send(browser)
@@ -588,18 +585,18 @@ def violations(browser) -> list[str]:
 @pytest.mark.parametrize(
     "client", ["curl", "python", "javascript", "anthropic", "gemini", "langchain"]
 )
-def test_examples_run_as_they_are_copied(browser, echo, npm, client):
+def test_examples_run_as_they_are_copied(browser, echo, tmp_path, client):
     browser.open(f"{echo.url}/docs")
     example = browser.text(f"#{client} pre code")
-    command = [sys.executable, "-c", example]
+    command, folder = [sys.executable, "-c", example], tmp_path
     if client == "curl":
         command = ["sh", "-c", example]
     elif client == "javascript":
-        (npm / "example.mjs").write_text(example, encoding="utf-8")
-        command = ["node", "example.mjs"]
+        node_modules()
+        command, folder = ["node", "--input-type=module", "-e", example], SDKS
     environ = {"PATH": os.environ["PATH"], KEY_VARIABLE: KEY}
     done = subprocess.run(
-        command, cwd=npm, env=environ, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     if client == "curl":
