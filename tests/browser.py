@@ -32,6 +32,11 @@ _SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-extensions",
+    "--disable-component-extensions-with-background-pages",
+    # One process shows one page after the other; by default each has a new one, and a spare.
+    "--process-per-site",
+    "--disable-features=BackForwardCache,SpareRendererForSitePerProcess",
     f"--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1",
 )
 
