@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from attack import WRONG
-from programs import Program
+from programs import Program, wait_for
 from servers import KEY, TIMEOUT
 
 COMMANDS = {
@@ -84,6 +84,7 @@ def test_without_trust_all_count_as_one_and_that_is_told_once(serve):
     statuses = [server.status(f"{WRONG}{one}", X_Forwarded_For=one) for one in clients]
     assert statuses == [401, 401, 429]
     assert server.status() == 429
+    wait_for(lambda: "TRUSTED_PROXIES=unix" in server.output(), "it is told")
     assert server.output().count("TRUSTED_PROXIES=unix") == 1
 
 
