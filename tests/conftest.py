@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -32,6 +33,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return (os.cpu_count() or 1) + 2 if everything else 0
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was loaded and collected out of each look for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

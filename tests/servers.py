@@ -221,7 +221,7 @@ def running_proxy(upstream: Upstream | None, environ=None, **values) -> Iterator
     if upstream:
         variables |= {"OPENAI_API_BASE_URL": upstream.url, "OPENAI_API_KEY": PROVIDER_KEY}
         variables |= {"GEMINI_API_BASE_URL": upstream.url, "ANTHROPIC_API_BASE_URL": upstream.url}
-    defaults = {"port": 0, "threads": 32, "shutdown_timeout": 0.0}
+    defaults = {"port": 0, "threads": 8, "shutdown_timeout": 0.0}
     settings = load(Given(defaults | values), variables | (environ or {}))
     server = Server(create_app(settings))
     try:

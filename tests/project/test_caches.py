@@ -41,7 +41,9 @@ TEXTS = [
 
 
 def caches():
+    gc.unfreeze()  # what was there before the tests: see conftest.py
     found = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
+    gc.freeze()
     return [cache for cache in found if cache.__module__.startswith("llmauth.")]
 
 
