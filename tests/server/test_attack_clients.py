@@ -154,7 +154,7 @@ def test_a_stopped_server_leaves_no_threads_and_no_connections(upstream):
 
     before = waitress()
     for _ in range(3):
-        with running_proxy(upstream) as proxy:
+        with running_proxy(upstream, threads=32) as proxy:
             assert proxy.request("GET", "/v1/models").status == 200
             assert len(waitress() - before) >= 32
         assert upstream.closed.acquire(timeout=TIMEOUT)
