@@ -34,8 +34,10 @@ _SWITCHES = (
     "--disable-sync",
     "--disable-extensions",
     "--disable-component-extensions-with-background-pages",
-    # One process shows one page after the other; by default each has a new one, and a spare.
+    # One process shows one page after the other; by default each has a new one, and a spare. What
+    # pages may read of each other is the same.
     "--process-per-site",
+    "--disable-site-isolation-trials",
     "--disable-features=BackForwardCache,SpareRendererForSitePerProcess",
     f"--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1",
 )
