@@ -29,10 +29,10 @@ sys.dont_write_bytecode = False
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run all tests in parallel, and those that somebody names where he sees them.
 
-    Tests wait as long as they compute: two processes more than there are cores.
+    Tests wait longer than they compute: four processes more than there are cores.
     """
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return (os.cpu_count() or 1) + 2 if everything else 0
+    return (os.cpu_count() or 1) + 4 if everything else 0
 
 
 def pytest_collection_finish() -> None:
