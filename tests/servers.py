@@ -6,6 +6,7 @@ import abc
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -13,7 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from llmauth import create_app
+from llmauth.cli.logs import configure
 from llmauth.config.loading import Given, load
+from llmauth.config.settings import Settings
+from llmauth.redact.logging import Redactor
 from llmauth.server.server import Server
 
 KEY = "proxy-key-0123456789abcdefghij"
@@ -228,6 +232,18 @@ def running_proxy(upstream: Upstream | None, environ=None, **values) -> Iterator
         yield Proxy(server)
     finally:
         server.stop()
+
+
+def configure_log(settings: Settings) -> tuple[logging.Handler, Callable[[], None]]:
+    """Have this process log as a server does, but for lines of requests.
+
+    Servers of other tests may have a last one to write.
+    """
+    before = logging.getLogger().handlers[:]
+    undo = configure(settings, Redactor())
+    (handler,) = [one for one in logging.getLogger().handlers if one not in before]
+    handler.addFilter(lambda record: record.name != "llmauth.access")
+    return handler, undo
 
 
 def request_bytes(path: str, *headers: str, method: str = "POST", body: bytes = b"{}") -> bytes:

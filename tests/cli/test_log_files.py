@@ -16,12 +16,11 @@ import pytest
 from commands import environment
 from files import write
 from programs import ROOT, llmauth, wait_for
-from servers import KEY, PROVIDER_KEY, TIMEOUT, read_all, request_bytes
+from servers import KEY, PROVIDER_KEY, TIMEOUT, configure_log, read_all, request_bytes
 from streams import HEAD, Held, chunk, read_until
 
-from llmauth.cli.logs import configure, reopen
+from llmauth.cli.logs import reopen
 from llmauth.config.loading import Given, load
-from llmauth.redact.logging import Redactor
 
 posix = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
 not_windows = pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved")
@@ -33,7 +32,7 @@ def log(tmp_path):
     file = tmp_path / "folder" / "llmauth.log"
     file.parent.mkdir()
     settings = load(Given({"log_file": str(file)}), {"LLM_INTERACTIVE_PROXY_API_KEY": KEY})
-    undo = configure(settings, Redactor())
+    _, undo = configure_log(settings)
     yield file
     undo()
 

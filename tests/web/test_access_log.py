@@ -20,11 +20,10 @@ import pytest
 from commands import environment
 from fronts import free_port
 from programs import ROOT, TIMEOUT, listens, wait_for
-from servers import KEY, Proxy, read_all, request_bytes, running_proxy, whole
+from servers import KEY, Proxy, configure_log, read_all, request_bytes, running_proxy, whole
 from streams import HEAD, Held, chunk
 
 from llmauth.auth.request import RequestInfo
-from llmauth.cli.logs import configure
 from llmauth.config.loading import Given, load
 from llmauth.proxy.failures import detail
 from llmauth.redact.logging import Redactor
@@ -249,10 +248,7 @@ def test_at_the_end_all_that_waits_is_written(tmp_path):
 def test_lines_that_a_full_disk_does_not_take_are_counted_and_told(tmp_path):
     file = tmp_path / "log"
     settings = load(Given({"log_file": str(file)}), {"LLM_INTERACTIVE_PROXY_API_KEY": KEY})
-    undo = configure(settings, Redactor())
-    (handler,) = [h for h in logging.getLogger().handlers if h.__class__.__name__ == "_LineWriter"]
-    # A server of another test may have a last line to write.
-    handler.addFilter(lambda record: record.name != "llmauth.access")
+    handler, undo = configure_log(settings)
     good = os.open(file, os.O_WRONLY | os.O_APPEND)
     number = handler._file.fileno()
     with open("/dev/full", "ab", buffering=0) as full:
@@ -428,7 +424,7 @@ def test_what_libraries_add_for_themselves_is_left_out(error, said):
 def test_the_json_of_a_reason_has_the_requests_id(tmp_path):
     file = tmp_path / "log"
     given = Given({"log_file": str(file), "log_format": "json"})
-    undo = configure(load(given, {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}), Redactor())
+    _, undo = configure_log(load(given, {"LLM_INTERACTIVE_PROXY_API_KEY": KEY}))
     logging.getLogger("llmauth").error("%s: why", "req_1", extra={"request_id": "req_1"})
     logging.getLogger("llmauth").error("of none")
     undo()
