@@ -534,6 +534,9 @@ def test_hosts_that_are_addresses(address):
         try:
             listening = stack.enter_context(socket.create_server((address, 0), family=family))
         except OSError:
+            # Containers often have none, which is no fault of theirs; IPv4 is everywhere.
+            if family == socket.AF_INET:
+                raise
             pytest.skip("there is no IPv6")
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{listening.getsockname()[1]}"
