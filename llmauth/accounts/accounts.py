@@ -293,8 +293,7 @@ class Accounts:
             if self._closing:
                 self._write_the_last()
                 return
-            self._settle()
-            self._guarded(self._write)
+            self._guarded(self._write, self._settle())
             if (now := time.monotonic()) >= next_tick:
                 next_tick = now + TICK
                 self._guarded(self._follow)
@@ -302,9 +301,8 @@ class Accounts:
 
     def _write_the_last(self) -> None:
         """Write what has ended, again and again while somebody else holds the file."""
-        until = time.monotonic() + _TRYING
-        self._settle()
-        while not self._guarded(self._write, True) and time.monotonic() < until:
+        until, waiting = time.monotonic() + _TRYING, self._settle()
+        while not self._guarded(self._write, waiting, True) and time.monotonic() < until:
             time.sleep(_GATHERING)
 
     def _guarded(self, action: Callable[..., None], *arguments: Any) -> bool:
@@ -335,8 +333,11 @@ class Accounts:
         holds += [one.hold for one in self._unwritten]
         return {hold for hold in holds if hold is not None}
 
-    def _settle(self) -> None:
-        """Read what has ended, and have it counted where that is done in memory."""
+    def _settle(self) -> int:
+        """Read what has ended, and have it counted where that is done in memory.
+
+        :returns: how many wait until it is counted in the file
+        """
         waiting, new = len(self._flushing), []
         self._settling = True
         while self._ended:
@@ -363,6 +364,8 @@ class Accounts:
         self._settling = False
         if self._limits.failing:
             self._let_go(waiting)
+            return 0
+        return waiting
 
     def _let_go(self, number: int) -> None:
         """Have so many go on of those that wait until what has ended is counted."""
@@ -378,10 +381,11 @@ class Accounts:
                 self._names[name] = written
         return written
 
-    def _write(self, is_last: bool = False) -> None:
-        """Write what has ended in one transaction."""
-        if waiting := len(self._flushing):
-            self._settle()
+    def _write(self, waiting: int, is_last: bool = False) -> None:
+        """Write what has ended in one transaction.
+
+        :param waiting: so many go on then
+        """
         for _ in range(len(self._noted)):
             self._counts[self._noted.popleft()] += 1
         now, failing = time.time(), self._limits.failing
