@@ -20,6 +20,9 @@ from .terms import PERIODS, period_name
 _SHORT = 1.0
 """Seconds of a request whose hold is not worth a row in the file."""
 
+_LATCHED = 0.0005
+"""Seconds between two looks at a lock that another thread has."""
+
 _NOTHING = Held(0, 0, 0)
 
 
@@ -45,6 +48,24 @@ class _Recent:
             self.sum -= numbers.popleft()[1]
 
 
+class _Latch:
+    """A lock that a thread has only while it can run.
+
+    Who is woken with an ordinary one waits for Python's own next, behind every thread that is
+    busy, and all that need the lock queue up meanwhile: once it began, that went on for minutes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        while not self._lock.acquire(blocking=False):
+            time.sleep(_LATCHED)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Counts:
     """Counts as the file does, by the same methods: see `Database`. `write` tells the file."""
 
@@ -52,7 +73,7 @@ class Counts:
         self.is_closed = False
         """It is counted elsewhere from now on."""
 
-        self._lock = threading.RLock()
+        self._lock = _Latch()
         self._entries: defaultdict[str, _Recent] = defaultdict(_Recent)
         self._tokens: defaultdict[str, _Recent] = defaultdict(_Recent)
         self._spent: dict[tuple[str, str], tuple[int, int]] = {}
