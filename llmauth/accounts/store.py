@@ -40,7 +40,7 @@ LEASE_SECONDS = 2.0
 """For which a process may count alone: as long another one waits when that has been killed."""
 
 _PREPARING = 10  # seconds
-_ROWS = 20  # of a statement: SQLite may have been built for 999 values at most
+_VALUES = 999  # of a statement: SQLite may have been built for no more
 _LOG_PAGES = 4000
 """Of 4 KiB, written beside the file before they are put into it, which waits for the disk."""
 
@@ -740,8 +740,9 @@ class Database:
 
     def _insert(self, table: str, rows: Sequence[Sequence[Any]], then: str = "") -> None:
         """Put rows into a table, many in a statement: for each, threads hand Python's lock on."""
-        for start in range(0, len(rows), _ROWS):
-            some = rows[start : start + _ROWS]
+        number = _VALUES // len(rows[0]) if rows else 1
+        for start in range(0, len(rows), number):
+            some = rows[start : start + number]
             marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
             self._do(f"INSERT INTO {table} VALUES {marks} {then}", *chain(*some))  # noqa: S608
 
