@@ -45,7 +45,7 @@ MAX_BATCHES = 256
 """Of compressed answers that wait to be decoded, of 64 KiB each."""
 
 BATCH = 100
-"""Ended requests that are written before the next tick: each keeps both ends of its answer."""
+"""Ended requests that are read before the next tick: each keeps both ends of its answer."""
 
 MAX_NAMES = 1000
 """Of models, as they are written, which are remembered."""
@@ -188,8 +188,9 @@ class Accounts:
         return self._limits.enter(key, estimate, self._flush)
 
     def _flush(self) -> bool:
-        """Wait until what has ended is written; False when there is nothing, or no time."""
-        if not (self._ended or self._settling or self._unwritten):
+        """Wait until what has ended is counted; False when there is nothing, or no time."""
+        uncounted = self._unwritten and not self._limits.in_memory
+        if not (self._ended or self._settling or uncounted):
             return False
         written = threading.Event()
         self._flushing.append(written)
@@ -293,11 +294,19 @@ class Accounts:
             if self._closing:
                 self._write_the_last()
                 return
-            self._guarded(self._write, self._settle())
-            if (now := time.monotonic()) >= next_tick:
-                next_tick = now + TICK
+            waiting = self._settle()
+            ticks = time.monotonic() >= next_tick
+            if ticks or waiting or self._is_urgent:
+                self._guarded(self._write, waiting)
+            if ticks:
+                next_tick = time.monotonic() + TICK
                 self._guarded(self._follow)
                 self._cut_withdrawn()
+
+    @property
+    def _is_urgent(self) -> bool:
+        """True when the file holds what requests that have ended do not need any more."""
+        return not self._limits.in_memory and any(one.hold for one in self._unwritten)
 
     def _write_the_last(self) -> None:
         """Write what has ended, again and again while somebody else holds the file."""
@@ -362,7 +371,7 @@ class Accounts:
             del self._unwritten[-over:]
             self._lost += over
         self._settling = False
-        if self._limits.failing:
+        if self._limits.in_memory:
             self._let_go(waiting)
             return 0
         return waiting

@@ -187,6 +187,11 @@ class Limits:
                 write(counts)
 
     @property
+    def in_memory(self) -> bool:
+        """True while this process counts there, as it is alone or the file fails."""
+        return self._counts is not None
+
+    @property
     def is_used(self) -> bool:
         """False when there is nothing to be told or decided by :meth:`sync`."""
         return self._counts is not None or time.monotonic() - self._used < _IDLE
