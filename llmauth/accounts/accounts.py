@@ -256,7 +256,7 @@ class Accounts:
         self._names: dict[str, str] = {}
         self._awaited: dict[str, None] = {}
         self._noted: deque[counters.Counter] = deque()
-        self._counts: defaultdict[counters.Counter, float] = defaultdict(float)
+        self._counts: counters.Counts = defaultdict(float)
         self._settling = False
         self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
@@ -363,8 +363,7 @@ class Accounts:
             if model != settled.row.model:
                 settled = settled._replace(row=settled.row._replace(model=model))
             new.append(settled)
-            for counter, value in counters.counted(settled.row):
-                self._counts[counter] += value
+            counters.count(settled.row, self._counts)
         self._limits.note(lambda tally: write_settled(new, tally, self._process))
         self._unwritten += new
         if (over := len(self._unwritten) - MAX_WAITING) > 0:

@@ -18,8 +18,8 @@ import tempfile
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from functools import lru_cache
+from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, unquote_plus
 
 from ..exceptions import INCOMPLETE, InvalidRequest
@@ -45,11 +45,11 @@ _DEPTH = 4
 _SHORT = 256  # characters that are kept of a string of a large body
 _LONGEST_NAME = 64  # characters of a name outside of what people write
 _MAX_COUNT = 10**12  # tokens
+_REMEMBERED = 128  # characters of a path
 _CUT = "\ufffd"  # ends a string that was cut, so that it cannot pass for a model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """What a request asks for.
 
     :param model: the only one that it names, without Gemini's ``models/``
@@ -76,7 +76,7 @@ def read_request(
 
     :param path: raw, below the backend's base URL
     :param query: raw
-    :param headers: as they are sent, names in any case
+    :param headers: as they are sent, by their usual names
     :param body: a file is read from where it stands, and set back; one that cannot be set back is
         copied
     :param length: bytes of the body
@@ -85,14 +85,16 @@ def read_request(
     reading = _Reading()
     reading.headers(headers)
     reading.query(query)
-    known = reading.target(method, path)
+    target = _target(method, path)
+    reading.target(target)
+    known = target.is_known
     has_body = bool(body) and length > 0
     if known and has_body and method != "POST":
         reading.doubt("a body stands where none is read")
     elif has_body and (known or isinstance(body, bytes) and length <= IN_MEMORY):
         if not isinstance(body, bytes):
             body = _seekable(body, length)
-        reading.body(body, length, {name.lower(): value for name, value in headers.items()})
+        reading.body(body, length, headers)
     return reading.asked(), body
 
 
@@ -237,6 +239,82 @@ class _UnclearError(Exception):
     """Why it cannot be told what is asked for."""
 
 
+class _Target(NamedTuple):
+    """What method and path say.
+
+    :param is_known: it is an operation whose model can be told
+    :param limits: of its answer, that are read there, None: all
+    :param model: that it names
+    :param streams: its answer is streamed unless the body says no
+    :param shows: it is Ollama's, where the model may stand under ``name``
+    """
+
+    is_known: bool
+    limits: frozenset[str] | None
+    doubt: str | None = None
+    model: str | None = None
+    lists: bool = False
+    streams: bool = False
+    shows: bool = False
+
+
+def _target(method: str, path: str) -> _Target:
+    return (_target_of if len(path) <= _REMEMBERED else _target_of.__wrapped__)(method, path)
+
+
+@lru_cache(256)
+def _target_of(method: str, path: str) -> _Target:
+    plain = unquote(path)
+    plain = plain[:-1] if plain.endswith("/") else plain
+    lower = plain.lower()
+    known = next((names for of, names in _LIMITS_OF if of.search(lower)), None)
+    if not _PLAIN_PATH.fullmatch(plain) or (method == "POST" and "%2f" in path.lower()):
+        return _Target(False, known, doubt="its path can be read in two ways")
+    if method in ("GET", "HEAD"):
+        if _LIST.fullmatch(plain):
+            return _Target(True, known, lists=True)
+        if found := _RECORD.fullmatch(plain):
+            return _Target(True, known, model=found[1] or found[2])
+    elif method == "POST":
+        if found := _GEMINI.fullmatch(plain):
+            return _Target(True, known, model=found[1], streams=":stream" in plain)
+        if found := _OPERATION.fullmatch(plain):
+            streams, shows = lower in ("/api/chat", "/api/generate"), lower == "/api/show"
+            return _Target(True, known, model=found[1], streams=streams, shows=shows)
+    return _Target(False, known, doubt="the model of such a request is not named in it")
+
+
+class _Member(NamedTuple):
+    """What the name of a member of a JSON object says.
+
+    :param letters: it, as the most lenient reader has it
+    :param is_odd: it can be read in two ways
+    :param steers: it may say which model is asked
+    :param steers_at_top: it may, in the outermost object
+    """
+
+    letters: str
+    is_odd: bool
+    steers: bool
+    steers_at_top: bool
+
+
+def _member(name: str) -> _Member:
+    return (_member_of if len(name) <= _LONGEST_NAME else _member_of.__wrapped__)(name)
+
+
+@lru_cache(1024)
+def _member_of(name: str) -> _Member:
+    letters = _letters(name)
+    steers = _STEERS.search(letters) is not None
+    return _Member(
+        letters,
+        len(name) > _LONGEST_NAME or _CUT in name or not name.isprintable(),
+        steers,
+        steers or _STEERS_AT_TOP.search(letters) is not None,
+    )
+
+
 class _Object(list[tuple[str, Any]]):
     """A JSON object with all of its names, also those that stand twice."""
 
@@ -295,51 +373,32 @@ class _Reading:
             elif "%" in name or _STEERS_OUTSIDE.search(_letters(name)):
                 self._doubt_field(name)
 
-    def target(self, method: str, path: str) -> bool:
-        """Read method and path; return whether it is an operation whose model can be told."""
-        plain = unquote(path)
-        plain = plain[:-1] if plain.endswith("/") else plain
-        known = (names for of, names in _LIMITS_OF if of.search(plain.lower()))
-        self._limits = next(known, None)
-        if not _PLAIN_PATH.fullmatch(plain) or (method == "POST" and "%2f" in path.lower()):
-            self.doubt("its path can be read in two ways")
-        elif method in ("GET", "HEAD") and _LIST.fullmatch(plain):
-            self._lists = True
-            return True
-        elif method in ("GET", "HEAD") and (found := _RECORD.fullmatch(plain)):
-            self._name(found[1] or found[2], True)
-            return True
-        elif method == "POST" and (found := _GEMINI.fullmatch(plain)):
-            self._name(found[1], True)
-            self._streams_by_itself = ":stream" in plain
-            return True
-        elif method == "POST" and (found := _OPERATION.fullmatch(plain)):
-            if found[1]:
-                self._name(found[1], True)
-            self._streams_by_itself = plain.lower() in ("/api/chat", "/api/generate")
-            self._shows = plain.lower() == "/api/show"
-            return True
-        self.doubt("the model of such a request is not named in it")
-        return False
+    def target(self, target: _Target) -> None:
+        """Take note of what method and path say."""
+        self._limits, self._streams_by_itself = target.limits, target.streams
+        self._lists, self._shows = target.lists, target.shows
+        if target.doubt:
+            self.doubt(target.doubt)
+        if target.model is not None:
+            self._name(target.model, True)
 
     def body(self, body: Body, length: int, headers: Mapping[str, str]) -> None:
         """Read the body, as far as it has to be.
 
-        :param headers: by their lower-case names
+        :param headers: by their usual names
         """
-        kind = headers.get("content-type", "").strip()
-        coding = headers.get("content-encoding", "").strip().lower()
+        kind = headers.get("Content-Type", "").strip()
+        coding = headers.get("Content-Encoding", "").strip().lower()
         source = io.BytesIO(body) if isinstance(body, bytes) else body
         assert source is not None
         start = source.tell()
-        chunks = _unpacked(_chunks(source, length), coding)
         is_small = length <= IN_MEMORY and coding in ("", "identity")
+        chunks = _unpacked(_chunks(source, length), coding)
         try:
             if form := _FORM_TYPE.fullmatch(kind):
                 self._form(fields(chunks, form[2].encode()))
             elif found := _JSON_TYPE.fullmatch(kind):
-                texts = codecs.iterdecode(self._counted(chunks), "utf-8")
-                self._text(texts, is_small, bool(found[1]))
+                self._text(chunks, is_small, bool(found[1]))
             else:
                 raise _UnclearError("its Content-Type is none whose model can be told")
         except _UnclearError as exc:
@@ -358,7 +417,7 @@ class _Reading:
             self._bytes += len(chunk)
             yield chunk
 
-    def _text(self, texts: Iterator[str], is_small: bool, is_form: bool) -> None:
+    def _text(self, chunks: Iterable[bytes], is_small: bool, is_form: bool) -> None:
         """Read JSON, or a form that is written as a query.
 
         :param is_form: its type says so; that is what curl writes of JSON as well
@@ -366,9 +425,10 @@ class _Reading:
         if is_form and not is_small:
             raise _UnclearError("its Content-Type says that it is a form; send application/json")
         if is_small:
-            text = "".join(texts)
+            data = b"".join(chunks)
+            self._bytes, text = len(data), data.decode()
         else:
-            text, base64 = _shortened(texts)
+            text, base64 = _shortened(codecs.iterdecode(self._counted(chunks), "utf-8"))
             self._bytes -= base64
         if is_form and _QUERY.fullmatch(text):
             self.query(text, names_model=True)
@@ -390,14 +450,15 @@ class _Reading:
     def _object(self, pairs: _Object, depth: int, of: str = "") -> None:
         seen = set()
         for name, value in pairs:
-            letters = _letters(name)
+            member = _member(name)
+            letters = member.letters
             if letters in seen:
                 self._doubt_field(name, "stands twice")
             seen.add(letters)
-            if len(name) > _LONGEST_NAME or _CUT in name or not name.isprintable():
+            if member.is_odd:
                 self.doubt("a name in its body can be read in two ways")
             if value and isinstance(value, (str, list)):
-                self._value(name, letters, value, depth)
+                self._value(name, member, value, depth)
             if letters in _LIMITS and self._is_read(letters, of):
                 self._limit = max(self._limit or 0, _count(value)) or self._limit
             elif letters in _COUNTS:
@@ -405,14 +466,14 @@ class _Reading:
             elif depth == 1 and name == "stream":
                 self._streams = bool(value)
 
-    def _value(self, name: str, letters: str, value: str | list[Any], depth: int) -> None:
+    def _value(self, name: str, member: _Member, value: str | list[Any], depth: int) -> None:
         """Look at a text or a list that is not empty."""
         if name == "model" or (depth == 1 and name == "name" and self._shows):
             self._name(value, depth == 1)
         elif name == "models" and not isinstance(value, _Object):
             for one in value if isinstance(value, list) else [value]:
                 self._name(one, False)
-        elif _STEERS.search(letters) or (depth == 1 and _STEERS_AT_TOP.search(letters)):
+        elif member.steers_at_top if depth == 1 else member.steers:
             self._doubt_field(name)
         elif name == "type" and isinstance(value, str) and _ANOTHER_MODELS_TOOL.search(value):
             self.doubt("it has a tool that asks another model")
@@ -423,7 +484,7 @@ class _Reading:
         elif name == "prompt" and isinstance(value, list):
             self._prompts = max(1, sum(isinstance(one, (str, list)) for one in value))
         elif name not in _WRITTEN and isinstance(value, list):
-            self._inner(value, depth + 1, letters)
+            self._inner(value, depth + 1, member.letters)
 
     def _inner(self, value: list[Any], depth: int, of: str) -> None:
         if depth > _DEPTH:

@@ -198,6 +198,11 @@ class Counts:
         for key, at, tokens in used:
             self._tokens[key].add(math.ceil(at), tokens)
 
+    def recent_sum(self, key: str, now: float, seconds: float) -> int:
+        recent = self._tokens[key]
+        recent.forget(now - seconds, math.ceil(now))
+        return recent.sum
+
     def recent_tokens(self, key: str, now: float, seconds: float) -> list[tuple[float, int]]:
         recent = self._tokens[key]
         recent.forget(now - seconds, math.ceil(now))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .asked import Asked
@@ -42,8 +41,7 @@ _FREE = re.compile(
 """Of what is posted, and asks no model anything. Nothing that reads otherwise upstream is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sent:
+class Sent(NamedTuple):
     """What is known of a request when it is sent.
 
     :param key: the name of its key
@@ -165,9 +163,8 @@ class Grant:
         """
         awaited = {} if awaited is None else awaited
         sent, meter = self.sent, self._meter
-        usage, estimated = Usage(), False
-        if meter:
-            usage = meter.usage(complete=self._error is None)
+        usage = meter.usage(complete=self._error is None) if meter else Usage()
+        estimated = False
         if sent.response_id and not (usage.is_known and sent.response_id in awaited):
             usage = NOTHING  # said before, or not yet
         elif sent.response_id:
@@ -181,15 +178,14 @@ class Grant:
         was_cut = self._error in (*_CUT, *_STOPPED)
         if was_cut and None in (usage.input_tokens, usage.output_tokens):
             estimated = True
-            usage = replace(
-                usage,
+            usage = usage._replace(
                 input_tokens=sent.prompt if usage.input_tokens is None else usage.input_tokens,
                 output_tokens=(meter.estimate() or 0) if meter else 0,
             )
         elif self._streamed and usage.input_tokens is not None and usage.output_tokens is None:
             # The provider gave up within a stream of Anthropic's, and ended it well.
             said = meter.estimate() if meter else None
-            usage, estimated = replace(usage, output_tokens=said or None), bool(said)
+            usage, estimated = usage._replace(output_tokens=said or None), bool(said)
         cost = prices.dollars(usage, usage.model, sent.model, base_url=sent.base_url)
         row = RequestRow(
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
@@ -211,7 +207,7 @@ class Grant:
                 output = (meter and meter.estimate()) or 0
             tokens = prompt + output
             if (prompt, output) != (usage.input_tokens, usage.output_tokens):
-                guess = replace(usage, input_tokens=prompt, output_tokens=output)
+                guess = usage._replace(input_tokens=prompt, output_tokens=output)
                 guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
                 counted = max(counted, min(round((guessed or 0) * NANO), _MOST))
         return Settled(row, self.hold, tokens, counted, is_counted)
@@ -248,12 +244,17 @@ class Settled(NamedTuple):
 
 def write_settled(settled: list[Settled], tally: Tally, process: str) -> None:
     """Have requests counted, and what was held for them given back; within a transaction."""
-    tally.release((one.hold for one in settled if one.hold), process)
+    tally.release([one.hold for one in settled if one.hold], process)
     counted = [one for one in settled if one.counts]
-    tally.add_tokens((one.row.key, one.row.at, one.tokens) for one in counted)
+    tally.add_tokens([(one.row.key, one.row.at, one.tokens) for one in counted])
+    sums: dict[tuple[str, str], tuple[float, int, int]] = {}
+    for one in counted:
+        of = one.row.key, one.day
+        at, tokens, cost = sums.get(of, (one.row.at, 0, 0))
+        sums[of] = at, tokens + one.tokens, cost + one.cost
     tally.spend(
-        (one.row.key, period_name(period, one.row.at), one.tokens, one.cost)
-        for one in counted
+        (key, period_name(period, at), tokens, cost)
+        for (key, _), (at, tokens, cost) in sums.items()
         for period in PERIODS
     )
 

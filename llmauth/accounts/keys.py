@@ -66,9 +66,9 @@ class StoredKey:
     def fault(self, now: float) -> str | None:
         """Say why the key lets nobody in, None when it does."""
         state = self.state(now)
-        since = {"revoked": self.revoked, "expired": self.terms.expires, "paused": self.paused}
         if state == "active":
             return None
+        since = {"revoked": self.revoked, "expired": self.terms.expires, "paused": self.paused}
         verb = "expired" if state == "expired" else f"was {state}"
         return f"The key '{self.name}' {verb} on {iso(since[state])}. Ask who gave it to you."
 

@@ -14,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -61,8 +60,7 @@ class Windows(Protocol):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What a request may use.
 
     :param prompt: tokens
@@ -259,9 +257,7 @@ class Limits:
         if terms.parallel:
             used["parallel"] = tally.running(name, now, SILENCE)
         if terms.tokens_per_minute:
-            used["tokens_per_minute"] = sum(
-                tokens for _, tokens in tally.recent_tokens(name, now, MINUTE)
-            )
+            used["tokens_per_minute"] = tally.recent_sum(name, now, MINUTE)
         if terms.tokens_per_day:
             used["tokens_per_day"] = tally.spent(name, period_name("day", now))[0]
         if terms.budget:
@@ -383,22 +379,32 @@ def _needed(
 
     :raises LimitReached: when there are not as many left
     """
-    terms, held = key.terms, tally.held(key.name)
+    terms, name, held = key.terms, key.name, tally.held(key.name)
     if terms.parallel and held.requests >= terms.parallel:
         raise LimitReached(
             "too_many_parallel_requests",
-            f"The key '{key.name}' may send {terms.parallel} requests at a time, and as "
+            f"The key '{name}' may send {terms.parallel} requests at a time, and as "
             "many are running. Wait for one to end.",
             retry_after=1,
         )
     if estimate is None:
         return 0, 0
-    cost, meters = 0, list(_token_meters(tally, key, held.tokens, now))
-    tokens = _fitting(meters, estimate.prompt, estimate.output, DEFAULT_OUTPUT)
-    if terms.budget:
-        output, rate = estimate.output, estimate.output_rate
+    refusal = partial(_refusal, tally, name, now)
+    output, rate, cost = estimate.output, estimate.output_rate, 0
+    meters = []
+    if limit := terms.tokens_per_minute:
+        used = tally.recent_sum(name, now, MINUTE)
+        meters.append(_Meter("minute", limit, used, limit - used - held.tokens))
+    if limit := terms.tokens_per_day:
+        used = tally.spent(name, period_name("day", now))[0]
+        meters.append(_Meter("day", limit, used, limit - used - held.tokens))
+    tokens = _fitting(meters, refusal, estimate.prompt, output, DEFAULT_OUTPUT)
+    if budget := terms.budget:
+        used = tally.spent(name, period_name(budget.period, now))[1]
+        left = budget.dollars - used - held.cost
         cost = _fitting(
-            [_budget_meter(tally, key, terms.budget, held.cost, now)],
+            [_Meter(budget.period, budget.dollars, used, left, in_dollars=True)],
+            refusal,
             estimate.prompt * estimate.input_rate,
             None if output is None else output * rate,
             DEFAULT_OUTPUT * rate,
@@ -407,66 +413,50 @@ def _needed(
 
 
 class _Meter(NamedTuple):
-    """One limit, and what is left of it.
+    """One limit, and what is left of it: tokens, or billionths of a dollar."""
 
-    :param refusal: makes the refusal of a request that needs more, of how much that is
-    """
-
+    period: str
+    limit: int
+    used: int
     left: int
-    refusal: Callable[[int], LimitReached]
+    in_dollars: bool = False
 
 
-def _fitting(meters: list[_Meter], prompt: int, output: int | None, default: int) -> int:
+def _fitting(
+    meters: list[_Meter],
+    refusal: Callable[[_Meter, int], LimitReached],
+    prompt: int,
+    output: int | None,
+    default: int,
+) -> int:
     """Return how much is held for a request, which fits into what is left.
 
     An answer whose length is not limited gets what is left, up to the default: others find
     nothing until it has ended, and small limits can be used.
 
+    :param refusal: makes that of a limit, and of how much is needed
     :raises LimitReached: when the prompt and what is asked for do not fit
     """
     known = prompt + (output or 0)
     for meter in meters:
         if meter.left <= 0 or known > meter.left:
-            raise meter.refusal(known)
+            raise refusal(meter, known)
     if output is not None:
         return known
     return min([known + default, *(meter.left for meter in meters)])
 
 
-def _token_meters(tally: Tally, key: StoredKey, held: int, now: float) -> Iterator[_Meter]:
-    name, terms = key.name, key.terms
-    if limit := terms.tokens_per_minute:
+def _refusal(tally: Tally, name: str, now: float, meter: _Meter, needed: int) -> LimitReached:
+    if meter.period == "minute":
         recent = tally.recent_tokens(name, now, MINUTE)
-        left = limit - sum([tokens for _, tokens in recent]) - held
-        yield _Meter(left, partial(_too_many, name, limit, recent, left, now))
-    if limit := terms.tokens_per_day:
-        used = tally.spent(name, period_name("day", now))[0]
-        left = limit - used - held
-
-        def used_up(_: int, limit: int = limit) -> LimitReached:
-            return _used_up(name, "day", f"{used} of {limit} tokens", left, now)
-
-        yield _Meter(left, used_up)
-
-
-def _budget_meter(
-    tally: Tally, key: StoredKey, budget: Budget, held: int, now: float
-) -> _Meter:
-    used = tally.spent(key.name, period_name(budget.period, now))[1]
-    left = budget.dollars - used - held
-
-    def used_up(_: int) -> LimitReached:
-        told = f"${used / NANO:.2f} of ${budget.dollars / NANO:.2f}"
-        return _used_up(key.name, budget.period, told, left, now)
-
-    return _Meter(left, used_up)
-
-
-def _used_up(name: str, period: str, told: str, left: int, now: float) -> LimitReached:
-    when = "in all" if period == "total" else f"this {period}"
-    end = period_end(period, now)
+        return _too_many(name, meter.limit, recent, meter.left, now, needed)
+    told = f"{meter.used} of {meter.limit} tokens"
+    if meter.in_dollars:
+        told = f"${meter.used / NANO:.2f} of ${meter.limit / NANO:.2f}"
+    when = "in all" if meter.period == "total" else f"this {meter.period}"
+    end = period_end(meter.period, now)
     anew = f" It begins anew on {iso(end)}." if end else ""
-    more = ", and this request may need more than is left" if left > 0 else ""
+    more = ", and this request may need more than is left" if meter.left > 0 else ""
     return LimitReached(
         "insufficient_quota",
         f"The key '{name}' has used {told} {when}{more}.{anew}",

@@ -94,7 +94,8 @@ class Prices:
                 return price.dollars(usage)
         if usage.cost_usd is not None:
             return usage.cost_usd
-        if not base_url or (usage.input_tokens, usage.output_tokens) == (None, None):
+        is_silent = usage.input_tokens is None and usage.output_tokens is None
+        if is_silent or not _is_public(base_url):
             return None
         for model in filter(None, models):
             cost = self._packaged(usage, model, base_url)
@@ -126,11 +127,12 @@ class Prices:
         return self._known.get((model, base_url), (0, 0))
 
     def _price_of(self, model: str) -> Price | None:
-        return next((price for pattern, price in self._rows if pattern.match(model)), None)
+        for pattern, price in self._rows:
+            if pattern.match(model):
+                return price
+        return None
 
     def _packaged(self, usage: Usage, model: str, base_url: str) -> float | None:
-        if not _is_public(base_url):
-            return None
         if not self._is_looked_for:
             self._is_looked_for, self._package = True, _package()
         if self._package is None or (model, base_url) in self._unknown:

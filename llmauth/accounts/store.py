@@ -490,6 +490,12 @@ class Database:
         """Return which keys used how many tokens when, the oldest first."""
         return self._all("SELECT key, at, tokens FROM tokens WHERE at > ? ORDER BY at", since)
 
+    def recent_sum(self, key: str, now: float, seconds: float) -> int:
+        """Return how many tokens a key used within the last seconds."""
+        return self._sum(
+            "SELECT sum(tokens) FROM tokens WHERE key = ? AND at > ?", key, now - seconds
+        )
+
     def recent_tokens(self, key: str, now: float, seconds: float) -> list[tuple[float, int]]:
         """Return when a key used how many tokens, the oldest first."""
         return self._all(
@@ -499,14 +505,9 @@ class Database:
 
     def spend(self, used: Iterable[tuple[str, str, int, int]]) -> None:
         """Add to what keys have used in periods: key, period, tokens, dollars."""
-        tokens: Counter[tuple[str, str]] = Counter()
-        cost: Counter[tuple[str, str]] = Counter()
-        for key, period, number, dollars in used:
-            tokens[key, period] += number
-            cost[key, period] += dollars
         self._insert(
             "spent",
-            [(*of, number, cost[of]) for of, number in tokens.items()],
+            [*used],
             "ON CONFLICT DO UPDATE"
             " SET tokens = tokens + excluded.tokens, cost = cost + excluded.cost",
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .documents import IS_JSON, documents
 
@@ -29,8 +28,7 @@ _SPOKEN = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What an answer says; None is what it does not say, and never zero.
 
     :param input_tokens: all of them: fresh, read from a cache and written to one

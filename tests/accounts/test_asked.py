@@ -142,7 +142,7 @@ def test_one_model_is_named(body, path, model):
 )
 def test_json_is_json_under_types_that_providers_do_not_look_at(content_type):
     body = chat(messages=[{"content": "a=1&b;c & d = e"}])
-    assert ask(body, headers={"content-type": content_type}).model == "good"
+    assert ask(body, headers={"Content-Type": content_type}).model == "good"
     assert ask(body, headers={}).model == "good"
 
 
@@ -435,7 +435,7 @@ FORMS = {
 @pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
 def test_the_field_of_a_form_names_the_model(body):
     assert ask(body, "/v1/audio/transcriptions", headers=FORM).model == "good"
-    quoted = {"content-type": f'multipart/form-data; boundary="{BOUNDARY}"'}
+    quoted = {"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'}
     assert ask(body, "/v1/audio/transcriptions", headers=quoted).model == "good"
 
 

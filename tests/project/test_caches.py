@@ -10,11 +10,17 @@ from urllib.parse import urlsplit
 from attack import send
 
 import llmauth.capture.writer  # noqa: F401  the other process, whose modules have caches, too
+from llmauth.accounts.asked import read_request
 from llmauth.auth.client_address import Clients
 from llmauth.config.addresses import parse_address, parse_network
 from llmauth.proxy.headers import request_headers
 from llmauth.redact.forms import levels
 from llmauth.redact.front_proxies import kind_of
+
+
+def asked_with(body):
+    return read_request("POST", "/v1/chat/completions", "", {}, body, len(body))
+
 
 CLIENTS = Clients(trusted_proxies=[parse_network("127.0.0.0/8")])
 
@@ -23,6 +29,8 @@ DOORS = {
     "_kind_of": kind_of,
     "_parsed": parse_address,
     "Clients._counted_as": lambda text: CLIENTS.counted_as(CLIENTS.address("127.0.0.1", text)),
+    "_target_of": lambda text: read_request("GET", f"/{text}", "", {}, None, 0),
+    "_member_of": lambda text: asked_with(f'{{"{text}": 1}}'.encode()),
     "_decoded": lambda text: [level.text for level in levels(f"%{text}\\u{text}&{text};")],
 }
 """Through which a client's text comes to each cache of the package."""
@@ -57,6 +65,7 @@ def test_all_caches_full_of_the_largest_entries_that_clients_can_make_hold_littl
     for cache in caches():
         largest = 0
         for text in TEXTS if cache.__qualname__ in DOORS else ():
+            DOORS[cache.__qualname__](text)  # what else it makes once is no part of the cache
             cache.cache_clear()
             tracemalloc.start()
             DOORS[cache.__qualname__](text)
