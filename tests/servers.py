@@ -60,6 +60,9 @@ def raw(data: bytes, *, close: bool = True) -> Answer:
     """Answer with these bytes."""
 
     def answer(request: Received) -> None:
+        if close and hasattr(socket, "TCP_CORK"):
+            # The end comes with the last bytes: the next request could be sent in between.
+            request.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         request.sock.sendall(data)
         if close:
             request.sock.shutdown(socket.SHUT_RDWR)
