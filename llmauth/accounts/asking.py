@@ -14,7 +14,7 @@ from typing import Any
 
 from .documents import event_data
 
-PATHS = re.compile(r"/(?:chat/)?completions$")
+PATHS_END = "/completions"
 """Of what tells its usage when asked: upstream, without the query."""
 
 MAX_HELD = 8 * 1024

@@ -107,7 +107,7 @@ class Terms:
 
     def allows_model(self, model: str) -> bool:
         """True for a model that the key may use."""
-        return not self.models or any(fnmatch.fnmatchcase(model, glob) for glob in self.models)
+        return not self.models or self._models.fullmatch(model) is not None
 
     def allows_address(self, address: str) -> bool:
         """True for a client's address from which the key may be used."""
@@ -117,15 +117,19 @@ class Terms:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     @cached_property
+    def _models(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(fnmatch.translate, self.models)))
+
+    @cached_property
     def _networks(self) -> list[Network]:
         return [parse_network(name) for name in self.from_networks]
 
-    @property
+    @cached_property
     def reads_request(self) -> bool:
         """True when it matters what a request asks for."""
         return bool(self.models) or self.counts_tokens
 
-    @property
+    @cached_property
     def counts_tokens(self) -> bool:
         """True when tokens or dollars are held for each request."""
         return bool(self.tokens_per_minute or self.tokens_per_day or self.budget)

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 from ..accounts.accounts import Accounts
 from ..accounts.asked import Asked, read_request
-from ..accounts.asking import PATHS, ask
+from ..accounts.asking import PATHS_END, ask
 from ..accounts.grant import Grant, Sent
 from ..auth.credentials import credentials_in
 from ..auth.guard import Guard
@@ -268,7 +268,7 @@ class Forwarder:
 def _ask_for_usage(outgoing: Outgoing, grant: Grant) -> None:
     """Have a stream tell its usage where the client left that open."""
     body = outgoing.body
-    if not PATHS.search(grant.sent.path) or body is None:
+    if body is None or not grant.sent.path.endswith(PATHS_END):
         return
     if outgoing.length > ASKED or "Content-Encoding" in outgoing.headers:
         return

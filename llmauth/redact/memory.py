@@ -13,7 +13,8 @@ from .forms import Form, forms
 from .index import FormIndex
 
 OBSERVED = 512
-"""Credentials seen in requests that are remembered; the oldest is forgotten first."""
+"""Credentials seen in requests that are remembered; the oldest is forgotten first. One that comes
+again counts as new once half as many others have come."""
 
 MAX_OBSERVED = 256
 """Characters of such a credential that are compared; of a longer one, all that follows, too, is
@@ -51,7 +52,7 @@ class SecretMemory:
         """Grows with each secret that is learned or forgotten."""
 
         self._index = FormIndex()
-        self._moment = 0  # counts calls of `add` and `observe`
+        self._moment = 0  # counts what was added or observed
         self._permanent: dict[str, int] = {}
         self._observed: OrderedDict[str, _Observed] = OrderedDict()
         self._not_indexed: dict[str, None] = {}
@@ -81,7 +82,10 @@ class SecretMemory:
         """
         for credential in credentials:
             if credential not in self._permanent:
-                self._observe(credential[:MAX_OBSERVED])
+                credential = credential[:MAX_OBSERVED]
+                known = self._observed.get(credential)
+                if known is None or self._moment - known.at >= OBSERVED // 2:
+                    self._observe(credential)
 
     def _observe(self, credential: str) -> None:
         with self._lock:
