@@ -214,7 +214,8 @@ class Accounts:
         if self._thread is None:
             self._start()
         self._ended.append(grant)
-        if grant.hold or len(self._ended) >= BATCH:
+        # What is held in memory can wait for the next tick: who needs it flushes.
+        if len(self._ended) >= BATCH or (grant.hold and not self._limits.in_memory):
             self._woken.set()
 
     def _hand_over(self, meter: Meter, batch: bytes) -> bool:
