@@ -389,11 +389,19 @@ class _Reading:
         """
         kind = headers.get("Content-Type", "").strip()
         coding = headers.get("Content-Encoding", "").strip().lower()
+        is_small = length <= IN_MEMORY and coding in ("", "identity")
+        if is_small and isinstance(body, bytes):
+            self._content([body], kind, is_small)
+            return
         source = io.BytesIO(body) if isinstance(body, bytes) else body
         assert source is not None
         start = source.tell()
-        is_small = length <= IN_MEMORY and coding in ("", "identity")
-        chunks = _unpacked(_chunks(source, length), coding)
+        try:
+            self._content(_unpacked(_chunks(source, length), coding), kind, is_small)
+        finally:
+            source.seek(start)
+
+    def _content(self, chunks: Iterable[bytes], kind: str, is_small: bool) -> None:
         try:
             if form := _FORM_TYPE.fullmatch(kind):
                 self._form(fields(chunks, form[2].encode()))
@@ -409,8 +417,6 @@ class _Reading:
             self.doubt("its body cannot be unpacked")
         except (ValueError, RecursionError):
             self.doubt("its body is not plain JSON in UTF-8")
-        finally:
-            source.seek(start)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
