@@ -18,12 +18,12 @@ import tempfile
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, unquote_plus
 
 from ..exceptions import INCOMPLETE, InvalidRequest
 from ..http.multipart import BadFormError, Field, fields
+from ..remembering import remembered
 
 Body = bytes | IO[bytes] | None
 
@@ -45,7 +45,7 @@ _DEPTH = 4
 _SHORT = 256  # characters that are kept of a string of a large body
 _LONGEST_NAME = 64  # characters of a name outside of what people write
 _MAX_COUNT = 10**12  # tokens
-_REMEMBERED = 128  # characters of a path
+_REMEMBERED = 128  # characters of a method and a path
 _CUT = "\ufffd"  # ends a string that was cut, so that it cannot pass for a model
 
 
@@ -85,7 +85,7 @@ def read_request(
     reading = _Reading()
     reading.headers(headers)
     reading.query(query)
-    target = _target(method, path)
+    target = _target(f"{method} {path}")
     reading.target(target)
     known = target.is_known
     has_body = bool(body) and length > 0
@@ -258,12 +258,9 @@ class _Target(NamedTuple):
     shows: bool = False
 
 
-def _target(method: str, path: str) -> _Target:
-    return (_target_of if len(path) <= _REMEMBERED else _target_of.__wrapped__)(method, path)
-
-
-@lru_cache(256)
-def _target_of(method: str, path: str) -> _Target:
+@remembered(256, _REMEMBERED)
+def _target(line: str) -> _Target:
+    method, _, path = line.partition(" ")
     plain = unquote(path)
     plain = plain[:-1] if plain.endswith("/") else plain
     lower = plain.lower()
@@ -299,12 +296,8 @@ class _Member(NamedTuple):
     steers_at_top: bool
 
 
+@remembered(1024, _LONGEST_NAME)
 def _member(name: str) -> _Member:
-    return (_member_of if len(name) <= _LONGEST_NAME else _member_of.__wrapped__)(name)
-
-
-@lru_cache(1024)
-def _member_of(name: str) -> _Member:
     letters = _letters(name)
     steers = _STEERS.search(letters) is not None
     return _Member(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ..remembering import remembered
 from .asked import Asked
 from .asking import UsageFilter
 from .counters import REFUSED
@@ -41,6 +42,11 @@ _FREE = re.compile(
 """Of what is posted, and asks no model anything. Nothing that reads otherwise upstream is."""
 
 
+@remembered(256, 128)
+def _is_free(path: str) -> bool:
+    return _FREE.fullmatch(path) is not None
+
+
 class Sent(NamedTuple):
     """What is known of a request when it is sent.
 
@@ -65,7 +71,7 @@ class Sent(NamedTuple):
     @property
     def asks_a_model(self) -> bool:
         """False for what uses no tokens, such as a list of models."""
-        return self.method == "POST" and not _FREE.fullmatch(self.path)
+        return self.method == "POST" and not _is_free(self.path)
 
     @property
     def response_id(self) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Protocol
 
+from ..remembering import remembered
+
 MAX_CODINGS = 4
 """Content codings of a body that are undone; each takes memory."""
 
@@ -30,6 +32,7 @@ class Decoder(Protocol):
     def __call__(self, data: bytes, limit: int, /) -> bytes: ...
 
 
+@remembered(256, 64)
 def only_decodable(accept_encoding: str) -> str:
     """Return an ``Accept-Encoding`` without what cannot be decoded here.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from ..auth.request import NOT_HEADERS
 from ..http.grammar import LENGTH, NOT_IN_A_FIELD, TOKEN, Headers
 from ..providers.table import PROXY_KEY_HEADER
 from ..redact.front_proxies import kind_of
+from ..remembering import remembered
 
 HOP_BY_HOP = frozenset(
     {
@@ -55,11 +55,8 @@ LONGEST_KNOWN = 64
 """Characters of a header's name that is remembered: clients choose them, and may have long ones."""
 
 
+@remembered(1024, LONGEST_KNOWN)
 def _names(key: str) -> tuple[str, str] | None:
-    return _known_names(key) if len(key) <= LONGEST_KNOWN else _from_environ(key)
-
-
-def _from_environ(key: str) -> tuple[str, str] | None:
     """Return a header's lower-case and usual name by its key in a WSGI environ, if it goes out."""
     if key in NOT_HEADERS:
         return None
@@ -72,9 +69,6 @@ def _from_environ(key: str) -> tuple[str, str] | None:
     if name in _REQUEST_DROPPED or _BROWSER.fullmatch(name) or kind_of(name):
         return None
     return name, name.title()
-
-
-_known_names = functools.lru_cache(1024)(_from_environ)
 
 
 def connection_names(value: str | None) -> frozenset[str]:

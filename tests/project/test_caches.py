@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from attack import send
 
 import llmauth.capture.writer  # noqa: F401  the other process, whose modules have caches, too
-from llmauth.accounts.asked import read_request
+from llmauth.accounts.asked import Asked, read_request
+from llmauth.accounts.grant import Sent
 from llmauth.auth.client_address import Clients
 from llmauth.config.addresses import parse_address, parse_network
+from llmauth.http.codings import only_decodable
 from llmauth.proxy.headers import request_headers
 from llmauth.redact.forms import levels
 from llmauth.redact.front_proxies import kind_of
@@ -22,15 +24,31 @@ def asked_with(body):
     return read_request("POST", "/v1/chat/completions", "", {}, body, len(body))
 
 
+def sent_to(path):
+    return Sent(
+        key="alice",
+        secret=None,
+        backend="openai",
+        base_url="",
+        method="POST",
+        path=path,
+        model="",
+        asked=Asked(),
+        is_ours=True,
+    )
+
+
 CLIENTS = Clients(trusted_proxies=[parse_network("127.0.0.0/8")])
 
 DOORS = {
-    "_from_environ": lambda text: request_headers({f"HTTP_{text}": "x"}, via="1.1 x"),
+    "_names": lambda text: request_headers({f"HTTP_{text}": "x"}, via="1.1 x"),
     "_kind_of": kind_of,
     "_parsed": parse_address,
     "Clients._counted_as": lambda text: CLIENTS.counted_as(CLIENTS.address("127.0.0.1", text)),
-    "_target_of": lambda text: read_request("GET", f"/{text}", "", {}, None, 0),
-    "_member_of": lambda text: asked_with(f'{{"{text}": 1}}'.encode()),
+    "_target": lambda text: read_request("GET", f"/{text}", "", {}, None, 0),
+    "_member": lambda text: asked_with(f'{{"{text}": 1}}'.encode()),
+    "_is_free": lambda text: sent_to(f"/{text}").asks_a_model,
+    "only_decodable": only_decodable,
     "_decoded": lambda text: [level.text for level in levels(f"%{text}\\u{text}&{text};")],
 }
 """Through which a client's text comes to each cache of the package."""

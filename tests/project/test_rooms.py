@@ -1,7 +1,7 @@
 """Which room may import which: the table of the house.
 
-A room is a folder of the package. Beside what the table says, every room may import `exceptions`
-and `version`. Two modules are leaves that rooms below their own may use:
+A room is a folder of the package. Beside what the table says, every room may import `exceptions`,
+`remembering` and `version`. Two modules are leaves that rooms below their own may use:
 
 - `providers.table` is data that imports nothing: settings, credentials and keys are read by it.
 - `redact.controls` imports nothing either: `exceptions` shows what a client sent with it.
@@ -38,9 +38,10 @@ MAY_IMPORT = {
     | {"redact", "server", "web"},
     "__init__": {"config", "web"},
     "__main__": {"cli"},
+    "remembering": set(),
     "version": set(),
 }
-ALL_MAY_IMPORT = {"exceptions", "version"}
+ALL_MAY_IMPORT = {"exceptions", "remembering", "version"}
 
 ONLY_IN = {"flask": {"web", "cli"}, "waitress": {"server"}}
 
