@@ -511,6 +511,9 @@ class Decompressor:
         if data.startswith(b"stuck"):
             work()
         return data
+
+    def is_finished(self):
+        return False
 """
 BR = {"Content-Encoding": "br"}
 
