@@ -95,6 +95,8 @@ def read_request(
         if not isinstance(body, bytes):
             body = _seekable(body, length)
         reading.body(body, length, headers)
+    elif has_body:
+        reading.unread(length, headers)
     return reading.asked(), body
 
 
@@ -231,6 +233,8 @@ _FORM_TYPE = re.compile(
     r"multipart/form-data\s*;\s*boundary=(\"?)([\w'+.-]{1,70})\1\s*;?", re.IGNORECASE | re.ASCII
 )
 
+
+_FILES = ("audio/", "image/", "multipart/", "video/")
 
 _QUERY = re.compile(r"[\w%&=+.~*/:@,;!$'()-]*", re.ASCII)
 
@@ -384,17 +388,26 @@ class _Reading:
         coding = headers.get("Content-Encoding", "").strip().lower()
         is_small = length <= IN_MEMORY and coding in ("", "identity")
         if is_small and isinstance(body, bytes):
-            self._content([body], kind, is_small)
-            return
-        source = io.BytesIO(body) if isinstance(body, bytes) else body
-        assert source is not None
-        start = source.tell()
-        try:
-            self._content(_unpacked(_chunks(source, length), coding), kind, is_small)
-        finally:
-            source.seek(start)
+            is_read = self._content([body], kind, is_small)
+        else:
+            source = io.BytesIO(body) if isinstance(body, bytes) else body
+            assert source is not None
+            start = source.tell()
+            try:
+                chunks = _unpacked(_chunks(source, length), coding)
+                is_read = self._content(chunks, kind, is_small)
+            finally:
+                source.seek(start)
+        if not is_read:
+            self.unread(length, headers)
 
-    def _content(self, chunks: Iterable[bytes], kind: str, is_small: bool) -> None:
+    def unread(self, length: int, headers: Mapping[str, str]) -> None:
+        """Take a body for a prompt that cannot be read, unless it holds files."""
+        if not headers.get("Content-Type", "").strip().lower().startswith(_FILES):
+            self._bytes = max(self._bytes, length)
+
+    def _content(self, chunks: Iterable[bytes], kind: str, is_small: bool) -> bool:
+        """Read it; where it cannot be read, take note of why, and return False."""
         try:
             if form := _FORM_TYPE.fullmatch(kind):
                 self._form(fields(chunks, form[2].encode()))
@@ -402,6 +415,7 @@ class _Reading:
                 self._text(chunks, is_small, bool(found[1]))
             else:
                 raise _UnclearError("its Content-Type is none whose model can be told")
+            return True
         except _UnclearError as exc:
             self.doubt(str(exc))
         except BadFormError:
@@ -410,6 +424,7 @@ class _Reading:
             self.doubt("its body cannot be unpacked")
         except (ValueError, RecursionError):
             self.doubt("its body is not plain JSON in UTF-8")
+        return False
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -425,7 +440,8 @@ class _Reading:
             raise _UnclearError("its Content-Type says that it is a form; send application/json")
         if is_small:
             data = b"".join(chunks)
-            self._bytes, text = len(data), data.decode()
+            self._bytes = len(data)
+            text = data.decode()
         else:
             text, base64 = _shortened(codecs.iterdecode(self._counted(chunks), "utf-8"))
             self._bytes -= base64

@@ -285,7 +285,7 @@ class Database:
                 check_same_thread=False,
                 uri=True,
             )
-            self._busy = 0  # milliseconds, set where they count
+            self._busy = round(BUSY_SECONDS * 1000)  # milliseconds
             self._opened.execute("PRAGMA synchronous = NORMAL")
             self._opened.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         return self._opened
@@ -344,8 +344,9 @@ class Database:
             raise sqlite3.OperationalError("database is locked")
         try:
             rest = math.ceil((until - time.monotonic()) * 10) * 100
+            connection = self._connection
             if self._busy != rest:
-                self._connection.execute(f"PRAGMA busy_timeout = {max(rest, 0)}")
+                connection.execute(f"PRAGMA busy_timeout = {max(rest, 0)}")
                 self._busy = rest
             yield
         finally:

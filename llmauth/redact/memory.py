@@ -14,7 +14,7 @@ from .index import FormIndex
 
 OBSERVED = 512
 """Credentials seen in requests that are remembered; the oldest is forgotten first. One that comes
-again counts as new once half as many others have come."""
+again counts as new once an eighth as many others have come."""
 
 MAX_OBSERVED = 256
 """Characters of such a credential that are compared; of a longer one, all that follows, too, is
@@ -84,7 +84,7 @@ class SecretMemory:
             if credential not in self._permanent:
                 credential = credential[:MAX_OBSERVED]
                 known = self._observed.get(credential)
-                if known is None or self._moment - known.at >= OBSERVED // 2:
+                if known is None or self._moment - known.at >= OBSERVED // 8:
                     self._observe(credential)
 
     def _observe(self, credential: str) -> None:

@@ -843,3 +843,35 @@ def test_a_list_of_models_shows_what_is_allowed(answer, left):
 )
 def test_what_is_no_list_of_models_is_not_shown(body):
     assert filter_models(body, lambda name: True) is None
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-32-be", "latin-1"])
+@pytest.mark.parametrize("size", [100, 50_000, 200_000])
+def test_a_body_in_another_encoding_is_as_long_as_it_is(codec, size):
+    """What a client says in it is read by nobody here, and may be by the provider."""
+    body = chat(messages=[{"content": "\u00fc" * size}]).replace("\\u00fc", "\u00fc").encode(codec)
+    asked = ask(body)
+    assert asked.prompt_bytes == len(body)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/foo"}, {"Content-Type": "text/html"},
+        JSON | {"Content-Encoding": "compress"}, JSON | {"Content-Encoding": "gzip"},
+        {"Content-Type": "multipart/form-data"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", [CHAT, "/v1/unknown"])
+@pytest.mark.parametrize("size", [1000, 200_000])
+def test_what_cannot_be_read_is_as_long_as_it_is(headers, path, size):
+    """Or it would cost nothing until the provider says what it did."""
+    body = chat(messages=[{"content": "word " * (size // 5)}])
+    is_form = "multipart" in headers.get("Content-Type", "")
+    expected = 0 if is_form else len(body)
+    assert ask(body, path, headers=headers).prompt_bytes == expected
+
+
+@pytest.mark.parametrize("kind", ["audio/wav", "image/png", "video/mp4; codecs=avc1"])
+def test_media_are_no_prompt(kind):
+    assert ask("x" * 1000, headers={"Content-Type": kind}).prompt_bytes == 0
