@@ -249,12 +249,14 @@ def configure_log(settings: Settings) -> tuple[logging.Handler, Callable[[], Non
     return handler, undo
 
 
-def request_bytes(path: str, *headers: str, method: str = "POST", body: bytes = b"{}") -> bytes:
-    """Return a request with the right key, for a raw socket."""
+def request_bytes(
+    path: str, *headers: str, method: str = "POST", body: bytes = b"{}", key: str = KEY
+) -> bytes:
+    """Return a request with a key, for a raw socket."""
     lines = [
         f"{method} {path} HTTP/1.1",
         "Host: proxy",
-        f"Authorization: Bearer {KEY}",
+        f"Authorization: Bearer {key}",
         f"Content-Length: {len(body)}",
         *headers,
         "",

@@ -32,6 +32,7 @@ from .meter import Meter
 from .prices import Prices
 from .report import remaining
 from .store import BUSY_SECONDS, MAX_LOCKOUTS, Database, explained
+from .usage import Usage
 
 logger = logging.getLogger("llmauth.accounts")
 
@@ -42,7 +43,7 @@ MAX_WAITING = 100_000
 """Ended requests that wait to be written while the file fails; those on top of them are lost."""
 
 MAX_BATCHES = 256
-"""Of compressed answers that wait to be decoded, of 64 KiB each."""
+"""Of compressed answers that wait to be decoded, of 64 KiB each; then who reads them decodes."""
 
 BATCH = 100
 """Ended requests that are read before the next tick: each keeps both ends of its answer."""
@@ -185,13 +186,16 @@ class Accounts:
     def _allow(self, sent: Sent, key: StoredKey) -> int | None:
         check_allowed(key, sent.backend, sent.asked)
         estimate = estimate_of(sent, self._prices) if key.terms.counts_tokens else None
-        return self._limits.enter(key, estimate, self._flush)
+        return self._limits.enter(key, estimate, partial(self._flush, self._passes))
 
-    def _flush(self) -> bool:
-        """Wait until what has ended is counted; False when there is nothing, or no time."""
+    def _flush(self, passes: int) -> bool:
+        """Wait until what has ended is counted; False when there is nothing, or no time.
+
+        :param passes: there had been by then
+        """
         uncounted = self._unwritten and not self._limits.in_memory
         if not (self._ended or self._settling or uncounted):
-            return False
+            return self._passes != passes
         written = threading.Event()
         self._flushing.append(written)
         self._hurried.set()
@@ -218,10 +222,10 @@ class Accounts:
         if len(self._ended) >= BATCH or (grant.hold and not self._limits.in_memory):
             self._woken.set()
 
-    def _hand_over(self, meter: Meter, batch: bytes) -> bool:
-        if len(self._ended) >= MAX_BATCHES:
+    def _hand_over(self, meter: Meter) -> bool:
+        if len(self._undecoded) >= MAX_BATCHES:
             return False
-        self._ended.append((meter, batch))
+        self._undecoded.append(meter)
         self._woken.set()
         return True
 
@@ -252,13 +256,15 @@ class Accounts:
             unwritten=lambda: partial(write_settled, [*self._unwritten], process=self._process),
             held=self._held,
         )
-        self._ended: deque[Grant | tuple[Meter, bytes]] = deque()
+        self._ended: deque[Grant] = deque()
+        self._undecoded: deque[Meter] = deque()
         self._unwritten: list[Settled] = []
         self._names: dict[str, str] = {}
-        self._awaited: dict[str, None] = {}
+        self._awaited: dict[str, Usage] = {}
         self._noted: deque[counters.Counter] = deque()
         self._counts: counters.Counts = defaultdict(float)
         self._settling = False
+        self._passes = 0
         self._flushing: deque[threading.Event] = deque()
         self._used: dict[str, float] = {}
         self._blocks: dict[str, float] = {}
@@ -288,7 +294,7 @@ class Accounts:
     def _run(self) -> None:
         next_tick = 0.0
         while True:
-            if self._woken.wait(TICK):
+            if self._woken.wait(max(0.0, next_tick - time.monotonic())):
                 self._hurried.wait(_GATHERING)  # many are written in the time of one
             self._woken.clear()
             self._hurried.clear()
@@ -301,7 +307,7 @@ class Accounts:
                 self._guarded(self._write, waiting)
             if ticks:
                 next_tick = time.monotonic() + TICK
-                self._guarded(self._follow)
+                self.reload()
                 self._cut_withdrawn()
 
     @property
@@ -339,7 +345,7 @@ class Accounts:
     def _held(self) -> set[int]:
         """Return what requests hold; for the thread that settles them."""
         holds = [grant.hold for grant in list(self._running)]
-        holds += [one.hold for one in list(self._ended) if isinstance(one, Grant)]
+        holds += [grant.hold for grant in list(self._ended)]
         holds += [one.hold for one in self._unwritten]
         return {hold for hold in holds if hold is not None}
 
@@ -350,13 +356,11 @@ class Accounts:
         """
         waiting, new = len(self._flushing), []
         self._settling = True
+        while self._undecoded:
+            self._undecoded.popleft().decode()
         while self._ended:
-            one = self._ended.popleft()
             try:
-                if isinstance(one, tuple):
-                    one[0].decode(one[1])
-                    continue
-                settled = one.settled(self._prices, self._awaited)
+                settled = self._ended.popleft().settled(self._prices, self._awaited)
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
@@ -365,11 +369,12 @@ class Accounts:
                 settled = settled._replace(row=settled.row._replace(model=model))
             new.append(settled)
             counters.count(settled.row, self._counts)
+        self._unwritten += new  # first: what counts from here on in memory begins with these
         self._limits.note(lambda tally: write_settled(new, tally, self._process))
-        self._unwritten += new
         if (over := len(self._unwritten) - MAX_WAITING) > 0:
             del self._unwritten[-over:]
             self._lost += over
+        self._passes += 1
         self._settling = False
         if self._limits.in_memory:
             self._let_go(waiting)

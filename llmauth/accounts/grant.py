@@ -35,8 +35,8 @@ _RESPONSE = re.compile(r".*/responses/([\w-]+)")
 """Of one that may have been made in the background, and is asked for with GET."""
 
 _FREE = re.compile(
-    r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|models/[\w.-]+:countTokens"
-    r"|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
+    r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|responses/input_tokens"
+    r"|(?:[\w-]+/)*models/[\w.-]+:(?:countTokens|computeTokens)|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
     r"|(?:/[\w-]+)*/(?:de)?tokenize|/api/(?:show|pull|push|create|copy)"
 )
 """Of what is posted, and asks no model anything. Nothing that reads otherwise upstream is."""
@@ -99,7 +99,7 @@ class Grant:
         sent: Sent,
         hold: int | None,
         ended: Callable[[Grant], None],
-        hand_over: Callable[[Meter, bytes], bool],
+        hand_over: Callable[[Meter], bool],
     ) -> None:
         self.sent = sent
         self.hold = hold
@@ -132,7 +132,8 @@ class Grant:
         if self.is_read and 200 <= status < 300:
             coding = headers.get("content-encoding", "")
             self._meter = Meter(self.sent.path, kind, coding, self._hand_over)
-            if self.asked_for_usage and kind.startswith("text/event-stream") and not coding:
+            is_plain = coding.strip().lower() in ("", "identity")
+            if self.asked_for_usage and is_plain and not kind.startswith("application/json"):
                 self.usage_filter = UsageFilter()
 
     @property
@@ -161,37 +162,14 @@ class Grant:
         self._at, self._total = time.time(), time.monotonic() - self._started
         ended(self)
 
-    def settled(self, prices: Prices, awaited: dict[str, None] | None = None) -> Settled:
+    def settled(self, prices: Prices, awaited: dict[str, Usage] | None = None) -> Settled:
         """Return what the request has used; takes a while, and is for the thread that writes.
 
-        :param awaited: ids of responses that are made in the background, and not counted yet: the
-            first answer that tells the usage of one is
+        :param awaited: ids of responses whose usage has yet to be told, with what of it is counted:
+            the first answer that tells the usage of one is counted for the rest
         """
-        awaited = {} if awaited is None else awaited
         sent, meter = self.sent, self._meter
-        usage = meter.usage(complete=self._error is None) if meter else Usage()
-        estimated = False
-        if sent.response_id and not (usage.is_known and sent.response_id in awaited):
-            usage = NOTHING  # said before, or not yet
-        elif sent.response_id:
-            del awaited[sent.response_id]
-        elif not usage.is_known and not sent.asks_a_model:
-            usage = NOTHING
-        elif not usage.is_known and meter and (name := meter.awaited_id()):
-            awaited.setdefault(name)
-            if len(awaited) > MAX_AWAITED:
-                del awaited[next(iter(awaited))]
-        was_cut = self._error in (*_CUT, *_STOPPED)
-        if was_cut and None in (usage.input_tokens, usage.output_tokens):
-            estimated = True
-            usage = usage._replace(
-                input_tokens=sent.prompt if usage.input_tokens is None else usage.input_tokens,
-                output_tokens=(meter.estimate() or 0) if meter else 0,
-            )
-        elif self._streamed and usage.input_tokens is not None and usage.output_tokens is None:
-            # The provider gave up within a stream of Anthropic's, and ended it well.
-            said = meter.estimate() if meter else None
-            usage, estimated = usage._replace(output_tokens=said or None), bool(said)
+        usage, estimated = self._used({} if awaited is None else awaited)
         cost = prices.dollars(usage, usage.model, sent.model, base_url=sent.base_url)
         row = RequestRow(
             self._at, sent.key, sent.backend, sent.model or usage.model or "", self._status,
@@ -217,6 +195,53 @@ class Grant:
                 guessed = prices.dollars(guess, usage.model, sent.model, base_url=sent.base_url)
                 counted = max(counted, min(round((guessed or 0) * NANO), _MOST))
         return Settled(row, self.hold, tokens, counted, is_counted)
+
+    def _used(self, awaited: dict[str, Usage]) -> tuple[Usage, bool]:
+        """Return what is to be counted of this request, and whether it is estimated."""
+        sent, meter = self.sent, self._meter
+        usage = meter.usage(complete=self._error is None) if meter else Usage()
+        pending = meter.awaited_id() if meter else None
+        if sent.response_id:
+            is_said = usage.is_known and not pending
+            counted = awaited.pop(sent.response_id, None) if is_said else None
+            return (usage.without(counted) if counted else NOTHING), False
+        if pending and not self._was_cut:
+            usage = Usage(model=usage.model)
+        elif not usage.is_known and (self._is_bodiless or not sent.asks_a_model):
+            return NOTHING, False
+        usage, estimated = self._estimated(usage)
+        if pending:
+            awaited[pending] = usage
+            if len(awaited) > MAX_AWAITED:
+                del awaited[next(iter(awaited))]
+        return usage, estimated
+
+    def _estimated(self, usage: Usage) -> tuple[Usage, bool]:
+        """Return the usage with what the provider did not come to say, and whether that is any."""
+        if self._was_cut:
+            prompt, output = usage.input_tokens, usage.output_tokens
+            if prompt is None:
+                prompt = self.sent.prompt
+            if output is None:
+                said = self._meter.estimate() if self._meter else 0
+                output = None if said is None else said + (usage.reasoning_tokens or 0)
+            more = usage._replace(input_tokens=prompt, output_tokens=output)
+            return more, more != usage
+        if self._streamed and usage.input_tokens is not None and usage.output_tokens is None:
+            # The provider gave up within a stream of Anthropic's, and ended it well.
+            said = self._meter.estimate() if self._meter else None
+            return usage._replace(output_tokens=said or None), bool(said)
+        return usage, False
+
+    @property
+    def _was_cut(self) -> bool:
+        return self._error in (*_CUT, *_STOPPED)
+
+    @property
+    def _is_bodiless(self) -> bool:
+        """True for a redirect, and for what has no content: no model was asked."""
+        status = self._status or 0
+        return self._error is None and (status == 204 or 300 <= status < 400)
 
     def _how_it_ended(self) -> str:
         if self._error is None:

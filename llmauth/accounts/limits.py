@@ -127,7 +127,8 @@ class Limits:
         """Let a request in, and hold what it may use.
 
         :param estimate: None for one that another pays for
-        :param flush: has written what requests have used that have ended; False when there are none
+        :param flush: has it counted what requests have used that have ended; False when that makes
+            no difference
         :returns: the id of what is held, to be released when it has ended
         :raises LimitReached: the answer for the client
         """

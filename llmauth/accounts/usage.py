@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,13 @@ _MAX = 10**12
 
 _BESIDE = frozenset({"advisor_message", "compaction"})
 """What Anthropic lists in ``usage.iterations``, bills, and leaves out of the sums."""
+
+_STRUCTURED = re.compile(
+    r"/(?:completions|responses(?:/[\w-]+)?|messages|embeddings|rerank|images/\w+)$"
+    r"|:(?:streamG|g)enerateContent$|:(?:batchE|e)mbedContents?$"
+    r"|^/api/(?:chat|generate|embed|embeddings)$"
+)
+"""Paths of answers that are JSON, or events, whatever their type says."""
 
 _SPOKEN = frozenset({
     "arguments", "content", "delta", "partial_json", "reasoning", "reasoning_content", "refusal",
@@ -50,6 +58,25 @@ class Usage(NamedTuple):
         """False where an answer says nothing of what it used."""
         return (self.input_tokens, self.output_tokens, self.cost_usd) != (None, None, None)
 
+    def without(self, counted: Usage) -> Usage:
+        """Return what is left when some of it has been counted before."""
+
+        def less(number: int | None, before: int | None) -> int | None:
+            return None if number is None else max(0, number - (before or 0))
+
+        fresh = less(self.input_tokens, counted.input_tokens)
+        written = less(self.output_tokens, counted.output_tokens)
+        cached = [self.cached_input_tokens, self.cache_write_tokens]
+        cached = [one if one is None else min(one, fresh or 0) for one in cached]
+        reasoned = self.reasoning_tokens
+        return self._replace(
+            input_tokens=fresh,
+            cached_input_tokens=cached[0],
+            cache_write_tokens=cached[1],
+            output_tokens=written,
+            reasoning_tokens=reasoned if reasoned is None else min(reasoned, written or 0),
+        )
+
 
 NOTHING = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
 """Of what asks no model anything, which is known to be free."""
@@ -67,6 +94,7 @@ def read_usage(
     """
     if _is_other_text(path, content_type):
         return Usage()
+    is_interim = bool(head) and not complete and IS_JSON.match(head) is not None
     nested = "response" if "/responses" in path else ""
     figures: dict[str, float] = {}
     model = None
@@ -75,16 +103,19 @@ def read_usage(
         name = source.get("model") or source.get("modelVersion")
         model = name[:200] if isinstance(name, str) and name else model
         _merge(figures, document, source)
-    return _usage(figures, model)
+    usage = _usage(figures, model, complete=complete)
+    # Of many documents that break off only the first ones are read: theirs was not the last word.
+    return usage._replace(output_tokens=None) if is_interim else usage
 
 
 def awaited_id(head: bytes, tail: bytes) -> str | None:
-    """Return the id of a response that is still being made, in the background."""
-    for document in documents(head, tail, complete=True):
-        if document.get("status") in ("queued", "in_progress"):
-            name = document.get("id")
-            return name if isinstance(name, str) and len(name) <= 200 else None
-    return None
+    """Return the id of a response that is still being made, by what was said of it last."""
+    found = [_source(one) for one in documents(head, tail, complete=False, nested="response")]
+    said = [one for one in found if isinstance(one.get("status"), str)]
+    if not said or said[-1]["status"] not in ("queued", "in_progress"):
+        return None
+    name = said[-1].get("id")
+    return name if isinstance(name, str) and len(name) <= 200 else None
 
 
 def estimate_output(
@@ -103,7 +134,8 @@ def estimate_output(
     ):
         return None
     found = documents(head, tail, complete=False, every=True)
-    kept = len(head) + len(tail)
+    # Of many documents that are no events, the tail begins within one, and is not read.
+    kept = len(head) if head and IS_JSON.match(head) else len(head) + len(tail)
     if not kept or not found:
         return None
     spoken = sum(_spoken(document) for document in found)
@@ -113,9 +145,10 @@ def estimate_output(
 
 
 def _is_other_text(path: str, content_type: str) -> bool:
-    """True for a transcription as plain text, whose speaker could dictate the figures."""
-    kinds = ("json", "event-stream")
-    return "/audio/" in path and not any(kind in content_type.lower() for kind in kinds)
+    """True for what may be plain text, such as a transcription: a speaker could dictate figures."""
+    if any(kind in content_type.lower() for kind in ("json", "event-stream")):
+        return False
+    return _STRUCTURED.search(path) is None
 
 
 def _source(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -132,9 +165,11 @@ def _merge(
     figures: dict[str, float], document: Mapping[str, Any], source: Mapping[str, Any]
 ) -> None:
     """Add the figures of one document: of those that say it several times the last one counts."""
-    groq = source.get("x_groq")
     places = [source.get("usage"), source.get("usageMetadata")]
-    places.append(groq.get("usage") if isinstance(groq, dict) else None)
+    # Groq's, and Moonshot's streams.
+    choices = source.get("choices")
+    outer = [source.get("x_groq"), *(choices if isinstance(choices, list) else [])]
+    places += [one.get("usage") for one in outer if isinstance(one, dict)]
     if "eval_count" in source or "prompt_eval_count" in source:
         places.append(source)  # Ollama's own API
     for place in places:
@@ -152,8 +187,9 @@ def _figures(usage: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in usage.items():
         if isinstance(value, dict) and name.endswith("_details"):
-            found |= _figures(value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX:
+            found = _figures(value) | found
+    for name, value in usage.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX:
             found[name] = value
     iterations = usage.get("iterations")
     for one in iterations if isinstance(iterations, list) else []:
@@ -163,7 +199,7 @@ def _figures(usage: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _usage(figures: Mapping[str, float], model: str | None) -> Usage:
+def _usage(figures: Mapping[str, float], model: str | None, *, complete: bool) -> Usage:
     def first(*names: str) -> int | None:
         for name in names:
             if name in figures:
@@ -186,7 +222,7 @@ def _usage(figures: Mapping[str, float], model: str | None) -> Usage:
         said = max(said, total - asked)
     elif asked is None and said is None:
         asked = total  # rerankers and some embeddings
-    if said is None:
+    if said is None and (complete or "candidatesTokenCount" in figures):
         said = _sum(first("candidatesTokenCount"), first("thoughtsTokenCount"))
     if asked is not None:
         asked += first("toolUsePromptTokenCount") or 0

@@ -103,14 +103,15 @@ class ReplyBody:
                     self._is_being_sent = True
                     return comment
         except StopIteration:
-            if rest := self._filter.end() if self._filter else b"":
+            self._end_grant()
+            if rest := self._held():
                 return rest
             raise
         except ClientDisconnected:
             self.client_left()
             raise BrokenOff from None
         except UpstreamBroke as exc:
-            last_words = self.break_off(exc)
+            last_words = self._held() + self.break_off(exc)
             if not last_words:
                 raise BrokenOff from None
             return last_words
@@ -141,10 +142,20 @@ class ReplyBody:
             self._exchange.stream_chunk(chunk)
         if self._grant:
             self._grant.feed(chunk)
-            if self._incoming.complete:
-                self._grant.end(None)  # before the client has it, and may send another request
-        if self._filter:
-            chunk = self._filter.feed(chunk)
+        self._end_grant()
+        return self._passed(self._filter.feed(chunk) if self._filter else chunk)
+
+    def _end_grant(self) -> None:
+        """Have an answer counted that has ended, before the client has it, and asks for more."""
+        if self._grant and self._incoming.complete:
+            self._grant.end(None)
+
+    def _held(self) -> bytes:
+        """Return what was held back of an answer that has ended."""
+        return self._passed(self._filter.end()) if self._filter else b""
+
+    def _passed(self, chunk: bytes) -> bytes:
+        """Take note of what the client gets."""
         if self._events and chunk:
             if self._named is None:
                 self._named = chunk.startswith(b"event:")
@@ -238,8 +249,9 @@ class StreamBody(ReplyBody):
             content, bad = exc.content, exc
         if content:
             content = self._noted(content)
+        self._end_grant()
         if self._filter and (self.complete or bad or not data):
-            content += self._filter.end()
+            content += self._held()
         return content + self.break_off(bad) if bad else content
 
 

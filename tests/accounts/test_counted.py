@@ -258,11 +258,15 @@ def test_no_encoding_is_offered_that_cannot_be_read_here(upstream, path, offered
     assert upstream.requests[-1].header("Accept-Encoding") == (offered or "identity")
 
 
+VERTEX = "projects/p-1/locations/europe-west4/publishers/google/models"
+
 FREE = {
     "models": ("GET", "/v1/models"),
     "a record": ("DELETE", "/v1/responses/resp_1"),
     "a count": ("POST", "/v1/messages/count_tokens"),
     "Gemini's count": ("POST", "/v1beta/models/gemini-2.5-flash:countTokens"),
+    "Vertex's count": ("POST", f"/v1/{VERTEX}/gemini-2.5-flash:countTokens"),
+    "OpenAI's count": ("POST", "/v1/responses/input_tokens"),
     "a file": ("POST", "/v1/files"),
     "its own": ("POST", "/tokenize"),
 }
@@ -283,6 +287,7 @@ def test_what_asks_no_model_is_known_to_be_free(upstream, path, method, target):
     [
         "/v1/files/../chat/completions", "/v1/files/%2e%2e/chat/completions", "/v1/x",
         "/openai/deployments/files/chat/completions", "/v1/files//../chat/completions",
+        f"/v1/{VERTEX}/gemini-2.5-flash:generateContent", "/v1/x/../models/m:countTokens",
     ],
 )  # fmt: skip
 def test_what_may_ask_one_is_not(upstream, path, target):
@@ -290,6 +295,14 @@ def test_what_may_ask_one_is_not(upstream, path, target):
         with proxy.open(request_bytes(target, "Connection: close")) as sock:
             read_all(sock)
     assert the_row(path).is_unknown
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "303 See Other", "307 Temporary Redirect"])
+def test_an_answer_without_content_used_nothing(upstream, path, status):
+    upstream.answer = raw(f"HTTP/1.1 {status}\r\nLocation: /v1/x\r\n\r\n".encode())
+    with running_proxy(upstream, database=str(path)) as proxy:
+        assert proxy.request("POST", CHAT, {}, b"{}").status == int(status[:3])
+    assert (the_row(path).input, the_row(path).is_unknown) == (0, False)
 
 
 def test_a_refused_request_is_a_row_with_its_reason(upstream, path):
@@ -449,6 +462,80 @@ def test_a_response_in_the_background_is_counted_when_it_is_asked_for_the_first_
     free = (0, 0, False)
     assert found == [(None, None, True), free, (328, 52, False), free, free, free]
     assert rows(path)[2].model == "gpt-5-mini"
+
+
+def test_of_a_response_that_was_left_the_rest_is_counted_when_it_is_asked_for(upstream, path):
+    begun = RESPONSE | {"status": "in_progress", "usage": None}
+    created = {"type": "response.created", "response": begun}
+    text = {"type": "response.output_text.delta", "delta": "word " * 8}
+    upstream.answer = raw(HEAD + chunk(events(created, text, named=True)))
+    key = KeyBook(Database(path)).add("alice", {"tokens_per_day": 1000})
+    with running_proxy(upstream, database=str(path)) as proxy:
+        body = b'{"model": "gpt-5-mini", "background": true, "stream": true}'
+        with proxy.open(request_bytes(RESPONSES, body=body, key=key)) as sock:
+            read_all(sock)
+        for status in ("in_progress", "completed", "completed"):
+            upstream.answer = whole(json.dumps(RESPONSE | {"status": status}).encode())
+            proxy.request("GET", f"{RESPONSES}/resp_1", key=key)
+    found = rows(path)
+    assert [row.output for row in found] == [10, 0, 52 - 10, 0]
+    assert [row.estimated for row in found] == [True, False, False, False]
+    assert sum(row.input or 0 for row in found) == 328
+
+
+def test_what_was_said_before_an_answer_broke_off_is_not_estimated(upstream, path):
+    line = json.dumps({"done": True, "response": SAID, "eval_count": 99}).encode()
+    vectors = b'{"usage": {"prompt_tokens": 7, "total_tokens": 7}, "data": [{"embedding": [0.1'
+    head = HEAD.replace(b"text/event-stream", b"application/json")
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for target, content in (("/api/generate", line + b"\n"), ("/v1/embeddings", vectors)):
+            upstream.answer = raw(head + chunk(content))
+            with proxy.open(request_bytes(target, body=b'{"model": "m"}')) as sock:
+                read_all(sock)
+    lines, embedding = rows(path)
+    assert (lines.output, lines.estimated) == (99, True)  # its prompt is
+    assert (embedding.input, embedding.output, embedding.estimated) == (7, None, False)
+
+
+def test_a_client_that_asks_for_one_thing_after_another_is_not_refused(upstream, path):
+    """Though the end of an answer comes by itself, and after the client has all of its content."""
+    key = KeyBook(Database(path)).add("alice", {"parallel": 1})
+    upstream.answer = in_pieces([HEAD + chunk(events("[DONE]")), b"0\r\n\r\n"])
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for _ in range(300):
+            body = b'{"model": "m", "stream": true}'
+            with proxy.open(request_bytes(CHAT, body=body, key=key)) as sock:
+                assert read_until(sock, b"\r\n0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "text/event-stream; charset=utf-8"])
+@pytest.mark.parametrize("coding", ["", "identity"])
+def test_the_chunk_that_nobody_asked_for_is_taken_out_whatever_the_stream_says_it_is(
+    upstream, path, kind, coding
+):
+    head = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
+    head += f"Content-Type: {kind}\r\n" if kind else ""
+    head += f"Content-Encoding: {coding}\r\n" if coding else ""
+    upstream.answer = raw(f"{head}\r\n".encode() + events(*CHAT_CHUNKS))
+    with running_proxy(upstream, database=str(path)) as proxy:
+        body = b'{"model": "m", "stream": true}'
+        reply = proxy.request("POST", CHAT, {}, body)
+    assert b'"prompt_tokens"' not in reply.body
+    assert reply.body.endswith(b"data: [DONE]\n\n")
+    assert the_row(path).input == 1117
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_no_event_is_put_into_the_middle_of_one_that_broke_off(upstream, path, asks):
+    half = b'data: {"id": "c", "ob'
+    upstream.answer = raw(HEAD + chunk(events(CHAT_CHUNKS[0])) + chunk(half))
+    options = {} if asks else {"stream_options": {"include_usage": False}}
+    with running_proxy(upstream, database=str(path)) as proxy:
+        body = json.dumps({"model": "m", "stream": True} | options).encode()
+        with proxy.open(request_bytes(CHAT, body=body)) as sock:
+            content = read_all(sock)
+    assert b'"error"' not in content
+    assert content.rstrip().endswith(half)
 
 
 NAMES = {

@@ -294,8 +294,11 @@ def test_readiness_tells_of_the_database_and_no_request_fails(upstream, path, bo
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert [chat(proxy, key).status for _ in range(3)] == [200, 200, 200]
-        said = proxy.request("GET", "/readyz", key=None).json()["checks"]["database"]
-        assert said.startswith("the database fails")
+
+        def said() -> str:
+            return str(proxy.request("GET", "/readyz", key=None).json()["checks"]["database"])
+
+        wait_for(lambda: said().startswith("the database fails"), "it is noticed")
         other.execute("ROLLBACK")
         other.close()
 

@@ -117,7 +117,8 @@ def test_under_gunicorn_with_preload_ten_of_forty_pass(path, upstream):
         [
             *(sys.executable, "-m", "gunicorn", "--no-control-socket", "--preload"),
             *("--workers", "3", "--threads", "4", "--bind", "127.0.0.1:{port}"),
-            "wsgi:application",
+            # A worker that is being started when the signal comes does not get it.
+            *("--graceful-timeout", "5", "wsgi:application"),
         ],
         environment(
             LLMAUTH_DATABASE=str(path), OPENAI_API_BASE_URL=upstream.url, PYTHONWARNINGS="ignore"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tracemalloc
 from dataclasses import replace
@@ -201,21 +202,26 @@ LARGE = replace(ANSWERS["images"], body=ANSWERS["images"].body.replace(b"QUJD" *
 
 
 def test_compressed_bytes_are_handed_over_in_batches_and_decoded_in_their_order():
-    queue: list[tuple[Meter, bytes]] = []
-    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda *one: queue.append(one) or True)
+    queue: list[Meter] = []
+    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda one: queue.append(one) or True)
     data = CODINGS["gzip"](LARGE.body)
     for start in range(0, len(data), 1000):
         meter.feed(data[start : start + 1000])
-    assert [BATCH <= len(batch) < BATCH + 1000 for _, batch in queue] == [True] * 3
-    for one, batch in queue:
-        one.decode(batch)
+    assert queue == [meter] * (len(data) // (BATCH + 1000))
+    for one in queue:
+        one.decode()
     assert meter.usage(complete=True) == LARGE.usage
 
 
-def test_a_batch_that_is_not_taken_leaves_the_usage_unknown():
-    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda *_: False)
-    meter.feed(CODINGS["gzip"](LARGE.body))
-    assert (meter.usage(complete=True), meter.estimate()) == (Usage(), None)
+@pytest.mark.parametrize("taken", [[False], [True, False], [True, True, False, True]])
+def test_batches_that_are_not_taken_are_decoded_where_they_come(taken):
+    """Measured before: 43 of 501 answers of 100 KB, in a second, were not read."""
+    answers = itertools.cycle(taken)
+    meter = Meter(LARGE.path, LARGE.content_type, "gzip", lambda _: next(answers))
+    data = CODINGS["gzip"](LARGE.body)
+    for start in range(0, len(data), 1000):
+        meter.feed(data[start : start + 1000])
+    assert meter.usage(complete=True) == LARGE.usage
 
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, dcb", "gzip, gzip, gzip, gzip, gzip"])
@@ -335,3 +341,125 @@ def test_what_is_no_text_is_not_estimated(name):
 def test_figures_have_no_zero_where_nothing_was_said():
     assert Usage() == (None,) * 7
     assert (Usage().is_known, Usage(0).is_known, Usage(model="m").is_known) == (False, True, False)
+
+
+# What breaks off, and what a client could make of it.
+
+
+def array_of_gemini(number: int, size: int) -> bytes:
+    """Return a stream of Gemini's without SSE, whose figures grow."""
+    elements = "\n,\r\n".join(
+        dumps({
+            "candidates": [{"content": {"parts": [{"text": "word " * (size // 5)}]}}],
+            "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 700 * each},
+        })
+        for each in range(1, number + 1)
+    )  # fmt: skip
+    return f"[{elements}]".encode()
+
+
+GEMINI = "/v1beta/models/gemini-2.5-flash:streamGenerateContent"
+
+
+def test_the_first_figures_of_an_array_that_breaks_off_are_not_the_last_word():
+    body = array_of_gemini(40, 3000)
+    meter = Meter(GEMINI, "application/json")
+    meter.feed(body)
+    assert meter.usage(complete=True).output_tokens == 28_000
+    meter = Meter(GEMINI, "application/json")
+    meter.feed(body[:100_000])
+    assert meter.usage(complete=False) == Usage(input_tokens=10)
+    # 100,000 bytes, nearly all of them text; a part of an element counts nothing.
+    assert 18_000 < meter.estimate() < 25_000
+
+
+def test_a_stream_of_lines_that_breaks_off_is_estimated_by_all_that_came():
+    body = "\n".join([dumps({"response": "word " * 100})] * 300).encode()
+    meter = Meter("/api/generate", "application/x-ndjson")
+    meter.feed(body)
+    assert 35_000 < meter.estimate() < 38_000
+
+
+def test_thoughts_alone_are_the_answer_only_when_it_is_whole():
+    body = events({"usageMetadata": {"promptTokenCount": 9, "thoughtsTokenCount": 7}})
+    said = {"path": GEMINI, "content_type": "text/event-stream"}
+    assert read_usage(b"", body, **said).output_tokens == 7
+    cut = read_usage(b"", body, complete=False, **said)
+    assert (cut.output_tokens, cut.reasoning_tokens) == (None, 7)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_events_that_are_streams_of_their_own_are_all_read(coding):
+    answer = ANSWERS["messages-stream"]
+    each = [event + b"\n\n" for event in answer.body.split(b"\n\n") if event]
+    data = b"".join(map(CODINGS[coding], each))
+    assert metered(answer, [data], coding) == answer.usage
+    assert metered(answer, bytewise(data), coding) == answer.usage
+
+
+def test_what_is_decoded_in_part_is_not_taken_for_all():
+    answer = replace(ANSWERS["gemini-array"], body=array_of_gemini(40, 3000))
+    data = bytearray(CODINGS["gzip"](answer.body))
+    assert metered(answer, [bytes(data)], "gzip").output_tokens == 28_000
+    assert metered(answer, [bytes(data[:-8])], "gzip").output_tokens is None
+    data[-300:-50] = b"\0" * 250
+    assert metered(answer, [bytes(data)], "gzip") == Usage()
+
+
+DICTATED = b'{"usage": {"prompt_tokens": 0, "completion_tokens": 0}, "model": "spoofed"}'
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "text/vtt; charset=utf-8", "application/x-srt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/audio/transcriptions", "/v1/%61udio/transcriptions", "/v1/Audio/transcriptions",
+        "/v1/audio%2Ftranscriptions", "/inference", "/foo", "/v1/audio/translations",
+        "/v1/completions/../audio/transcriptions",
+    ],
+)  # fmt: skip
+def test_a_text_does_not_write_the_bill_whatever_its_path(path, kind):
+    assert read_usage(b"", DICTATED, path=path, content_type=kind) == Usage()
+    said = read_usage(b"", DICTATED, path=path, content_type="application/json")
+    assert said.model == "spoofed"
+
+
+@EVERY
+def test_answers_that_are_always_json_may_have_any_type(answer):
+    usage = read_usage(b"", answer.body, path=answer.path, content_type="text/plain")
+    assert usage == (Usage() if "/audio/" in answer.path else answer.usage)
+
+
+def test_empty_lines_before_an_answer_are_no_part_of_it():
+    answer = ANSWERS["chat"]
+    large = b"\n" * 3 * TAIL + answer.body
+    assert metered(answer, [large[:5000], large[5000:]]) == answer.usage
+    assert metered(answer, bytewise(b"\r\n\n" + answer.body)) == answer.usage
+
+
+def test_moonshots_streams_tell_it_in_a_choice():
+    usage = {"prompt_tokens": 19, "completion_tokens": 21, "total_tokens": 40}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": usage}]}
+    body = events({"choices": [{"delta": {"content": SAID}}]}, last, "[DONE]")
+    found = read_usage(b"", body, path=CHAT, content_type="text/event-stream")
+    assert (found.input_tokens, found.output_tokens) == (19, 21)
+
+
+def test_details_do_not_overrule_the_figures_themselves():
+    usage = {
+        "prompt_tokens": 10, "cost": 0.5, "cost_details": {"cost": 55},
+        "completion_tokens_details": {"total_tokens": 999, "reasoning_tokens": 3},
+        "completion_tokens": 50, "total_tokens": 60,
+    }  # fmt: skip
+    body = dumps({"usage": usage}).encode()
+    found = read_usage(b"", body, path=CHAT, content_type="application/json")
+    assert (found.output_tokens, found.cost_usd, found.reasoning_tokens) == (50, 0.5, 3)
+
+
+def test_what_was_counted_before_is_not_counted_again():
+    whole = Usage(100, 80, None, 200, 50, None, "m")
+    assert whole.without(Usage()) == whole
+    assert whole.without(Usage(input_tokens=30, output_tokens=180)) == Usage(
+        70, 70, None, 20, 20, None, "m"
+    )
+    assert whole.without(Usage(input_tokens=300, output_tokens=300))[:5] == (0, 0, None, 0, 0)
