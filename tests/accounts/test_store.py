@@ -13,8 +13,8 @@ import pytest
 from programs import wait_for
 
 from llmauth.accounts.accounts import Accounts
-from llmauth.accounts.keys import KeyBook
-from llmauth.accounts.store import VERSION, Database
+from llmauth.accounts.keys import Directory, KeyBook
+from llmauth.accounts.store import BUSY_SECONDS, VERSION, Database
 from llmauth.exceptions import ConfigurationError, InvalidKey
 
 
@@ -118,7 +118,7 @@ def test_two_that_begin_with_a_new_file_at_once(path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.keys import Directory, KeyBook
 from llmauth.accounts.store import Database
 database = Database(Path(sys.argv[1]))
 KeyBook(database).add("whole", {})
@@ -306,3 +306,65 @@ def test_an_answer_that_is_collected_while_the_writer_is_woken_wakes_it_again(ac
     waking.start()
     waking.join(10)
     assert not waking.is_alive()
+
+
+def test_a_key_that_is_withdrawn_while_keys_are_read_stays_withdrawn(accounts, path, monkeypatch):
+    """The thread that follows changes has read the file, and has not told of it yet."""
+    database = Database(path)
+    key = KeyBook(database).add("bob", {})
+    wait_for(lambda: accounts.name_of(key.encode()), "bob is known")
+    read, go_on, loaded = threading.Event(), threading.Event(), threading.Event()
+    secrets, load = Database.all_secrets, Directory.load
+
+    def is_writer() -> bool:
+        return threading.current_thread().name == "llmauth-accounts"
+
+    def slow(self: Database):
+        rows = secrets(self)
+        if is_writer():
+            read.set()
+            go_on.wait(10)
+        return rows
+
+    def noted(self: Directory, database: Database):
+        changes = load(self, database)
+        if is_writer():
+            loaded.set()
+        return changes
+
+    monkeypatch.setattr(Database, "all_secrets", slow)
+    monkeypatch.setattr(Directory, "load", noted)
+    KeyBook(database).change("bob", {"note": "is read now"})
+    assert read.wait(10)
+    KeyBook(database).rotate("bob")
+    follows = threading.Thread(target=accounts.reload)
+    follows.start()
+    follows.join(0.2)
+    go_on.set()
+    follows.join(10)
+    assert loaded.wait(10)
+    with pytest.raises(InvalidKey, match="was replaced"):
+        accounts.admit(key.encode(), "127.0.0.1")
+    database.close()
+
+
+def test_a_connection_that_is_opened_anew_waits_as_long_as_it_is_told(path):
+    database, other = Database(path), sqlite3.connect(path, isolation_level=None)
+    with database.transaction(busy=10):
+        pass
+    database.close()
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Event()
+
+    def use() -> None:
+        with database.transaction(busy=10):
+            done.set()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert not done.wait(BUSY_SECONDS + 0.5)
+    other.execute("ROLLBACK")
+    other.close()
+    thread.join(10)
+    assert done.is_set()
+    database.close()
