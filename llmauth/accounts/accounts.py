@@ -29,7 +29,7 @@ from .grant import Grant, Sent, Settled, estimate_of, write_settled
 from .keys import Directory, Secret, StoredKey
 from .limits import Limits, Windows
 from .meter import Meter
-from .prices import Prices
+from .prices import NO_PRICES, Prices
 from .report import remaining
 from .store import BUSY_SECONDS, MAX_LOCKOUTS, Database, explained
 from .usage import Usage
@@ -112,6 +112,14 @@ class Accounts:
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
         for name in self._named_twice():
             raise ConfigurationError(_TWICE.format(name, path))
+        if self.lacks_prices:
+            logger.warning("%s.", NO_PRICES)
+
+    @property
+    def lacks_prices(self) -> bool:
+        """True when a key has a budget, and no price is known."""
+        budgets = any(key.terms.budget for key in self.directory.keys.values())
+        return budgets and not self._prices.are_known
 
     def _named_twice(self) -> list[str]:
         return [name for name in self.directory.keys if name.lower() in self._reserved]
@@ -260,6 +268,7 @@ class Accounts:
         self._undecoded: deque[Meter] = deque()
         self._unwritten: list[Settled] = []
         self._names: dict[str, str] = {}
+        self._unpriced: set[str] = set()
         self._awaited: dict[str, Usage] = {}
         self._noted: deque[counters.Counter] = deque()
         self._counts: counters.Counts = defaultdict(float)
@@ -359,8 +368,9 @@ class Accounts:
         while self._undecoded:
             self._undecoded.popleft().decode()
         while self._ended:
+            grant = self._ended.popleft()
             try:
-                settled = self._ended.popleft().settled(self._prices, self._awaited)
+                settled = grant.settled(self._prices, self._awaited)
             except Exception:
                 logger.exception("unexpected error while an answer's usage was read")
                 continue
@@ -368,6 +378,8 @@ class Accounts:
             if model != settled.row.model:
                 settled = settled._replace(row=settled.row._replace(model=model))
             new.append(settled)
+            if grant.has_budget and settled.lacks_price:
+                self._tell_of_model(model)
             counters.count(settled.row, self._counts)
         self._unwritten += new  # first: what counts from here on in memory begins with these
         self._limits.note(lambda tally: write_settled(new, tally, self._process))
@@ -394,6 +406,15 @@ class Accounts:
             if len(self._names) < MAX_NAMES:
                 self._names[name] = written
         return written
+
+    def _tell_of_model(self, model: str) -> None:
+        """Warn, once, of a model that costs a key with a budget nothing."""
+        if model not in self._unpriced and len(self._unpriced) < MAX_NAMES:
+            self._unpriced.add(model)
+            logger.warning(
+                "no price is known of the model '%s': it counts for no budget. Set one in "
+                "accounts.prices", model,
+            )  # fmt: skip
 
     def _write(self, waiting: int, is_last: bool = False) -> None:
         """Write what has ended in one transaction.

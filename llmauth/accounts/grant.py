@@ -137,6 +137,12 @@ class Grant:
                 self.usage_filter = UsageFilter()
 
     @property
+    def has_budget(self) -> bool:
+        """True when its dollars are limited."""
+        secret = self.sent.secret if self.sent.is_ours else None
+        return secret is not None and secret.key.terms.budget is not None
+
+    @property
     def is_read(self) -> bool:
         """True when its answer is read for what was used."""
         return self.sent.method == "POST" or self.sent.response_id is not None
@@ -266,6 +272,11 @@ class Settled(NamedTuple):
     tokens: int
     cost: int
     counts: bool
+
+    @property
+    def lacks_price(self) -> bool:
+        """True when tokens are known, and nobody knows what they cost."""
+        return self.row.cost is None and self.row.input is not None
 
     @property
     def day(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import math
 import re
 from collections.abc import Mapping
@@ -57,6 +58,12 @@ class Price:
         return sum(parts) / 1e6
 
 
+NO_PRICES = (
+    "Budgets count only what has a price, and none is known: set accounts.prices in the config "
+    "file, or install them: pip install 'llmauth[prices]'"
+)
+
+
 class Prices:
     """What models cost.
 
@@ -78,6 +85,11 @@ class Prices:
         self._is_looked_for = False
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
         self._unknown: set[tuple[str, str]] = set()
+
+    @property
+    def are_known(self) -> bool:
+        """False when nobody says what any model costs, but OpenRouter of its own."""
+        return bool(self._rows) or importlib.util.find_spec("genai_prices") is not None
 
     def dollars(self, usage: Usage, *models: str | None, base_url: str = "") -> float | None:
         """Return what a request cost: by the table, else as the provider says, else by the package.

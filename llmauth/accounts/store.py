@@ -895,8 +895,9 @@ def explained(path: Path) -> Iterator[None]:
             "Make it, or name another file with --database."
         ) from None
     except OSError as exc:
+        advice = f" {_CHECK_MODE}." if isinstance(exc, PermissionError) else ""
         raise ConfigurationError(
-            f"The database {path} cannot be used: {exc.strerror or exc}."
+            f"The database {path} cannot be used: {exc.strerror or exc}.{advice}"
         ) from exc
     except sqlite3.DatabaseError as exc:
         reasons = {

@@ -20,6 +20,8 @@ NANO = 10**9
 
 PERIODS = ("day", "week", "month", "total")
 _DURATION = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
+_NUMBER = re.compile(r"(\d{1,13})([kmg]?)", re.IGNORECASE)
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _BUDGET = re.compile(r"\$?\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]+)", re.IGNORECASE)
 _DAY = 86_400
@@ -214,10 +216,10 @@ def _count(value: Any) -> int | None:
     if value is None:
         return None
     number = value
-    if isinstance(value, str) and value.strip().isdecimal():
-        number = int(value)
+    if isinstance(value, str) and (match := _NUMBER.fullmatch(value.strip())):
+        number = int(match[1]) * _THOUSANDS[match[2].lower()]
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 10**12:
-        raise ValueError(f"'{value}' is no whole number above 0")
+        raise ValueError(f"'{value}' is no whole number above 0, such as 200000 or 200k")
     return number
 
 
@@ -245,7 +247,10 @@ def _networks(value: Any) -> tuple[str, ...]:
     try:
         return tuple(str(parse_network(name)) for name in _names(value))
     except ValueError:
-        raise ValueError(f"'{value}' is no address or network, such as 10.0.0.0/8") from None
+        named = value if isinstance(value, str) else ", ".join(map(str, value))
+        raise ValueError(
+            f"'{named}' is no address or network, such as 10.0.0.0/8; name each by itself"
+        ) from None
 
 
 def _flag(value: Any) -> bool:

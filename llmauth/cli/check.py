@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from ..accounts.accounts import Accounts
+from ..accounts.prices import NO_PRICES, Prices
+from ..accounts.store import explained
 from ..auth.stores import open_store
 from ..config.notices import about_settings
 from ..config.settings import BackendSettings, Settings
@@ -67,7 +69,13 @@ def _check_database(settings: Settings) -> Iterator[tuple[bool, str]]:
     if settings.database is None:
         return
     path = Path(settings.database)
-    if not path.exists():
+    try:
+        with explained(path):
+            is_there = path.exists()
+    except ConfigurationError as exc:
+        yield False, f"database: {exc}"
+        return
+    if not is_there:
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             yield False, f"database: {path} cannot be made: is there such a folder, to write to?"
         elif settings.keys or settings.disable_auth:
@@ -76,7 +84,11 @@ def _check_database(settings: Settings) -> Iterator[tuple[bool, str]]:
             yield False, f"database: {path} is not there yet: make a key, 'llmauth keys add NAME'"
         return
     try:
-        accounts = Accounts(path, reserved=[name for name, _ in settings.keys])
+        accounts = Accounts(
+            path,
+            reserved=[name for name, _ in settings.keys],
+            prices=Prices(settings.prices),
+        )
     except ConfigurationError as exc:
         yield False, f"database: {exc}"
         return
@@ -89,6 +101,8 @@ def _check_database(settings: Settings) -> Iterator[tuple[bool, str]]:
             yield False, f"database: there is no key in {path} yet: 'llmauth keys add NAME'"
         else:
             yield True, f"database {path}: ok, {counted(stored.values())}"
+            if accounts.lacks_prices:
+                yield True, f"prices: {NO_PRICES[0].lower()}{NO_PRICES[1:]}"
 
 
 def _check_files(settings: Settings) -> Iterator[tuple[bool, str]]:

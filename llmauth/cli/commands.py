@@ -36,6 +36,7 @@ from .completion import completion
 from .keys import keys
 from .lockouts import lockouts
 from .logs import colourful, configure, reopen
+from .mistakes import Group
 from .usage import usage
 
 KEY_BYTES = 32
@@ -231,7 +232,7 @@ main.add_command(lockouts)
 main.add_command(usage)
 
 
-@main.group()
+@main.group(cls=Group)
 def capture() -> None:
     """Read a wire capture."""
 

@@ -13,6 +13,7 @@ import click
 
 from ..accounts.keys import Directory, KeyBook, StoredKey
 from ..accounts.limits import Limits
+from ..accounts.prices import NO_PRICES, Prices
 from ..accounts.store import Database, explained
 from ..accounts.terms import FIELDS, seconds
 from ..auth.stores import shared_store
@@ -114,9 +115,12 @@ class _Book:
                 "No database: name its file with --database, or in LLMAUTH_DATABASE."
             )
         self.path = Path(settings.database)
-        if not makes and not self.path.exists():
+        with explained(self.path):
+            is_there = self.path.exists()
+        if not makes and not is_there:
             raise ConfigurationError(
-                f"There is no database {self.path} yet. 'llmauth keys add NAME' makes it."
+                f"There is no database {self.path} yet. "
+                f"'llmauth keys add NAME --database {self.path}' makes it."
             )
         self.database = Database(self.path)
         self.keys = KeyBook(self.database, [name for name, _ in settings.keys])
@@ -167,6 +171,12 @@ def _tell(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _tell_of_prices(book: _Book, name: str) -> None:
+    """Say that a budget counts nothing, where nobody knows what a model costs."""
+    if book.one(name).terms.budget and not Prices(book.settings.prices).are_known:
+        _tell(f"{NO_PRICES}.")
+
+
 def _tell_of_fault(book: _Book, name: str) -> None:
     """Say why a key lets nobody in, where one would think that it does now."""
     key = book.one(name)
@@ -190,6 +200,7 @@ def add(name: str, database: str | None, config: str | None, **options: Any) -> 
         key = book.keys.add(name, _values(options))
         click.echo(key)
         _tell(f"'{name}' may use this key from now on. It is shown this once: hand it over safely.")
+        _tell_of_prices(book, name)
 
 
 @keys.command("list", short_help="Show all keys.")
@@ -251,6 +262,7 @@ def change(name: str, database: str | None, config: str | None, **options: Any) 
     with opened(database, config) as book:
         book.keys.change(name, values)
         _tell(f"'{name}' is changed. Running servers follow within two seconds.")
+        _tell_of_prices(book, name)
         _tell_of_fault(book, name)
 
 

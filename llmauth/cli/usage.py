@@ -50,6 +50,8 @@ def usage(
         found = report.rows(book.database, by=groups, since=first, until=last, key=key)
         total = report.rows(book.database, by=(), since=first, until=last, key=key)[0]
         without = report.unpriced(book.database, first, last, key)
+        if key and not total["requests"] and key not in (name for name, _ in book.settings.keys):
+            book.one(key)
     # Whoever reads it may have read enough, which is no fault of the file.
     if form == "table":
         for line in _table(found, groups, total):

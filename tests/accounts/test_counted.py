@@ -636,3 +636,17 @@ def test_sums_are_those_of_the_rows(upstream, path):
     assert sum(row.output or 0 for row in found) == sum(one[6] for one in totals)
     database.close()
     assert KEY not in path.read_bytes().decode("latin-1")
+
+
+def test_a_model_without_a_price_is_named_once_where_dollars_are_limited(upstream, path, caplog):
+    book = KeyBook(Database(path))
+    key, other = book.add("alice", {"budget": "1/day"}), book.add("bob", {})
+    upstream.answer = whole(ANSWERS["chat"].body)
+    with running_proxy(upstream, database=str(path)) as proxy:
+        for each in (other, key, key):
+            proxy.request("POST", CHAT, {}, b'{"model": "gpt-none"}', key=each)
+    said = [one.getMessage() for one in caplog.records if "no price is known" in one.getMessage()]
+    assert said == [
+        "no price is known of the model 'gpt-none': it counts for no budget. Set one in "
+        "accounts.prices"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from commands import environment, run
 from programs import Redis
 
 from llmauth.accounts.keys import KeyBook
+from llmauth.accounts.prices import NO_PRICES
 from llmauth.accounts.store import Database, RequestRow
 from llmauth.accounts.terms import period_name
 from llmauth.auth.stores import shared_store
@@ -287,7 +289,7 @@ def names(command) -> set[str]:
         (["add", "bob", "--budget", "20/year"], "day, week, month, total, such as 20/month."),
         (["add", "bob", "--expires", "soon"], "--expires: 'soon' is no time: write 90d,"),
         (["add", "bob", "--expires", "2020-01-01"], "--expires: 2020-01-01T00:00:00Z is past."),
-        (["add", "bob", "--parallel", "0"], "--parallel: '0' is no whole number above 0."),
+        (["add", "bob", "--parallel", "0"], "--parallel: '0' is no whole number above 0,"),
         (["add", "bob", "--requests-per-minute", "many"], "--requests-per-minute: 'many' is no"),
         (["add", "bob", "--from", "office"], "is no address or network, such as 10.0.0.0/8"),
         (["add", "bob", "--models", ""], "--models: holds an empty name."),
@@ -330,7 +332,7 @@ def test_without_a_database_it_says_how_to_name_one(path, monkeypatch, command):
 def test_a_misspelt_file_is_not_made(path, command):
     other = str(path.with_name("tema.db"))
     assert refused(*command, "--database", other) == (
-        f"There is no database {other} yet. 'llmauth keys add NAME' makes it."
+        f"There is no database {other} yet. 'llmauth keys add NAME --database {other}' makes it."
     )
     assert not Path(other).exists()
 
@@ -592,3 +594,49 @@ def test_a_command_of_its_own_process_ends_with_2_and_words(path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "--requests-per-minute" in done.stderr
     assert not path.exists()
+
+
+@pytest.mark.parametrize("command", [["keys"], ["capture"]], ids=" ".join)
+def test_a_group_without_a_command_shows_its_help_and_no_error(command):
+    done = call(*command)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"Usage: llmauth {command[0]} ")
+    assert "Error" not in done.stderr
+
+
+@pytest.mark.parametrize(("text", "number"), [("200k", 200_000), ("2M", 2 * 10**6), ("7", 7)])
+def test_numbers_may_be_written_as_they_are_shown(path, text, number):
+    keys("add", "bob", "--tokens-per-day", text, "--database", str(path))
+    shown = json.loads(keys("show", "bob", "--json", "--database", str(path)).stdout)
+    assert shown["tokens_per_day"] == number
+
+
+def test_networks_that_are_none_are_named_as_they_were_given(path):
+    said = refused("keys", "add", "eve", "--from", "office", "--database", str(path))
+    assert said.startswith("--from: 'office' is no address or network")
+
+
+def test_a_budget_without_prices_is_said_to_count_nothing(path, monkeypatch):
+    monkeypatch.setattr("llmauth.accounts.prices.Prices.are_known", False)
+    options = "--database", str(path)
+    assert NO_PRICES in keys("add", "bob", "--budget", "2/day", *options).stderr
+    assert NO_PRICES not in keys("add", "carol", *options).stderr
+    assert NO_PRICES in keys("set", "carol", "--budget", "2/day", *options).stderr
+    checked = " ".join(call("check", *options).output.split())
+    assert f"prices: b{NO_PRICES[1:]}" in checked
+    monkeypatch.undo()
+    assert NO_PRICES not in keys("set", "carol", "--budget", "3/day", *options).stderr
+
+
+@pytest.mark.parametrize("command", ["keys list", "keys add x", "usage", "lockouts", "check"])
+def test_a_folder_that_may_not_be_entered(path, monkeypatch, command):
+    """Such as that of a service, for whoever is another user."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "exists", denied)
+    done = call(*command.split(), "--database", str(path))
+    assert done.exit_code == (1 if command == "check" else 2)
+    said = " ".join(f"{done.output} {done.exception}".split())
+    assert f"The database {path} cannot be used: Permission denied. Check its owner" in said

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from commands import environment
 
+from llmauth.accounts.keys import KeyBook
 from llmauth.accounts.store import Database, RequestRow
 from llmauth.cli import main
 
@@ -145,7 +146,11 @@ def test_what_cannot_be_asked(path, options, said):
 
 
 def test_nothing_yet(path):
-    assert usage(path, "--key", "nobody").stdout == "Nothing was used in this time.\n"
+    KeyBook(Database(path)).add("unused", {})
+    assert usage(path, "--key", "unused").stdout == "Nothing was used in this time.\n"
+    done = usage(path, "--key", "nobody")
+    assert done.exit_code != 0
+    assert "There is no key 'nobody'" in (done.stderr or str(done.exception))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of a reader that left otherwise")
