@@ -108,10 +108,13 @@ class ReplyBody:
                 return rest
             raise
         except ClientDisconnected:
-            self.client_left()
-            raise BrokenOff from None
+            last_words = self.cut() if self._lease.cut_off else b""
+            if not last_words:
+                self.client_left()
+                raise BrokenOff from None
+            return last_words
         except UpstreamBroke as exc:
-            last_words = self._held() + self.break_off(exc)
+            last_words = self.break_off(exc)
             if not last_words:
                 raise BrokenOff from None
             return last_words
@@ -187,23 +190,38 @@ class ReplyBody:
             detail(reason),
             extra={"request_id": self._info.id},
         )
-        self.broken = True
-        if not self._is_between_events:
-            return b""
         message = f"The backend '{self._name}' broke off in the middle of its answer."
+        return self._last_words(502, "api_error", "UNAVAILABLE", "upstream_broke", message)
+
+    def cut(self) -> bytes:
+        """End the answer because the server ends, or the client's right to it.
+
+        :returns: as :meth:`break_off`
+        """
+        self.client_left()
+        if self._lease.cut_off == "key_withdrawn":
+            message = "The key was withdrawn while its request was running."
+            kind = 401, "authentication_error", "UNAUTHENTICATED", "key_withdrawn"
+        else:
+            message = "This server is being stopped. Try again."
+            kind = 503, "api_error", "UNAVAILABLE", "server_stopping"
+        return self._last_words(*kind, message)
+
+    def _last_words(self, code: int, type: str, status: str, name: str, message: str) -> bytes:
+        """Return what was held back, and between two events one that says why they end here."""
+        self.broken = True
+        rest = self._held()
+        if not self._is_between_events:
+            return rest
         if self._named is False:
             # Google's client wants ``error`` to come first, and its code to be a number.
-            error = {"message": message, "type": "api_error", "code": 502, "status": "UNAVAILABLE"}
+            error = {"message": message, "type": type, "code": code, "status": status}
             data = json.dumps({"error": error, "request_id": self._info.id})
-            return f"data: {data}\n\n".encode("ascii")
+            return rest + f"data: {data}\n\n".encode("ascii")
         body = error_body(
-            message,
-            type="api_error",
-            status="UNAVAILABLE",
-            code="upstream_broke",
-            request_id=self._info.id,
+            message, type=type, status=status, code=name, request_id=self._info.id
         )
-        return b"event: error\ndata: " + body + b"\n\n"
+        return rest + b"event: error\ndata: " + body + b"\n\n"
 
 
 class StreamBody(ReplyBody):

@@ -57,6 +57,9 @@ class Source(Protocol):
     def break_off(self, reason: Exception) -> bytes:
         """End it too early; return what is left to say to the client."""
 
+    def cut(self) -> bytes:
+        """End it early, because it is cut; return what is left to say to the client."""
+
     def client_left(self) -> None:
         """Take note that nobody reads any more, or is to."""
 
@@ -121,7 +124,9 @@ class Stream:
     def check(self, now: float) -> None:
         """End the stream if it is to be cut, or if one side has been silent for too long."""
         idle = now - self._active
-        if self._source.is_cut:
+        if self._source.is_cut and not self._unsent:
+            self._pass_on(self._source.cut())
+        elif self._source.is_cut:
             self._give_up()
         elif self._unsent:
             if idle > STALLED:
