@@ -37,7 +37,8 @@ from .usage import Usage
 logger = logging.getLogger("llmauth.accounts")
 
 TICK = 0.5
-"""Seconds between two looks at the file: a change counts within two seconds."""
+"""Seconds between two looks at the file, when what has ended is written as well: a change counts
+within two seconds."""
 
 MAX_WAITING = 100_000
 """Ended requests that wait to be written while the file fails; those on top of them are lost."""

@@ -58,7 +58,6 @@ class Asked(NamedTuple):
         the client sent but plain names of fields
     :param max_tokens: the most that it lets all answers together have, None when it sets no limit
     :param prompt_bytes: of the body, unpacked, without files and long base64
-    :param streams: the answer is to be streamed
     """
 
     model: str | None = None
@@ -66,7 +65,6 @@ class Asked(NamedTuple):
     unclear: str | None = None
     max_tokens: int | None = None
     prompt_bytes: int = 0
-    streams: bool = False
 
 
 def read_request(
@@ -249,7 +247,6 @@ class _Target(NamedTuple):
     :param is_known: it is an operation whose model can be told
     :param limits: of its answer, that are read there, None: all
     :param model: that it names
-    :param streams: its answer is streamed unless the body says no
     :param shows: it is Ollama's, where the model may stand under ``name``
     """
 
@@ -258,7 +255,6 @@ class _Target(NamedTuple):
     doubt: str | None = None
     model: str | None = None
     lists: bool = False
-    streams: bool = False
     shows: bool = False
 
 
@@ -268,21 +264,20 @@ def _target(line: str) -> _Target:
     plain = unquote(path)
     plain = plain[:-1] if plain.endswith("/") else plain
     lower = plain.lower()
-    known = next((names for of, names in _LIMITS_OF if of.search(lower)), None)
+    limits = next((names for of, names in _LIMITS_OF if of.search(lower)), None)
     if not _PLAIN_PATH.fullmatch(plain) or (method == "POST" and "%2f" in path.lower()):
-        return _Target(False, known, doubt="its path can be read in two ways")
+        return _Target(False, limits, doubt="its path can be read in two ways")
     if method in ("GET", "HEAD"):
         if _LIST.fullmatch(plain):
-            return _Target(True, known, lists=True)
+            return _Target(True, limits, lists=True)
         if found := _RECORD.fullmatch(plain):
-            return _Target(True, known, model=found[1] or found[2])
+            return _Target(True, limits, model=found[1] or found[2])
     elif method == "POST":
         if found := _GEMINI.fullmatch(plain):
-            return _Target(True, known, model=found[1], streams=":stream" in plain)
+            return _Target(True, limits, model=found[1])
         if found := _OPERATION.fullmatch(plain):
-            streams, shows = lower in ("/api/chat", "/api/generate"), lower == "/api/show"
-            return _Target(True, known, model=found[1], streams=streams, shows=shows)
-    return _Target(False, known, doubt="the model of such a request is not named in it")
+            return _Target(True, limits, model=found[1], shows=lower == "/api/show")
+    return _Target(False, limits, doubt="the model of such a request is not named in it")
 
 
 class _Member(NamedTuple):
@@ -330,8 +325,6 @@ class _Reading:
         self._limits: frozenset[str] | None = None  # that are read, None: all
         self._times = self._prompts = 1
         self._bytes = 0
-        self._streams: bool | None = None
-        self._streams_by_itself = False
         self._shows = False  # Ollama's, where the name may stand under `name`
 
     def asked(self) -> Asked:
@@ -348,7 +341,6 @@ class _Reading:
             unclear=self._unclear,
             max_tokens=limit,
             prompt_bytes=self._bytes,
-            streams=self._streams_by_itself if self._streams is None else self._streams,
         )
 
     def doubt(self, why: str) -> None:
@@ -372,8 +364,7 @@ class _Reading:
 
     def target(self, target: _Target) -> None:
         """Take note of what method and path say."""
-        self._limits, self._streams_by_itself = target.limits, target.streams
-        self._lists, self._shows = target.lists, target.shows
+        self._limits, self._lists, self._shows = target.limits, target.lists, target.shows
         if target.doubt:
             self.doubt(target.doubt)
         if target.model is not None:
@@ -478,8 +469,6 @@ class _Reading:
                 self._limit = max(self._limit or 0, _count(value)) or self._limit
             elif letters in _COUNTS:
                 self._times = max(self._times, _count(value))
-            elif depth == 1 and name == "stream":
-                self._streams = bool(value)
 
     def _value(self, name: str, member: _Member, value: str | list[Any], depth: int) -> None:
         """Look at a text or a list that is not empty."""
@@ -520,8 +509,6 @@ class _Reading:
                 self._name(field.value.decode(), True)
             elif _STEERS_OUTSIDE.search(_letters(unquote(field.name))):
                 self._doubt_field(field.name)
-            elif field.name == "stream":
-                self._streams = field.value in (b"true", b"True", b"1")
         if names.count("model") > 1:
             self._doubt_field("model", "stands twice")
 

@@ -49,10 +49,10 @@ class _Recent:
 
 
 class _Latch:
-    """A lock that a thread has only while it can run.
+    """A lock that is polled.
 
-    Who is woken with an ordinary one waits for Python's own next, behind every thread that is
-    busy, and all that need the lock queue up meanwhile: once it began, that went on for minutes.
+    Whoever blocks on an ordinary one is woken with it, only to queue for Python's own behind every
+    thread that is busy, and all that need the lock queue up meanwhile: once begun, for minutes.
     """
 
     def __init__(self) -> None:

@@ -264,7 +264,7 @@ class Settled(NamedTuple):
 
     :param tokens: that count for its key's limits
     :param cost: the same in billionths of a dollar; guessed where the row has none
-    :param counts: there are such limits
+    :param counts: it is of a stored key, and paid for with ours
     """
 
     row: RequestRow

@@ -74,10 +74,6 @@ class Estimate(NamedTuple):
     input_rate: int = 0
     output_rate: int = 0
 
-    def cost(self, input: int, output: int) -> int:
-        """Return the billionths of a dollar for so many tokens."""
-        return input * self.input_rate + output * self.output_rate
-
 
 class Limits:
     """Counts what keys use.
@@ -179,7 +175,7 @@ class Limits:
             counts.tell_holds_again()
 
     def note(self, write: Callable[[Tally], None]) -> None:
-        """Have it written what requests have used, where that is counted in memory."""
+        """Have it counted what requests have used, where that is done in memory."""
         if counts := self._counts:
             counts.tidy(time.time(), MINUTE)
             with counts.transaction():

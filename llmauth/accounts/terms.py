@@ -102,7 +102,7 @@ class Terms:
                 raise ValueError(f"{name}: unknown. There are {', '.join(FIELDS)}")
             attribute = FIELDS[name]
             try:
-                new[attribute] = _parsed(attribute, value)
+                new[attribute] = _PARSERS[attribute](value)
             except ValueError as exc:
                 raise ValueError(f"{name}: {exc}") from None
         return Terms(**new)
@@ -271,7 +271,3 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "requests_per_minute": _count, "tokens_per_minute": _count, "tokens_per_day": _count,
     "parallel": _count, "budget": _budget, "admin": _flag, "note": _note,
 }  # fmt: skip
-
-
-def _parsed(attribute: str, value: Any) -> Any:
-    return _PARSERS[attribute](value)

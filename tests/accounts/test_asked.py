@@ -647,25 +647,6 @@ def test_files_and_base64_are_no_prompt():
     assert 1000 < ask(body, "/v1/audio/transcriptions", headers=FORM).prompt_bytes < 2000
 
 
-@pytest.mark.parametrize(
-    ("body", "path", "streams"),
-    [
-        (chat(), CHAT, False),
-        (chat(stream=True), CHAT, True),
-        (chat(stream=False), "/api/chat", False),
-        (chat(), "/api/chat", True),
-        ("{}", "/v1beta/models/good:streamGenerateContent", True),
-        ("{}", "/v1beta/models/good:generateContent", False),
-    ],
-)
-def test_whether_the_answer_is_streamed(body, path, streams):
-    assert ask(body, path).streams is streams
-
-
-def test_a_form_may_ask_for_a_stream():
-    assert ask(form(GOOD, ("stream", "true")), "/v1/images/edits", headers=FORM).streams
-
-
 # Large bodies
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
