@@ -616,3 +616,27 @@ def test_at_the_end_a_file_that_is_locked_is_tried_again(accounts, path):
     assert other.execute("SELECT count(*) FROM requests").fetchone() == (3,)
     assert other.execute("SELECT count(*) FROM holds").fetchone() == (0,)
     other.close()
+
+
+def test_a_file_that_fails_while_what_has_ended_is_counted_forgets_none_of_it(path, monkeypatch):
+    with contextlib.closing(Database(path)) as database:
+        secret = KeyBook(database).add("alice", {"tokens_per_day": 10**6}).encode()
+    accounts = Accounts(path)
+    monkeypatch.setattr(accounts, "_start", lambda: None)  # it is done here
+    stored = accounts.admit(secret, "127.0.0.1")
+    assert stored
+    sent = Sent(
+        key="alice", secret=stored, backend="openai", base_url="http://127.0.0.1", method="POST",
+        path="/v1/chat/completions", model="m", asked=Asked(prompt_bytes=400), is_ours=True,
+    )  # fmt: skip
+    accounts.enter(sent).end("client_disconnected")
+    note = accounts._limits.note
+
+    def failing(*arguments: Any) -> None:
+        note(*arguments)
+        accounts._limits.fall_back("it fails")
+
+    monkeypatch.setattr(accounts._limits, "note", failing)
+    accounts._settle()
+    assert accounts._limits.used(stored.key)["tokens_per_day"] == 100
+    accounts.close()

@@ -18,6 +18,7 @@ from llmauth.capture.streams import stream_without_secrets
 from llmauth.providers.table import KEY_PREFIXES, PROVIDERS
 from llmauth.redact import redactor as redactor_module
 from llmauth.redact.logging import Redactor
+from llmauth.redact.memory import OBSERVED
 from llmauth.redact.redactor import CONTEXT, MARGIN
 
 KEY = 'sk-proj-Zk3vQ9/x+8Yw7Tt_5R%41q"é\\n'
@@ -413,3 +414,16 @@ def test_data_nested_without_end_does_not_break_it() -> None:
 
 def test_it_does_not_show_its_secrets_itself() -> None:
     assert OPAQUE not in repr(Redactor([OPAQUE]))
+
+
+@pytest.mark.parametrize("gap", [0, 1, OBSERVED // 8 - 1, OBSERVED // 8, OBSERVED // 2])
+def test_a_credential_in_use_is_not_forgotten_before_most_others_have_come(gap: int) -> None:
+    redactor = Redactor()
+    others = (f"another-secret-{number}" for number in itertools.count())
+    redactor.observe("a-secret-in-use-0123")
+    for other in itertools.islice(others, gap):
+        redactor.observe(other)
+    redactor.observe("a-secret-in-use-0123")
+    for other in itertools.islice(others, OBSERVED - OBSERVED // 8 - 1):
+        redactor.observe(other)
+    assert "in-use" not in redactor.text("it is a-secret-in-use-0123.")
