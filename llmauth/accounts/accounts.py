@@ -367,7 +367,10 @@ class Accounts:
         waiting, new = len(self._flushing), []
         self._settling = True
         while self._undecoded:
-            self._undecoded.popleft().decode()
+            try:
+                self._undecoded.popleft().decode()
+            except Exception:
+                logger.exception("unexpected error while an answer was decoded")
         while self._ended:
             grant = self._ended.popleft()
             try:

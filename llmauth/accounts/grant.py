@@ -36,7 +36,8 @@ _RESPONSE = re.compile(r".*/responses/([\w-]+)")
 
 _FREE = re.compile(
     r"(?:/[\w-]+)*/v\d\w*/(?:messages/count_tokens|responses/input_tokens"
-    r"|(?:[\w-]+/)*models/[\w.-]+:(?:countTokens|computeTokens)|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
+    r"|(?:files|uploads|vector_stores|containers)(?:/[\w-]+)*|(?:responses|batches)/[\w-]+/cancel)"
+    r"|(?:/[\w-]+)*/models/[\w.-]+:(?:countTokens|computeTokens)"
     r"|(?:/[\w-]+)*/(?:de)?tokenize|/api/(?:show|pull|push|create|copy)"
 )
 """Of what is posted, and asks no model anything. Nothing that reads otherwise upstream is."""
@@ -44,7 +45,8 @@ _FREE = re.compile(
 
 @remembered(256, 128)
 def _is_free(path: str) -> bool:
-    return _FREE.fullmatch(path) is not None
+    # Of a longer one it would take the square of its length to be sure.
+    return len(path) <= 1024 and _FREE.fullmatch(path) is not None
 
 
 class Sent(NamedTuple):
